@@ -1,0 +1,222 @@
+"""The rows: which contenders do which work, in the order in which they take turns."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from benchmarks import (
+    latency,
+    loops,
+    memory,
+    peers_aiostream,
+    peers_anyio,
+    peers_asyncio,
+    peers_threads,
+    stages_headgate,
+    stages_headgate_timed,
+)
+from benchmarks.model import Contender, Kind, Rate, Row, Sample, Timed
+from benchmarks.work import KEYS, WAVE, WAYS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+PLAIN = "plain loop"
+HEADGATE = "headgate"
+QUEUE_ITEMS = "asyncio.Queue items"
+QUEUE_LISTS = "asyncio.Queue lists"
+ANYIO_ITEMS = "anyio items"
+AIOSTREAM_ITEMS = "aiostream items"
+AIOSTREAM_LISTS = "aiostream lists"
+
+DEFAULT_DEMAND = 1_000
+LATENCY_SECONDS = 1.0
+MEMORY_SECONDS = 3.0
+
+
+def _rate(name: str, kind: Kind, run: Callable[[int], float], grain: int | None = None) -> Contender:
+    return Contender(name, kind, Rate(run) if grain is None else Rate(run, grain))
+
+
+def _passthrough(max_demand: int) -> Row:
+    contenders = [
+        _rate(PLAIN, "limit", partial(loops.passthrough, max_demand=max_demand)),
+        _rate(HEADGATE, "headgate", partial(stages_headgate.passthrough, max_demand=max_demand)),
+        _rate(QUEUE_ITEMS, "peer", partial(peers_asyncio.passthrough_items, max_demand=max_demand)),
+        _rate(ANYIO_ITEMS, "peer", partial(peers_anyio.passthrough, max_demand=max_demand)),
+        _rate(AIOSTREAM_ITEMS, "peer", peers_aiostream.passthrough_items),
+    ]
+    # At a demand of one, lists of one event are only a slower spelling of the items.
+    if max_demand > 1:
+        contenders += [
+            _rate(QUEUE_LISTS, "peer", partial(peers_asyncio.passthrough_lists, max_demand=max_demand)),
+            _rate(AIOSTREAM_LISTS, "peer", partial(peers_aiostream.passthrough_lists, max_demand=max_demand)),
+        ]
+    summary = f"three stages, plain handlers inline, max_demand {max_demand}"
+    return Row(f"passthrough-{max_demand}", summary, tuple(contenders))
+
+
+def _async_handlers() -> Row:
+    demand = DEFAULT_DEMAND
+    return Row(
+        f"async-{demand}",
+        f"three stages, async handlers in tasks, max_demand {demand}",
+        (
+            _rate(PLAIN, "limit", partial(loops.passthrough_async, max_demand=demand)),
+            _rate(HEADGATE, "headgate", partial(stages_headgate.passthrough_async, max_demand=demand)),
+            _rate(QUEUE_ITEMS, "peer", partial(peers_asyncio.async_items, max_demand=demand)),
+            _rate(QUEUE_LISTS, "peer", partial(peers_asyncio.async_lists, max_demand=demand)),
+            _rate(ANYIO_ITEMS, "peer", partial(peers_anyio.passthrough_async, max_demand=demand)),
+            _rate(AIOSTREAM_ITEMS, "peer", peers_aiostream.async_items),
+        ),
+    )
+
+
+def _fan_out() -> Row:
+    demand = DEFAULT_DEMAND
+    return Row(
+        f"fan-out-{WAYS}",
+        f"one source, {WAYS} consumers that share the events, max_demand {demand}",
+        (
+            _rate(PLAIN, "limit", partial(loops.fan_out, max_demand=demand)),
+            _rate(HEADGATE, "headgate", partial(stages_headgate.fan_out, max_demand=demand)),
+            _rate(QUEUE_ITEMS, "peer", partial(peers_asyncio.fan_out_items, max_demand=demand)),
+            _rate(QUEUE_LISTS, "peer", partial(peers_asyncio.fan_out_lists, max_demand=demand)),
+            _rate(ANYIO_ITEMS, "peer", partial(peers_anyio.fan_out, max_demand=demand)),
+        ),
+    )
+
+
+def _broadcast() -> Row:
+    demand = DEFAULT_DEMAND
+    return Row(
+        f"broadcast-{WAYS}",
+        f"one source, {WAYS} consumers that each get every event, max_demand {demand}; events of the source",
+        (
+            _rate(PLAIN, "limit", partial(loops.broadcast, max_demand=demand)),
+            _rate(HEADGATE, "headgate", partial(stages_headgate.broadcast, max_demand=demand)),
+            _rate(QUEUE_ITEMS, "peer", partial(peers_asyncio.broadcast_items, max_demand=demand)),
+            _rate(QUEUE_LISTS, "peer", partial(peers_asyncio.broadcast_lists, max_demand=demand)),
+            _rate(ANYIO_ITEMS, "peer", partial(peers_anyio.broadcast, max_demand=demand)),
+        ),
+    )
+
+
+def _partition() -> Row:
+    demand = DEFAULT_DEMAND
+    return Row(
+        f"partition-{WAYS}",
+        f"one source, {WAYS} partitions by a hash of each event, max_demand {demand}",
+        (
+            _rate(PLAIN, "limit", partial(loops.partition, max_demand=demand)),
+            _rate(HEADGATE, "headgate", partial(stages_headgate.partition, max_demand=demand)),
+            _rate(QUEUE_ITEMS, "peer", partial(peers_asyncio.partition_items, max_demand=demand)),
+            _rate(QUEUE_LISTS, "peer", partial(peers_asyncio.partition_lists, max_demand=demand)),
+            _rate(ANYIO_ITEMS, "peer", partial(peers_anyio.partition, max_demand=demand)),
+        ),
+    )
+
+
+def _fair() -> Row:
+    demand = DEFAULT_DEMAND
+    return Row(
+        f"fair-{KEYS}",
+        f"one source, one consumer, {KEYS} keys that take turns, max_demand {demand}",
+        (
+            _rate(PLAIN, "limit", partial(loops.fair, max_demand=demand)),
+            _rate(HEADGATE, "headgate", partial(stages_headgate.fair, max_demand=demand)),
+            _rate(QUEUE_ITEMS, "peer", partial(peers_asyncio.fair_items, max_demand=demand)),
+            _rate(QUEUE_LISTS, "peer", partial(peers_asyncio.fair_lists, max_demand=demand)),
+        ),
+    )
+
+
+def _latency() -> Row:
+    def timed(run: Callable[[float], Sample]) -> Timed:
+        return Timed(run, LATENCY_SECONDS, warm_up=LATENCY_SECONDS / 5)
+
+    return Row(
+        "latency",
+        f"one event through three stages at {latency.RATE_HZ} events/s",
+        (
+            Contender(PLAIN, "limit", timed(latency.plain)),
+            Contender(HEADGATE, "headgate", timed(stages_headgate_timed.latency)),
+            Contender(QUEUE_ITEMS, "peer", timed(latency.asyncio_queues)),
+            Contender(ANYIO_ITEMS, "peer", timed(latency.anyio_streams)),
+        ),
+        latency.METRICS,
+    )
+
+
+def _memory() -> Row:
+    def timed(contender: str) -> Timed:
+        return Timed(partial(memory.in_subprocess, contender=contender), MEMORY_SECONDS)
+
+    return Row(
+        "memory",
+        f"endless source, consumer of 1 ms a batch, max_demand {memory.MAX_DEMAND}, a process each",
+        (
+            Contender(HEADGATE, "headgate", timed("headgate")),
+            Contender(QUEUE_ITEMS, "peer", timed("asyncio_queue")),
+        ),
+        memory.METRICS,
+    )
+
+
+def _arrays() -> Row:
+    return Row(
+        "numpy-100000",
+        "three stages, float64 arrays, max_demand 100000",
+        (
+            _rate(PLAIN, "limit", loops.arrays, len(WAVE)),
+            _rate(HEADGATE, "headgate", stages_headgate.arrays, len(WAVE)),
+            _rate(QUEUE_LISTS, "peer", peers_asyncio.arrays, len(WAVE)),
+        ),
+    )
+
+
+def _delivery(max_demand: int) -> Row:
+    run = partial(stages_headgate.passthrough, max_demand=max_demand)
+    return Row(
+        f"delivery-{max_demand}",
+        f"the passthrough at max_demand {max_demand}, with and without the ledger of what is in flight",
+        (
+            _rate(PLAIN, "limit", partial(loops.passthrough, max_demand=max_demand)),
+            _rate("headgate at_least_once", "headgate", partial(run, delivery="at_least_once")),
+            _rate("headgate at_most_once", "headgate", partial(run, delivery="at_most_once")),
+        ),
+    )
+
+
+def _threads() -> Row:
+    demand = DEFAULT_DEMAND
+    return Row(
+        f"thread-{demand}",
+        f"the passthrough with each stage in a thread, max_demand {demand}",
+        (
+            _rate(PLAIN, "limit", partial(loops.passthrough, max_demand=demand)),
+            _rate(
+                HEADGATE, "headgate", partial(stages_headgate.passthrough, max_demand=demand, place="thread")
+            ),
+            _rate("queue.Queue items", "peer", partial(peers_threads.passthrough_items, max_demand=demand)),
+            _rate("queue.Queue lists", "peer", partial(peers_threads.passthrough_lists, max_demand=demand)),
+        ),
+    )
+
+
+def all_rows() -> list[Row]:
+    """Return every row, in the order of the table."""
+    return [
+        *(_passthrough(demand) for demand in (1_000, 10, 1)),
+        _async_handlers(),
+        _fan_out(),
+        _broadcast(),
+        _partition(),
+        _fair(),
+        _latency(),
+        _memory(),
+        _arrays(),
+        *(_delivery(demand) for demand in (1_000, 10, 1)),
+        _threads(),
+    ]

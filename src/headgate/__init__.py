@@ -1,0 +1,74 @@
+"""Headgate: demand-driven data pipelines.
+
+Consumers ask, producers never send more than was asked. Start with `Producer`, `ProducerConsumer` and `Consumer`, put them
+into `Child` recipes, and run them in a `System`.
+"""
+
+from headgate.errors import (
+    BufferOverflowError,
+    DispatchError,
+    HandlerError,
+    HeadgateError,
+    Ignore,
+    NameTakenError,
+    NoStageError,
+    OptionError,
+    PeerError,
+    ProtocolError,
+    StageCrashed,
+    Stop,
+    SubscriptionError,
+)
+from headgate.protocol.dispatch.base import Dispatcher
+from headgate.protocol.dispatch.broadcast import BroadcastDispatcher
+from headgate.protocol.dispatch.demand import DemandDispatcher
+from headgate.protocol.dispatch.keyed import FairDispatcher, PriorityDispatcher
+from headgate.protocol.dispatch.partition import PartitionDispatcher, stable_hash
+from headgate.protocol.messages import Down, End, Subscription, Terms
+from headgate.protocol.statistics import StageStatistics, SubscriptionStatistics
+from headgate.runtime.options import Child, To
+from headgate.runtime.reference import Ref, StageContext
+from headgate.sources import from_iterable
+from headgate.stage import Consumer, Producer, ProducerConsumer
+from headgate.streaming import stream
+from headgate.system import System
+
+__all__ = [
+    "BroadcastDispatcher",
+    "BufferOverflowError",
+    "Child",
+    "Consumer",
+    "DemandDispatcher",
+    "DispatchError",
+    "Dispatcher",
+    "Down",
+    "End",
+    "FairDispatcher",
+    "HandlerError",
+    "HeadgateError",
+    "Ignore",
+    "NameTakenError",
+    "NoStageError",
+    "OptionError",
+    "PartitionDispatcher",
+    "PeerError",
+    "PriorityDispatcher",
+    "Producer",
+    "ProducerConsumer",
+    "ProtocolError",
+    "Ref",
+    "StageContext",
+    "StageCrashed",
+    "StageStatistics",
+    "Stop",
+    "Subscription",
+    "SubscriptionError",
+    "SubscriptionStatistics",
+    "System",
+    "Terms",
+    "To",
+    "from_iterable",
+    "stable_hash",
+    "stream",
+]
+__version__ = "0.1.0"

@@ -1,0 +1,221 @@
+"""Everything that Headgate raises, and the signals by which a handler steers its stage.
+
+::
+
+    HeadgateError
+    ├── OptionError (also ValueError)    an option is unknown, of the wrong type or out of range
+    │   └── NameTakenError               a second stage wants a name that a living one has
+    ├── ProtocolError                    somebody broke the rules of demand
+    │   ├── HandlerError                 you: a callback returned what it must not
+    │   └── PeerError                    the other side: it sent what was not asked, or to the wrong role
+    ├── DispatchError                    an event cannot be routed (its hash raised, its partition is unknown, ...)
+    ├── BufferOverflowError              more events than were asked, and no room to keep them
+    ├── SubscriptionError                a subscription was refused, or there is nobody to subscribe to
+    ├── StageCrashed                     a stage ended abnormally; ``__cause__`` is what its handler raised
+    └── NoStageError                     a call to a stage that has ended, or that never was
+
+    Stop, Ignore                         signals: raise them in a handler; they are no errors
+
+Every message names the stage, the option or callback, what was expected and what came.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class HeadgateError(Exception):
+    """The root of every error of this library."""
+
+
+class OptionError(HeadgateError, ValueError):
+    """An option is unknown, of the wrong type or out of range.
+
+    Attributes:
+        where: What the option belongs to, e.g. ``"Child(Counter)"``.
+        option: The option's name.
+        expected: What would have been accepted.
+        got: The value that came.
+    """
+
+    def __init__(self, where: str, option: str, expected: str, got: Any) -> None:
+        """Name the place, the option, what it takes and what it was given."""
+        super().__init__(where, option, expected, got)
+        self.where = where
+        self.option = option
+        self.expected = expected
+        self.got = got
+
+    def __str__(self) -> str:
+        """Say it in one line."""
+        return f"{self.where}: expected option {self.option!r} to be {self.expected}, got: {_short(self.got)}"
+
+
+class NameTakenError(OptionError):
+    """A second stage wants the name of a living one. ``got`` is the name."""
+
+    def __str__(self) -> str:
+        """Say it in one line."""
+        return f"{self.where}: the name {self.got!r} is taken by a living stage"
+
+
+class ProtocolError(HeadgateError):
+    """A rule of the demand protocol was broken."""
+
+
+class HandlerError(ProtocolError):
+    """A callback of yours returned what it must not.
+
+    Attributes:
+        stage: The stage's name.
+        callback: E.g. ``"handle_events"``.
+        expected: What the callback may return.
+        got: What it returned.
+    """
+
+    def __init__(self, stage: str, callback: str, expected: str, got: Any) -> None:
+        """Name the stage, its callback, what may be returned and what was."""
+        super().__init__(stage, callback, expected, got)
+        self.stage = stage
+        self.callback = callback
+        self.expected = expected
+        self.got = got
+
+    def __str__(self) -> str:
+        """Say it in one line."""
+        kind = type(self.got).__name__
+        return (
+            f"stage {self.stage!r}: expected {self.callback} to return {self.expected}, "
+            f"got {kind}: {_short(self.got)}"
+        )
+
+
+class PeerError(ProtocolError):
+    """The other end of a subscription sent what was not asked, or to the wrong role."""
+
+
+class DispatchError(HeadgateError):
+    """An event cannot be routed. Only that event is left out (and counted); everything else goes on.
+
+    Attributes:
+        stage: The name of the stage that dispatches.
+        option: The option at fault, e.g. ``"hash"``.
+        expected: What the option must give.
+        event: The event that cannot be routed.
+    """
+
+    def __init__(self, stage: str, option: str, expected: str, got: str, event: Any) -> None:
+        """Name the stage, the option, what it must give and what it gave for which event."""
+        super().__init__(stage, option, expected, got, event)
+        self.stage = stage
+        self.option = option
+        self.expected = expected
+        self.got = got
+        self.event = event
+
+    def __str__(self) -> str:
+        """Say it in one line."""
+        return (
+            f"stage {self.stage!r}: expected option {self.option!r} to give {self.expected}, "
+            f"got {self.got} for event {_short(self.event)}"
+        )
+
+
+class BufferOverflowError(HeadgateError):
+    """More events came than were asked for, and the buffer has no room for the surplus.
+
+    Attributes:
+        stage: The stage's name.
+        buffer_size: The bound of its buffer, in events.
+        refused: The events that were not taken, in order: nothing is lost silently.
+    """
+
+    def __init__(self, stage: str, buffer_size: int, refused: Any) -> None:
+        """Name the stage and its bound, and hand the surplus back."""
+        super().__init__(stage, buffer_size, refused)
+        self.stage = stage
+        self.buffer_size = buffer_size
+        self.refused = refused
+
+    def __str__(self) -> str:
+        """Say it in one line."""
+        return (
+            f"stage {self.stage!r}: expected at most the events that were asked for plus {self.buffer_size} "
+            f"(option 'buffer_size'), got {len(self.refused)} more; "
+            "emit no more than the demand, raise buffer_size, or choose buffer_keep='first' or 'last'"
+        )
+
+
+class SubscriptionError(HeadgateError):
+    """A subscription was refused, or there is nobody to subscribe to.
+
+    Attributes:
+        consumer: Name of the stage that wanted to subscribe.
+        producer: Name of the stage that it wanted.
+        missing: True when there is no such stage (any more); False when the stage refused.
+    """
+
+    def __init__(self, consumer: str, producer: str, why: str, *, missing: bool = False) -> None:
+        """Name both stages and say why."""
+        super().__init__(consumer, producer, why)
+        self.consumer = consumer
+        self.producer = producer
+        self.why = why
+        self.missing = missing
+
+    def __str__(self) -> str:
+        """Say it in one line."""
+        return f"stage {self.consumer!r} cannot subscribe to {self.producer!r}: {self.why}"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Keep ``missing`` when the error crosses a process."""
+        return (_subscription_error, (self.consumer, self.producer, self.why, self.missing))
+
+
+def _subscription_error(consumer: str, producer: str, why: str, missing: bool) -> SubscriptionError:  # noqa: FBT001 (positional for pickle)
+    return SubscriptionError(consumer, producer, why, missing=missing)
+
+
+class StageCrashed(HeadgateError):  # noqa: N818 (a fact about a stage, and the name that the docs use)
+    """A stage ended abnormally. ``__cause__`` is the exception that its handler raised, when there was one.
+
+    Attributes:
+        stage: The stage's name.
+        reason: Why it ended: the exception, or the abnormal reason that it was stopped with.
+    """
+
+    def __init__(self, stage: str, reason: Any) -> None:
+        """Name the stage and keep the reason."""
+        super().__init__(stage, reason)
+        self.stage = stage
+        self.reason = reason
+        if isinstance(reason, BaseException):
+            self.__cause__ = reason
+
+    def __str__(self) -> str:
+        """Say it in one line."""
+        if isinstance(self.reason, BaseException):
+            return f"stage {self.stage!r} crashed: {type(self.reason).__name__}: {self.reason}"
+        return f"stage {self.stage!r} stopped abnormally: {_short(self.reason)}"
+
+
+class NoStageError(HeadgateError):
+    """A stage was called that has ended, or that never was."""
+
+
+class Stop(Exception):  # noqa: N818 (a signal, not an error)
+    """Raise it in a handler to end the stage with a reason (``"normal"`` unless given)."""
+
+    def __init__(self, reason: Any = "normal") -> None:
+        """Keep the reason."""
+        super().__init__(reason)
+        self.reason = reason
+
+
+class Ignore(Exception):  # noqa: N818 (a signal, not an error)
+    """Raise it in ``__init__`` or ``started``: the stage is not to run, and ``System.start`` gives ``None``."""
+
+
+def _short(value: Any, limit: int = 200) -> str:
+    text = repr(value)
+    return text if len(text) <= limit else text[: limit - 3] + "..."

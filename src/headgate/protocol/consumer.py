@@ -1,0 +1,191 @@
+"""The consuming side of a stage: its windows, and the work that lies before its handler.
+
+Work is kept in the order in which it came. A message of events is cut into batches of at most the window's size; the end
+of a subscription, and an info of a middle stage, wait behind the events that came before them.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from headgate.protocol.batching import Batch, cut
+from headgate.protocol.ledger import Origin
+from headgate.protocol.messages import CANCEL, CLOSED, SUBSCRIBE, End, Message, Subscription
+from headgate.protocol.window import Window
+
+Work = tuple[Window | None, Any, int]
+"""Events and their number; or an `End` and -1; or an info (without a window) and -1."""
+
+
+class ConsumerSide:
+    """The half of a stage that receives events.
+
+    Attributes:
+        windows: The subscriptions that are open, and those that this stage still owes acknowledgements.
+        work: What lies before the handler, oldest first.
+        at: How many events of the first message in `work` are handled already.
+        window: Whose events the handler has right now.
+        size: How many events it has.
+        origin: The record of that input batch, in a middle stage.
+        handled: Events handled, in total.
+    """
+
+    def __init__(self, send: Callable[[Any, Message], None], *, tracked: bool) -> None:
+        """Start with no subscription; ``tracked``: inputs are acknowledged when their outputs are."""
+        self.windows: dict[Subscription, Window] = {}
+        self.work: deque[Work] = deque()
+        self.at = 0
+        self.window: Window | None = None
+        self.size = 0
+        self.origin: Origin | None = None
+        self.handled = 0
+        self._tracked = tracked
+        self._send = send
+
+    def subscribe(self, subscription: Subscription) -> None:
+        """Open a window and tell the producer."""
+        self.windows[subscription] = Window(subscription)
+        self._send(subscription.producer, (SUBSCRIBE, subscription))
+
+    def opened(self, subscription: Subscription, *, manual: bool) -> None:
+        """Begin to ask."""
+        window = self.windows.get(subscription)
+        if window is None or not window.open:
+            return
+        if manual:
+            window.set_manual()
+        if window.refill():
+            self._send(window.producer, window.ask())
+
+    def ask(self, subscription: Subscription, count: int) -> bool:
+        """Ask for more by hand; False when the subscription is not open (then it is no error, and nothing happens)."""
+        window = self.windows.get(subscription)
+        if window is None or not window.open:
+            return False
+        window.asked += count
+        if count:
+            self._send(window.producer, window.ask())
+        return True
+
+    def receive(self, subscription: Subscription, batch: Batch) -> bool:
+        """Put events into the work; False when nobody knows the subscription."""
+        window = self.windows.get(subscription)
+        if window is None or not window.open:
+            return False
+        size = len(batch)
+        window.received += size
+        if size:
+            self.work.append((window, batch, size))
+        return True
+
+    def next_batch(self) -> tuple[Batch, Subscription]:
+        """Take the next batch for the handler; the first of the work must be events."""
+        window, batch, size = self.work[0]
+        assert window is not None  # noqa: S101 (for the type checker: events have a window)
+        at, limit = self.at, window.size
+        if limit and size - at > limit:
+            self.at = at + limit
+            batch = cut(batch, at, self.at)
+            size = limit
+        else:
+            self.work.popleft()
+            if at:
+                batch = cut(batch, at, size)
+                size -= at
+                self.at = 0
+        self.window = window
+        self.size = size
+        if self._tracked:
+            self.origin = origin = Origin(size, self, window)
+            window.origins.append(origin)
+        return batch, window.subscription
+
+    def done(self) -> None:
+        """Take note that the handler has returned: ask for more, and acknowledge what can be."""
+        window = self.window
+        assert window is not None  # noqa: S101 (a batch was out)
+        self.window = None
+        size = self.size
+        window.handled += size
+        self.handled += size
+        origin = self.origin
+        if origin is None:
+            window.acked += size
+            acked = True
+        else:
+            self.origin = None
+            origin.left -= 1
+            acked = origin.left == 0 and window.advance()
+        if not window.open:
+            if window.leaving is not None:
+                self._leave(window, window.leaving)
+            else:
+                self._last_words(window)
+        elif window.refill() or acked:
+            self._send(window.producer, window.ask())
+
+    def give_back(self, rest: Batch) -> None:
+        """Put the end of the batch that the handler has back before all other work: it was not handled after all."""
+        window, size = self.window, len(rest)
+        if window is None or not size:
+            return
+        self.size -= size
+        if self.at:
+            self.at -= size
+        else:
+            self.work.appendleft((window, rest, size))
+
+    def origin_settled(self, window: Window) -> None:
+        """Acknowledge inputs whose last output was settled (called by an `Origin`)."""
+        if window.advance():
+            if window.open:
+                self._send(window.producer, window.ask())
+            else:
+                self._last_words(window)
+
+    def end(self, window: Window) -> None:
+        """Close a window whose producer has ended it; the acknowledgements that it still owes come later."""
+        window.open = False
+        self._last_words(window)
+
+    def cancel(self, subscription: Subscription, end: End) -> bool:
+        """Leave a subscription: what was not handled goes back. A batch that is in the handler is finished first.
+
+        Returns:
+            False when it was not open.
+        """
+        window = self.windows.get(subscription)
+        if window is None or not window.open:
+            return False
+        head = self.work[0] if self.work else None
+        if head is not None and head[0] is window:
+            self.at = 0
+        self.work = deque(item for item in self.work if item[0] is not window)
+        window.open = False
+        if self.window is window:
+            window.leaving = end
+        else:
+            self._leave(window, end)
+        return True
+
+    def leave(self, end: End) -> None:
+        """Leave every subscription: the stage has ended, and answers for nothing that is not acknowledged."""
+        for subscription, window in self.windows.items():
+            self._send(window.producer, (CANCEL, subscription, end, window.acked, window.acked))
+        self.windows.clear()
+        self.work.clear()
+
+    def _leave(self, window: Window, end: End) -> None:
+        window.leaving = None
+        self._send(window.producer, (CANCEL, window.subscription, end, window.acked, window.handled))
+        if window.acked == window.handled:
+            self.windows.pop(window.subscription, None)
+        window.received = window.handled  # the rest has gone back
+
+    def _last_words(self, window: Window) -> None:
+        """Confirm that everything is done, when it is."""
+        if window.leaving is None and window.acked == window.received and window.subscription in self.windows:
+            del self.windows[window.subscription]
+            self._send(window.producer, (CLOSED, window.subscription, window.acked))

@@ -1,0 +1,191 @@
+"""The broadcast dispatcher: every event to every subscriber.
+
+Each subscriber has a lane: what was dispatched and it has not asked for yet. With ``slow="block"`` lanes stay empty (but
+for a replay): nothing is dispatched beyond the smallest demand, so the slowest sets the pace. With ``"drop"`` and
+``"detach"`` the fastest sets the pace and a lane holds up to ``lag`` events; then the oldest are dropped, or the
+subscription is cancelled.
+
+Demand is the minimum (or maximum) over those who are subscribed now, computed when it is wanted: it needs no repair when
+somebody joins or leaves.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any
+
+from headgate.errors import DispatchError, OptionError, SubscriptionError
+from headgate.protocol.batching import Batch, cut, pick
+from headgate.protocol.dispatch.base import Dispatcher
+from headgate.protocol.ledger import Piece, Subscriber
+
+
+class _Lane:
+    """What was dispatched to one subscriber before it asked for it."""
+
+    __slots__ = ("faulty", "pieces", "size")
+
+    def __init__(self) -> None:
+        self.faulty = False  # its selector has raised: it is being cancelled
+        self.pieces: deque[Piece] = deque()
+        self.size = 0
+
+
+class BroadcastDispatcher(Dispatcher):
+    """Every event to every subscriber, or to those whose ``To(selector=)`` chooses it.
+
+    Args:
+        slow: What a slow subscriber does to the others: ``"block"`` (default) holds them up; ``"drop"``: it loses the
+            oldest events beyond ``lag``, counted; ``"detach"``: it is cancelled when it lags further behind.
+        lag: Events that may wait for one subscriber under ``"drop"`` and ``"detach"``. Default 1000.
+        replay: A late joiner first gets the last ``replay`` events again. Default 0: it gets what comes after it.
+        wait_for: Nothing is dispatched until so many have subscribed (once). Default 0.
+
+    Raises:
+        OptionError: An option is of the wrong type or out of range.
+    """
+
+    copies = True
+
+    def __init__(self, *, slow: str = "block", lag: int = 1000, replay: int = 0, wait_for: int = 0) -> None:
+        """Check and keep the options."""
+        where = type(self).__name__
+        if slow not in ("block", "drop", "detach"):
+            raise OptionError(where, "slow", "'block', 'drop' or 'detach'", slow)
+        for name, value in (("lag", lag), ("replay", replay), ("wait_for", wait_for)):
+            if type(value) is not int or value < 0:
+                raise OptionError(where, name, "an integer of at least 0", value)
+        self._slow = slow
+        self._lag = lag
+        self._history: deque[Any] = deque(maxlen=replay)
+        self._wait_for = wait_for
+        self._subscribers: list[Subscriber] = []
+
+    def subscribe(self, subscriber: Subscriber) -> None:
+        """Accept each consumer once.
+
+        Raises:
+            SubscriptionError: It is subscribed already, or its selector cannot be called.
+        """
+        consumer, producer = _names(subscriber)
+        if any(other.address is subscriber.address for other in self._subscribers):
+            raise SubscriptionError(consumer, producer, "expected one subscription of a consumer to a broadcast, it has one already")
+        selector = subscriber.terms.selector
+        if selector is not None and not callable(selector):
+            raise SubscriptionError(consumer, producer, f"expected option 'selector' to be a function of an event, got: {selector!r}")
+        lane = subscriber.slot = _Lane()
+        self._subscribers.append(subscriber)
+        for event in self._history:
+            if selector is None or self._chooses(subscriber, event):
+                lane.pieces.append(([event], 1, None))
+                lane.size += 1
+
+    def cancel(self, subscriber: Subscriber, pieces: list[Piece]) -> list[Piece]:
+        """Forget it. The others have their own copies, so what it did not handle is only counted."""
+        self._subscribers.remove(subscriber)
+        for _, size, token in (*pieces, *subscriber.slot.pieces):
+            self.outlet.discard(size, token, "subscriber left")
+        return []
+
+    def asked(self, subscriber: Subscriber, count: int) -> None:  # noqa: ARG002 (the contract's form)
+        """Serve its lane first."""
+        if subscriber.slot.size:
+            self._drain(subscriber)
+
+    def wanted(self) -> int:
+        """Return what the slowest (``"block"``) or the fastest can take."""
+        subscribers = self._subscribers
+        if self._wait_for:
+            if len(subscribers) < self._wait_for:
+                return 0
+            self._wait_for = 0
+        if not subscribers:
+            return 0
+        room = [each.asked - each.sent - each.slot.size for each in subscribers]
+        return max(0, min(room) if self._slow == "block" else max(room))
+
+    def dispatch(self, batch: Batch, size: int, token: Any) -> int:
+        """Send the same piece to everybody, as far as demand goes."""
+        taken = 0
+        while taken < size:
+            count = min(size - taken, self.wanted())
+            if count <= 0:
+                break
+            piece = batch if count == size else cut(batch, taken, taken + count)
+            self._broadcast(piece, count, token)
+            taken += count
+        return taken
+
+    def queued(self) -> dict[Any, int]:
+        """Return the length of each lane."""
+        return {each.subscription: each.slot.size for each in self._subscribers if each.slot.size}
+
+    def _broadcast(self, piece: Batch, count: int, token: Any) -> None:
+        chosen: list[tuple[Subscriber, Batch, int]] = []
+        for subscriber in list(self._subscribers):
+            selected = piece if subscriber.terms.selector is None else self._select(subscriber, piece)
+            chosen.append((subscriber, selected, len(selected)))
+        if token is not None:  # it stood for `count` events and stands for all copies from now on
+            token.settle(count - sum(each[2] for each in chosen))
+        for subscriber, selected, size in chosen:
+            if size:
+                self._put(subscriber, selected, size, token)
+        if self._history.maxlen:
+            self._history.extend(piece)
+
+    def _select(self, subscriber: Subscriber, piece: Batch) -> Batch:
+        """Return what the subscriber chooses of these events; a selector that raises costs only its own subscription."""
+        indices = [index for index, event in enumerate(piece) if self._chooses(subscriber, event)]
+        return piece if len(indices) == len(piece) else pick(piece, indices)
+
+    def _chooses(self, subscriber: Subscriber, event: Any) -> bool:
+        if subscriber.slot.faulty:
+            return False
+        try:
+            return bool(subscriber.terms.selector(event))
+        except Exception as error:  # noqa: BLE001 (the user's function)
+            fault = DispatchError(self.outlet.name, "selector", "a truth value", f"{type(error).__name__}: {error}", event)
+            fault.__cause__ = error
+            subscriber.slot.faulty = True
+            self.outlet.report(fault)
+            self.outlet.detach(subscriber, fault)
+            return False
+
+    def _put(self, subscriber: Subscriber, batch: Batch, size: int, token: Any) -> None:
+        lane = subscriber.slot
+        if not lane.size and size <= subscriber.pending:
+            self.outlet.deliver(subscriber, batch, size, token)
+            return
+        lane.pieces.append((batch, size, token))
+        lane.size += size
+        self._drain(subscriber)
+        if self._slow == "block" or lane.size <= self._lag:
+            return
+        if self._slow == "detach":
+            self.outlet.detach(subscriber, ("lagged", lane.size))
+            return
+        while lane.size > self._lag:
+            old, length, origin = lane.pieces.popleft()
+            excess = min(length, lane.size - self._lag)
+            if excess < length:
+                lane.pieces.appendleft((cut(old, excess, length), length - excess, origin))
+            lane.size -= excess
+            self.outlet.discard(excess, origin, "slow subscriber")
+
+    def _drain(self, subscriber: Subscriber) -> None:
+        lane = subscriber.slot
+        while lane.pieces and (room := subscriber.asked - subscriber.sent) > 0:
+            batch, size, token = lane.pieces.popleft()
+            if size > room:
+                lane.pieces.appendleft((cut(batch, room, size), size - room, token))
+                batch, size = cut(batch, 0, room), room
+            lane.size -= size
+            self.outlet.deliver(subscriber, batch, size, token)
+
+
+def _names(subscriber: Subscriber) -> tuple[str, str]:
+    subscription = subscriber.subscription
+    return (
+        str(getattr(subscription.consumer, "name", subscription.consumer)),
+        str(getattr(subscription.producer, "name", subscription.producer)),
+    )

@@ -1,0 +1,364 @@
+"""The producing side of a stage: who is subscribed, what is wanted, what waits, what is in flight.
+
+Demand is derived, never accumulated: what the stage asks of its own callback (or, in a middle stage, of its input) is
+always ``dispatcher.wanted() - what could be taken from the queue - what was asked before and has not come``. Whoever
+joins or leaves, whatever is discarded, overflows or comes back: the next look at the state gives the right number.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from headgate.errors import BufferOverflowError
+from headgate.protocol.batching import Batch, cut, join
+from headgate.protocol.buffer import Queue
+from headgate.protocol.dispatch.base import Dispatcher
+from headgate.protocol.ledger import Piece, Subscriber
+from headgate.protocol.messages import CANCELLED, EVENTS, End, Message, Subscription
+
+AT_LEAST_ONCE = "at_least_once"
+AT_MOST_ONCE = "at_most_once"
+
+
+class Port(Protocol):
+    """What a driver lets the protocol do. Nothing here waits, and nothing calls back into the core."""
+
+    name: str
+
+    def send(self, to: Any, message: Message) -> None:
+        """Put a message into somebody's mailbox."""
+
+    def reply(self, token: Any, value: Any, error: BaseException | None) -> None:
+        """Answer a call."""
+
+    def subscribed(self, subscription: Subscription, error: BaseException | None) -> None:
+        """Say how a subscription that this stage asked for came out."""
+
+    def report(self, error: Exception) -> None:
+        """Make an error known that does not end the stage."""
+
+    def warn(self, text: str) -> None:
+        """Make a doubtful thing known."""
+
+    def shuffle(self, items: list[Any]) -> None:
+        """Shuffle in place with seeded random numbers."""
+
+    def spill(self, name: str) -> Any:
+        """Open a store outside of memory: ``append(batch)``, ``popleft()``."""
+
+    def ended(self, reason: Any) -> None:
+        """Take note that the stage has ended."""
+
+
+class ProducerSide:
+    """The half of a stage that sends events. It is the `Outlet` of its dispatcher.
+
+    Attributes:
+        requested: Events that the callback was asked for and has not given yet (it may give them later by ``emit``).
+        emitted: Events that the stage gave, in total.
+        delivered: Events sent to subscribers (copies count), in total.
+        discarded: Events that went nowhere, by reason.
+        accumulating: Demand and events are held until the mode is ``"forward"``.
+        accumulated: Demands that wait for that, each as it came.
+        dropped: Events dropped by the buffer since the stage was last told.
+    """
+
+    def __init__(
+        self,
+        port: Port,
+        dispatcher: Dispatcher,
+        agenda: deque[tuple[str, tuple[Any, ...]]],
+        *,
+        buffer_size: int | None,
+        buffer_keep: str | None,
+        delivery: str,
+    ) -> None:
+        """Connect the dispatcher and start with nothing."""
+        self.port = port
+        self.name = port.name
+        self.agenda = agenda
+        self.dispatcher = dispatcher
+        dispatcher.bind(self)
+        self.queue: Queue = dispatcher.queue()
+        self.subscribers: dict[Subscription, Subscriber] = {}
+        self.closing: dict[Subscription, Subscriber] = {}
+        self.requested = 0
+        self.emitted = 0
+        self.delivered = 0
+        self.handled = 0
+        self.discarded: dict[str, int] = {}
+        self.dropped = 0
+        self.accumulating = False
+        self.accumulated: deque[int] = deque()
+        self._size = buffer_size
+        self._keep = buffer_keep
+        self._ledger = delivery == AT_LEAST_ONCE
+        self._corked: list[Subscriber] | None = None
+        self._detached: list[tuple[Subscriber, Any]] = []
+        self._send: Callable[[Any, Message], None] = port.send
+
+    # -- the outlet of the dispatcher ---------------------------------------------------------------------------------
+
+    def deliver(self, subscriber: Subscriber, batch: Batch, size: int, token: Any) -> None:
+        """Send events, and keep them in the ledger until they are acknowledged."""
+        subscriber.sent += size
+        self.delivered += size
+        if self._ledger:
+            subscriber.ledger.append((batch, size, token))
+        elif token is not None:
+            token.settle(size)
+        if self._corked is None:
+            self._send(subscriber.address, (EVENTS, subscriber.subscription, batch))
+            return
+        if not subscriber.corked:
+            self._corked.append(subscriber)
+        subscriber.corked.append(batch)
+
+    def discard(self, size: int, token: Any, reason: str) -> None:
+        """Count events that go nowhere."""
+        self.discarded[reason] = self.discarded.get(reason, 0) + size
+        if token is not None:
+            token.settle(size)
+
+    def detach(self, subscriber: Subscriber, reason: Any) -> None:
+        """Cancel a subscription once the dispatcher has returned."""
+        if all(subscriber is not other for other, _ in self._detached):
+            self._detached.append((subscriber, reason))
+
+    def release(self, info: Any) -> None:
+        """Let an info through that waited in the dispatcher."""
+        self.agenda.append(("handle_info", (info,)))
+
+    def report(self, error: Exception) -> None:
+        """Pass an error on to the driver."""
+        self.port.report(error)
+
+    def warn(self, text: str) -> None:
+        """Pass a warning on to the driver."""
+        self.port.warn(text)
+
+    def shuffle(self, items: list[Any]) -> None:
+        """Shuffle with the driver's random numbers."""
+        self.port.shuffle(items)
+
+    def spill(self, name: str) -> Any:
+        """Open a store outside of memory."""
+        return self.port.spill(name)
+
+    # -- demand -------------------------------------------------------------------------------------------------------
+
+    def ask(self, subscription: Subscription, asked: int, acked: int) -> bool:
+        """Take in a consumer's totals.
+
+        Returns:
+            False when nobody is subscribed under this name.
+        """
+        subscriber = self.subscribers.get(subscription)
+        if subscriber is None:
+            closing = self.closing.get(subscription)
+            if closing is None:
+                return False
+            self.handled += closing.ack(acked)
+            return True
+        if acked > subscriber.acked:
+            self.handled += subscriber.ack(acked)
+        more = asked - subscriber.asked
+        if more > 0:
+            subscriber.asked = asked
+            self.dispatcher.asked(subscriber, more)
+        if not self.accumulating and len(self.queue):  # also after a mere acknowledgement: it may lift a cap
+            self.drain()
+        return True
+
+    def need(self) -> int:
+        """Return how many events are wanted, not on hand, and not asked for yet."""
+        need = self.dispatcher.wanted() - self.requested
+        if len(self.queue):
+            need -= self.queue.ready()
+            if self._size is not None:  # what waits for a cap must not grow beyond the bound
+                need = min(need, self._size - len(self.queue) - self.requested)
+        return need
+
+    # -- events -------------------------------------------------------------------------------------------------------
+
+    def emit(self, batch: Batch, size: int, token: Any, *, soft: bool = False) -> Batch | None:
+        """Dispatch events; what nobody has demanded goes to the queue.
+
+        Args:
+            batch: The events.
+            size: How many, at least 1.
+            token: Where they came from.
+            soft: The bound may be exceeded (output of a middle stage: it waits instead of dropping).
+
+        Returns:
+            The events that were refused since the buffer is full, or None.
+        """
+        self.emitted += size
+        requested = self.requested
+        if requested:
+            self.requested = requested - size if requested > size else 0
+        queue = self.queue
+        if self.accumulating:
+            return self._store(batch, size, token, soft=soft)
+        if not queue.ordered or len(queue):
+            refused = self._store(batch, size, token, soft=soft)
+            self.drain()
+            return refused if queue.ordered or soft else self._bound()
+        taken = self.dispatcher.dispatch(batch, size, token)
+        if self._detached:
+            self._detach()
+        if taken == size:
+            return None
+        rest = None if token is None else token.part(taken, size)
+        return self._store(cut(batch, taken, size), size - taken, rest, soft=soft)
+
+    def drain(self) -> None:
+        """Send from the queue as far as demand goes. Lists for one subscriber go out as one."""
+        queue = self.queue
+        self._corked = corked = []
+        while True:
+            self.agenda.extend(("handle_info", (info,)) for info in queue.released() if not self.dispatcher.hold(info))
+            ready = queue.ready()
+            wanted = self.dispatcher.wanted() if ready else 0
+            if wanted <= 0:
+                break
+            batch, size, token = queue.take(wanted)
+            taken = self.dispatcher.dispatch(batch, size, token)
+            if taken < size:
+                rest = None if token is None else token.part(taken, size)
+                queue.put_front([(cut(batch, taken, size), size - taken, rest)])
+                if not taken:
+                    break
+        self._corked = None
+        for subscriber in corked:
+            batches, subscriber.corked = subscriber.corked, []
+            for joined in join(batches):
+                self._send(subscriber.address, (EVENTS, subscriber.subscription, joined))
+        if self._detached:
+            self._detach()
+
+    def info(self, message: Any) -> bool:
+        """Keep an info until what waits has left; False when nothing waits."""
+        return self.queue.hold(message) or self.dispatcher.hold(message)
+
+    # -- subscribers --------------------------------------------------------------------------------------------------
+
+    def subscribe(self, subscription: Subscription) -> None:
+        """Accept a subscriber, or raise `SubscriptionError`."""
+        subscriber = Subscriber(subscription)
+        self.dispatcher.subscribe(subscriber)
+        self.subscribers[subscription] = subscriber
+
+    def leave(self, subscription: Subscription, acked: int, handled: int) -> bool:
+        """Forget a consumer that leaves; what it did not handle comes back, in order, ahead of newer events.
+
+        Args:
+            subscription: Its name.
+            acked: Events that it is done with, in total.
+            handled: Events that went through its handler, in total. A middle stage that lives on still answers for those
+                between the two; it acknowledges them when their outputs are safe.
+
+        Returns:
+            False when nobody was subscribed under this name.
+        """
+        subscriber = self.subscribers.pop(subscription, None)
+        if subscriber is None:
+            return self.close(subscription, acked)
+        self.handled += subscriber.ack(acked)
+        pieces = subscriber.unacked(handled)
+        if handled > acked:
+            subscriber.sent = handled
+            self.closing[subscription] = subscriber
+        else:
+            self._lose(subscriber)
+        self._return(self.dispatcher.cancel(subscriber, pieces))
+        return True
+
+    def cancel(self, subscription: Subscription, end: End) -> bool:
+        """End a subscription from this side: the consumer handles what it has and confirms. False when unknown."""
+        subscriber = self.subscribers.pop(subscription, None)
+        if subscriber is None:
+            return False
+        self._return(self.dispatcher.cancel(subscriber, []))
+        self.closing[subscription] = subscriber
+        self._send(subscriber.address, (CANCELLED, subscription, end))
+        return True
+
+    def close(self, subscription: Subscription, acked: int) -> bool:
+        """Settle the rest of a subscription that this side ended; what was not handled goes to the next taker."""
+        subscriber = self.closing.pop(subscription, None)
+        if subscriber is None:
+            return False
+        self.handled += subscriber.ack(acked)
+        self._lose(subscriber)
+        pieces = subscriber.unacked()
+        if self.dispatcher.copies:
+            for _, size, token in pieces:
+                self.discard(size, token, "subscriber left")
+            return True
+        self._return(pieces)
+        return True
+
+    def in_flight(self) -> int:
+        """Return how many delivered events nobody has acknowledged."""
+        return sum(each.in_flight for each in (*self.subscribers.values(), *self.closing.values()))
+
+    def empty(self) -> bool:
+        """Say whether nothing waits and nothing is in flight."""
+        if len(self.queue) or any(self.dispatcher.queued().values()):
+            return False
+        if not self._ledger:
+            return True
+        return not any(each.in_flight for each in self.subscribers.values()) and not self.closing
+
+    # -- inside -------------------------------------------------------------------------------------------------------
+
+    def _lose(self, subscriber: Subscriber) -> None:
+        """Count what a leaving consumer did not handle, when nothing is kept for it."""
+        if not self._ledger and subscriber.in_flight:
+            self.discard(subscriber.in_flight, None, "consumer left")
+
+    def _return(self, pieces: list[Piece]) -> None:
+        if pieces:
+            self.queue.put_front(pieces)
+        if len(self.queue) and not self.accumulating:
+            self.drain()
+
+    def _detach(self) -> None:
+        detached, self._detached = self._detached, []
+        for subscriber, reason in detached:
+            if self.cancel(subscriber.subscription, End("cancel", reason)):
+                self.agenda.append(("handle_cancel", (End("cancel", reason), subscriber.subscription)))
+
+    def _store(self, batch: Batch, size: int, token: Any, *, soft: bool) -> Batch | None:
+        """Queue events within the bound; return those that are refused."""
+        queue = self.queue
+        if soft or self._size is None or not queue.ordered or len(queue) + size <= self._size:
+            queue.put(batch, size, token)
+            return None
+        if self._keep == "last":
+            queue.put(batch, size, token)
+            self._bound()
+            return None
+        room = max(0, self._size - len(queue))
+        if room:
+            queue.put(cut(batch, 0, room), room, None if token is None else token.part(0, room))
+        rest = None if token is None else token.part(room, size)
+        return self._drop([(cut(batch, room, size), size - room, rest)])
+
+    def _bound(self) -> Batch | None:
+        """Shed what is above the bound: the oldest first, or as a queue with an order of its own decides."""
+        excess = 0 if self._size is None else len(self.queue) - self._size
+        return self._drop(self.queue.shed(excess)) if excess > 0 else None
+
+    def _drop(self, pieces: list[Piece]) -> Batch | None:
+        """Count what the buffer cannot keep; return it when that is an error."""
+        for _, size, token in pieces:
+            self.discard(size, token, "buffer full")
+            self.dropped += size
+        if self._keep is not None:
+            return None
+        batches = join([piece[0] for piece in pieces])
+        return batches[0] if len(batches) == 1 else [event for batch in batches for event in batch]

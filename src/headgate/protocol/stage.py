@@ -1,0 +1,593 @@
+"""One stage: the only place where its producing and its consuming side meet.
+
+A core is fed by its driver: `receive` a message, run the `callback` that it then has, and tell it how that came out by
+`returned` or `failed`. It acts through its `Port` and never waits. Its rules (docs/spec.md, S1 to S12):
+
+* at most one callback is outstanding, and every callback ends in exactly one of returned and failed;
+* while one is outstanding, only a consumer's leave, a stop and a kill take effect; all else is held, in order;
+* work that was begun comes before messages that came later; what a callback led to comes before both;
+* a middle stage is given work only when its output is wanted, so that it stops asking when nobody asks of it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Container
+from typing import Any, Final
+
+from headgate.errors import BufferOverflowError, HandlerError, Ignore, NoStageError, PeerError, StageCrashed, Stop, SubscriptionError
+from headgate.protocol import messages as m
+from headgate.protocol.batching import is_batch
+from headgate.protocol.consumer import ConsumerSide
+from headgate.protocol.dispatch.base import Dispatcher
+from headgate.protocol.messages import End, Message, Subscription, is_normal
+from headgate.protocol.producer import AT_LEAST_ONCE, Port, ProducerSide
+
+_DIRECT: Final = frozenset({m.CANCEL, m.STOP, m.KILL})
+_FOLLOW: Final = "follow"
+_EVENTS: Final = "a sequence of events (list, tuple, range, array, ...) or None"
+
+
+class StageCore:
+    """The state of one stage.
+
+    Args:
+        port: What the driver lets the stage do.
+        role: ``"producer"``, ``"producer_consumer"`` or ``"consumer"``.
+        defined: The names of the callbacks that the stage's class has.
+        dispatcher: For stages that produce.
+        buffer_size: Bound of the queue in events, or None.
+        buffer_keep: What happens beyond it: None (an error), ``"first"`` or ``"last"``.
+        accumulate: Hold demand and events from the start.
+        delivery: ``"at_least_once"`` or ``"at_most_once"``.
+
+    Attributes:
+        callback: The outstanding callback as (name, arguments), or None.
+        caller: Whom the outstanding ``handle_call`` is to answer.
+        state: ``"starting"``, ``"running"``, ``"finishing"``, ``"ending"`` or ``"ended"``.
+        reason: Why it ended.
+    """
+
+    def __init__(
+        self,
+        port: Port,
+        role: str,
+        defined: Container[str],
+        dispatcher: Dispatcher | None = None,
+        *,
+        buffer_size: int | None = 10_000,
+        buffer_keep: str | None = None,
+        accumulate: bool = False,
+        delivery: str = AT_LEAST_ONCE,
+    ) -> None:
+        """Build the sides that the role has."""
+        self.port = port
+        self.role = role
+        self.callback: tuple[str, tuple[Any, ...]] | None = None
+        self.caller: Any = None
+        self.state = "starting"
+        self.reason: Any = None
+        self.agenda: deque[tuple[str, tuple[Any, ...]]] = deque()
+        self.held: deque[Message] = deque()
+        self._defined = defined
+        self._ending: tuple[Any, bool] | None = None  # the reason, and whether to go without `terminate`
+        self._finish: Any = None  # the reason to end with when everything is handled
+        self._finished = False
+        self._limit = buffer_size
+        self.out: ProducerSide | None = None
+        self.into: ConsumerSide | None = None
+        self.source = role == m.PRODUCER
+        if role != m.CONSUMER:
+            assert dispatcher is not None  # noqa: S101 (the driver's duty)
+            self.out = ProducerSide(
+                port, dispatcher, self.agenda, buffer_size=buffer_size, buffer_keep=buffer_keep, delivery=delivery
+            )
+            self.out.accumulating = accumulate
+        if role != m.PRODUCER:
+            self.into = ConsumerSide(port.send, tracked=self.out is not None)
+
+    # -- the driver's side --------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin: the callback ``started`` comes first."""
+        self.agenda.append((m.STARTED, ()))
+        self._advance()
+
+    def receive(self, message: Message) -> None:
+        """Take in a message. Afterwards run `callback`, if there is one that was not there before."""
+        if self.callback is not None:
+            if message[0] in _DIRECT:
+                self._handle(message)
+            else:
+                self.held.append(message)
+            return
+        self._handle(message)
+        self._advance()
+
+    def returned(self, value: Any) -> None:
+        """Take in what the outstanding callback returned. Afterwards run `callback`, if there is one."""
+        callback = self.callback
+        assert callback is not None  # noqa: S101 (the driver's duty)
+        self.callback = None
+        name = callback[0]
+        if name == m.HANDLE_EVENTS:
+            self._events_handled(value)
+        elif name == m.HANDLE_DEMAND:
+            if value is not None:
+                self._emit_value(name, value, None)
+        else:
+            self._conclude(name, callback[1], value)
+        self._advance()
+
+    def failed(self, error: BaseException) -> None:
+        """Take in that the outstanding callback raised. Afterwards run `callback`, if there is one."""
+        callback = self.callback
+        assert callback is not None  # noqa: S101 (the driver's duty)
+        name = callback[0]
+        if isinstance(error, Stop):
+            self._ending = self._ending or (error.reason, False)
+            self.returned(None)
+            return
+        self.callback = None
+        if name == m.TERMINATE:
+            self.port.report(StageCrashed(self.port.name, error))
+            self._end()
+            return
+        if name == m.HANDLE_CALL:
+            self._answer(None, StageCrashed(self.port.name, error))
+        if name == m.STARTED and isinstance(error, Ignore):
+            self._ending = (error, False)
+        else:
+            self._crash(error)
+        self._advance()
+
+    # -- what a stage does by itself, inside its callbacks or from outside ---------------------------------------------
+
+    def emit(self, batch: Any) -> None:
+        """Dispatch events now.
+
+        Raises:
+            HandlerError: It is no sequence of events, or this stage is a consumer.
+            BufferOverflowError: There is no room; ``refused`` has the events that were not taken.
+        """
+        out = self.out
+        if out is None:
+            raise HandlerError(self.port.name, "emit", "to be used in a producer (a consumer sends nothing)", batch)
+        if not is_batch(batch):
+            raise HandlerError(self.port.name, "emit", "to be given a sequence of events (list, tuple, range, array, ...)", batch)
+        size = len(batch)
+        if not size:
+            return
+        token = self.into.origin if self.into is not None else None
+        if token is not None:
+            token.left += size
+        refused = out.emit(batch, size, token, soft=token is not None)
+        if out.dropped:
+            self._note_discarded(out)
+        if refused is not None and len(refused):
+            raise BufferOverflowError(self.port.name, self._limit or 0, refused)
+        if self.callback is None:
+            self._advance()
+
+    def subscribe(self, subscription: Subscription) -> None:
+        """Subscribe to ``subscription.producer``; the port's ``subscribed`` says how it came out."""
+        if self.into is None:
+            error = SubscriptionError(self.port.name, _name(subscription.producer), "a producer cannot subscribe")
+            self.port.subscribed(subscription, error)
+        elif self.state in ("ending", "ended"):
+            error = SubscriptionError(self.port.name, _name(subscription.producer), "the consumer has ended")
+            self.port.subscribed(subscription, error)
+        else:
+            self.into.subscribe(subscription)
+            self.agenda.append((m.HANDLE_SUBSCRIBE, (m.PRODUCER, subscription.terms, subscription)))
+            self._wake()
+
+    def ask(self, subscription: Subscription, count: int) -> bool:
+        """Ask for more by hand; False when the subscription is not open."""
+        return self.into is not None and self.into.ask(subscription, count)
+
+    def cancel(self, subscription: Subscription, reason: Any) -> bool:
+        """End a subscription from this side; this stage lives on. False when it is not open."""
+        end = End("cancel", reason)
+        known = False
+        if self.into is not None:
+            known = self.into.cancel(subscription, end)
+        if not known and self.out is not None:
+            known = self.out.cancel(subscription, end)
+        if known:
+            self.agenda.append((m.HANDLE_CANCEL, (end, subscription)))
+            self._wake()
+        return known
+
+    def set_demand(self, mode: str) -> None:
+        """Hold demand and events (``"accumulate"``) or let them go (``"forward"``)."""
+        out = self.out
+        if out is None:
+            self.port.warn(f"stage {self.port.name!r}: expected set_demand on a stage that produces, a consumer has no demand to hold")
+            return
+        out.accumulating = mode == "accumulate"
+        if not out.accumulating:
+            out.drain()
+            self._wake()
+
+    def info(self, message: Any) -> None:
+        """Give a message to ``handle_info`` after everything that is buffered now."""
+        if self.into is not None and self.out is not None and self.into.work:
+            self.into.work.append((None, message, -1))
+        elif self.out is None or not self.out.info(message):
+            self.agenda.append((m.HANDLE_INFO, (message,)))
+        self._wake()
+
+    def finish(self, reason: Any = m.NORMAL) -> None:
+        """End when everything that was emitted is handled; ask for nothing more."""
+        if self.state in ("starting", "running"):
+            self.state = "finishing"
+            self._finish = reason
+            self._wake()
+
+    def stop(self, reason: Any) -> None:
+        """End as soon as no callback is outstanding; what was not handled goes back."""
+        if self._ending is None:
+            self._ending = (reason, False)
+        self._wake()
+
+    # -- messages -----------------------------------------------------------------------------------------------------
+
+    def _handle(self, message: Message) -> None:
+        tag = message[0]
+        if tag == m.EVENTS:
+            into = self.into
+            if into is None:
+                self.port.report(PeerError(f"stage {self.port.name!r} is a producer, it was sent events by {message[1]!r}"))
+            elif not into.receive(message[1], message[2]):
+                self.port.send(message[1].producer, (m.CANCEL, message[1], End("cancel", "unknown_subscription"), 0, 0))
+        elif tag == m.ASK:
+            if self.out is None or not self.out.ask(message[1], message[2], message[3]):
+                end = End("cancel", "unknown_subscription")
+                self.port.send(message[1].consumer, (m.CANCELLED, message[1], end))
+        else:
+            _HANDLERS[tag](self, message)
+
+    def _on_subscribe(self, message: Message) -> None:
+        subscription = message[1]
+        consumer = _name(subscription.consumer)
+        error: SubscriptionError | None = None
+        if self.out is None:
+            error = SubscriptionError(consumer, self.port.name, "expected a producer or a middle stage, it is a consumer")
+        elif self.state in ("ending", "ended") or self._ending is not None:
+            error = SubscriptionError(consumer, self.port.name, "it has ended", missing=True)
+        elif subscription in self.out.subscribers:
+            error = SubscriptionError(consumer, self.port.name, "expected a new subscription, this one exists (duplicated_subscription)")
+        else:
+            try:
+                self.out.subscribe(subscription)
+            except SubscriptionError as refusal:
+                error = refusal
+            except Exception as fault:  # noqa: BLE001 (a dispatcher of the user's)
+                error = SubscriptionError(consumer, self.port.name, f"its dispatcher raised {type(fault).__name__}: {fault}")
+                error.__cause__ = fault
+        if error is not None:
+            self.port.send(subscription.consumer, (m.REFUSED, subscription, error))
+            return
+        self.agenda.append((m.HANDLE_SUBSCRIBE, (m.CONSUMER, subscription.terms, subscription)))
+
+    def _on_subscribed(self, message: Message) -> None:
+        self.port.subscribed(message[1], None)
+
+    def _on_refused(self, message: Message) -> None:
+        _, subscription, error = message
+        into = self.into
+        if into is None or into.windows.pop(subscription, None) is None:
+            return
+        self.port.subscribed(subscription, error)
+        if error.missing and subscription.terms.cancel != "temporary":
+            self.stop(error)
+
+    def _on_cancel(self, message: Message) -> None:
+        _, subscription, end, acked, handled = message
+        out = self.out
+        if out is not None and subscription in out.subscribers:
+            out.leave(subscription, acked, handled)
+            self.agenda.append((m.HANDLE_CANCEL, (end, subscription)))
+        elif out is not None:
+            out.close(subscription, acked)
+
+    def _on_cancelled(self, message: Message) -> None:
+        _, subscription, end = message
+        into = self.into
+        window = into.windows.get(subscription) if into is not None else None
+        if into is not None and window is not None and window.open:
+            into.work.append((window, end, -1))
+
+    def _on_closed(self, message: Message) -> None:
+        if self.out is not None:
+            self.out.close(message[1], message[2])
+
+    def _on_call(self, message: Message) -> None:
+        if m.HANDLE_CALL not in self._defined:
+            error = HandlerError(self.port.name, m.HANDLE_CALL, "an answer, but it has no handle_call", message[1])
+            self.port.reply(message[2], None, error)
+            return
+        self.agenda.append((m.HANDLE_CALL, (message[1], message[2])))
+
+    def _on_cast(self, message: Message) -> None:
+        self.agenda.append((m.HANDLE_CAST, (message[1],)))
+
+    def _on_info(self, message: Message) -> None:
+        self.info(message[1])
+
+    def _on_tell(self, message: Message) -> None:
+        self.agenda.append((m.HANDLE_INFO, (message[1],)))
+
+    def _on_stop(self, message: Message) -> None:
+        self.stop(message[1])
+
+    def _on_kill(self, message: Message) -> None:
+        self.callback = None  # whatever runs is abandoned: its events were not handled
+        self._ending = (message[1], True)
+        self._begin_end()
+
+    # -- what comes next ----------------------------------------------------------------------------------------------
+
+    def _wake(self) -> None:
+        if self.callback is None:
+            self._advance()
+
+    def _advance(self) -> None:
+        """Go on until a callback is outstanding or there is nothing to do."""
+        agenda, into, out = self.agenda, self.into, self.out
+        while self.callback is None:
+            if self._ending is not None and self.state != "ended":
+                self._begin_end()
+            elif agenda:
+                name, args = agenda.popleft()
+                if name == m.HANDLE_CALL:
+                    self.caller = args[1]
+                    self.callback = (name, args[:1])
+                elif name in self._defined:
+                    self.callback = (name, args)
+                else:
+                    self._conclude(name, args, None)
+            elif into is not None and into.work and self._next_work(into):
+                pass
+            elif self.source and self._demand():
+                pass
+            elif self.held:
+                self._handle(self.held.popleft())
+            else:
+                if self.state == "finishing":
+                    self._check_finished()
+                    if self.state == "ending":
+                        continue
+                return
+
+    def _next_work(self, into: ConsumerSide) -> bool:
+        """Take the next piece of work; False when it has to wait for demand."""
+        window, what, size = into.work[0]
+        if size >= 0:
+            if self.out is not None and not self._wants_work(self.out, into):
+                return False
+            self.callback = (m.HANDLE_EVENTS, into.next_batch())
+            return True
+        into.work.popleft()
+        if window is None:
+            self.info(what)
+        else:
+            into.end(window)
+            self.agenda.append((m.HANDLE_CANCEL, (what, window.subscription)))
+            self.agenda.append((_FOLLOW, (what, window)))
+        return True
+
+    def _wants_work(self, out: ProducerSide, into: ConsumerSide) -> bool:
+        """Say whether a middle stage is to handle its next batch: when more output is wanted than it has.
+
+        A message that was begun is gone on with as long as the surplus fits the buffer and what its consumers can ask for.
+        """
+        if out.accumulating:
+            return False
+        if out.need() > 0:
+            return True
+        if not into.at:
+            return False
+        limit = sum(each.terms.max_demand for each in out.subscribers.values())
+        return len(out.queue) < (limit if self._limit is None else min(limit, self._limit))
+
+    def _demand(self) -> bool:
+        """Ask the producer's callback for what is wanted; False when that is nothing."""
+        out = self.out
+        assert out is not None  # noqa: S101 (it is a source)
+        if self.state != "running":
+            return False
+        if not out.accumulating:
+            if out.accumulated:
+                count = min(out.accumulated.popleft(), out.need())
+                if count <= 0:
+                    return True
+            else:
+                count = out.need()
+                if count <= 0:
+                    return False
+            out.requested += count
+            if m.HANDLE_DEMAND in self._defined:  # else events come by `emit` alone
+                self.callback = (m.HANDLE_DEMAND, (count,))
+            return True
+        more = out.need() - sum(out.accumulated)
+        if more > 0:
+            out.accumulated.append(more)
+        return False
+
+    # -- what callbacks lead to ---------------------------------------------------------------------------------------
+
+    def _events_handled(self, value: Any) -> None:
+        into = self.into
+        assert into is not None  # noqa: S101 (it had events)
+        if value is not None:
+            out = self.out
+            if out is None:
+                self._unwanted(m.HANDLE_EVENTS, value)
+            elif not self._emit_value(m.HANDLE_EVENTS, value, into.origin):
+                return
+        into.done()
+
+    def _emit_value(self, name: str, value: Any, token: Any) -> bool:
+        """Emit what a callback returned; False when it is nothing that can be emitted, which ends the stage."""
+        out = self.out
+        if out is None:
+            self._unwanted(name, value)
+            return True
+        if type(value) is not list and not is_batch(value):
+            self._crash(HandlerError(self.port.name, name, _EVENTS, value))
+            return False
+        size = len(value)
+        if not size:
+            return True
+        if token is not None:
+            token.left += size
+        refused = out.emit(value, size, token, soft=token is not None)
+        if out.dropped:
+            self._note_discarded(out)
+        if refused is not None and len(refused):
+            self.port.report(BufferOverflowError(self.port.name, self._limit or 0, refused))
+        return True
+
+    def _unwanted(self, name: str, value: Any) -> None:
+        """Report what a consumer's callback returned: there is nowhere to send it."""
+        if is_batch(value) and not len(value):
+            return
+        self.port.report(HandlerError(self.port.name, name, "None (a consumer dispatches no events)", value))
+
+    def _note_discarded(self, out: ProducerSide) -> None:
+        count, out.dropped = out.dropped, 0
+        self.agenda.append((m.HANDLE_DISCARDED, (count,)))
+
+    def _conclude(self, name: str, args: tuple[Any, ...], value: Any) -> None:
+        """Do what follows from a callback other than the two hot ones (or from its absence)."""
+        if name == m.HANDLE_SUBSCRIBE:
+            self._subscribe_handled(args[0], args[2], value)
+        elif name == m.HANDLE_CALL:
+            self._answer(value, None)
+        elif name == m.STARTED:
+            if self.state == "starting":
+                self.state = "running"
+        elif name == m.HANDLE_DISCARDED:
+            if value is True or name not in self._defined:
+                self.port.warn(f"stage {self.port.name!r} has discarded {args[0]} events from its buffer")
+        elif name == m.TERMINATE:
+            self._end()
+        elif name == _FOLLOW:
+            self._apply_mode(*args)
+        else:
+            if value is not None:
+                self._emit_value(name, value, None)
+            if name == m.HANDLE_INFO and name not in self._defined:
+                self.port.warn(f"stage {self.port.name!r} has no handle_info and got {args[0]!r}")
+            elif name == m.HANDLE_CAST and name not in self._defined:
+                self.port.report(HandlerError(self.port.name, name, "anything, but it has no handle_cast", args[0]))
+
+    def _subscribe_handled(self, role: str, subscription: Subscription, value: Any) -> None:
+        if value is not None and value != "automatic" and not (value == "manual" and role == m.PRODUCER):
+            allowed = "None, 'automatic' or 'manual'" if role == m.PRODUCER else "None or 'automatic'"
+            self._crash(HandlerError(self.port.name, m.HANDLE_SUBSCRIBE, allowed, value))
+        elif role == m.PRODUCER:
+            assert self.into is not None  # noqa: S101 (only consumers have producers)
+            self.into.opened(subscription, manual=value == "manual")
+        else:
+            self.port.send(subscription.consumer, (m.SUBSCRIBED, subscription))
+
+    def _apply_mode(self, end: End, window: Any) -> None:
+        """Follow the cancel mode of a subscription that its producer ended."""
+        mode = window.subscription.terms.cancel
+        normal = is_normal(end.reason)
+        if mode == "temporary" or (mode == "transient" and normal):
+            return
+        into = self.into
+        if end.finished and into is not None and any(each.open for each in into.windows.values()):
+            return  # the stream of one producer is over, those of the others are not
+        if normal and self.out is not None:
+            self.finish(end.reason)
+        elif self._ending is None:
+            self._ending = (end.reason, False)
+
+    def _answer(self, value: Any, error: BaseException | None) -> None:
+        caller, self.caller = self.caller, None
+        self.port.reply(caller, value, error)
+
+    # -- the end ------------------------------------------------------------------------------------------------------
+
+    def _crash(self, error: BaseException) -> None:
+        if self._ending is None or not self._ending[1]:  # a kill comes first
+            self._ending = (StageCrashed(self.port.name, error), False)
+
+    def _check_finished(self) -> None:
+        out, into = self.out, self.into
+        if (out is None or out.empty()) and (into is None or not into.work):
+            self._ending = (self._finish, False)
+            self._begin_end(finished=True)
+
+    def _begin_end(self, *, finished: bool = False) -> None:
+        assert self._ending is not None  # noqa: S101 (we come from there)
+        reason, at_once = self._ending
+        if self.state == "ending":
+            self._end()
+            return
+        self._finished = finished
+        self.reason = reason
+        self.state = "ending"
+        for name, args in self.agenda:
+            if name == m.HANDLE_CALL:
+                self.refuse((m.CALL, *args))
+        self.agenda.clear()
+        if not at_once and m.TERMINATE in self._defined and not isinstance(reason, Ignore):
+            self.callback = (m.TERMINATE, (reason,))
+        else:
+            self._end()
+
+    def _end(self) -> None:
+        """Leave everybody, give everything back, and be gone."""
+        self.state = "ended"
+        self._ending = None
+        end = End("down", self.reason, self._finished)
+        if self.into is not None:
+            self.into.leave(end)
+        if self.out is not None:
+            for subscriber in self.out.subscribers.values():
+                self.port.send(subscriber.address, (m.CANCELLED, subscriber.subscription, end))
+        held, self.held = self.held, deque()
+        self.port.ended(self.reason)
+        for message in held:
+            self.refuse(message)
+
+    def refuse(self, message: Message) -> None:
+        """Answer a message that comes too late: the stage has ended (drivers use it for their mailboxes)."""
+        refuse(self.port, message)
+
+
+def refuse(port: Port, message: Message) -> None:
+    """Answer a message to a stage that has ended or never was."""
+    tag = message[0]
+    if tag == m.SUBSCRIBE:
+        subscription = message[1]
+        error = SubscriptionError(_name(subscription.consumer), port.name, "there is no such stage", missing=True)
+        port.send(subscription.consumer, (m.REFUSED, subscription, error))
+    elif tag == m.CALL:
+        port.reply(message[2], None, NoStageError(f"stage {port.name!r} has ended"))
+
+
+def _name(address: Any) -> str:
+    return str(getattr(address, "name", address))
+
+
+_HANDLERS: Final = {
+    m.SUBSCRIBE: StageCore._on_subscribe,  # noqa: SLF001 (its own table)
+    m.SUBSCRIBED: StageCore._on_subscribed,  # noqa: SLF001
+    m.REFUSED: StageCore._on_refused,  # noqa: SLF001
+    m.CANCEL: StageCore._on_cancel,  # noqa: SLF001
+    m.CANCELLED: StageCore._on_cancelled,  # noqa: SLF001
+    m.CLOSED: StageCore._on_closed,  # noqa: SLF001
+    m.CALL: StageCore._on_call,  # noqa: SLF001
+    m.CAST: StageCore._on_cast,  # noqa: SLF001
+    m.INFO: StageCore._on_info,  # noqa: SLF001
+    m.TELL: StageCore._on_tell,  # noqa: SLF001
+    m.STOP: StageCore._on_stop,  # noqa: SLF001
+    m.KILL: StageCore._on_kill,  # noqa: SLF001
+}

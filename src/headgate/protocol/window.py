@@ -1,0 +1,97 @@
+"""The consumer's side of one subscription: its demand window.
+
+The window holds totals: ``asked``, ``received``, ``handled``, ``acked``. Nothing is ever added to a demand and taken off
+again; what is out is ``asked - handled``, and more is asked when no more than ``min_demand`` of it is left. For batches
+of at most ``max_demand - min_demand`` events this gives the ask amounts of gen_stage's formula (GS-084).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+from headgate.protocol.ledger import Origin
+from headgate.protocol.messages import ASK, End, Message, Subscription
+
+
+class Window:
+    """One subscription as its consumer sees it.
+
+    Attributes:
+        subscription: The key by which both sides know it.
+        size: The most events of one batch given to the handler (0: no cutting, manual mode).
+        manual: Nothing is asked but by hand.
+        asked: Events asked for, in total.
+        received: Events received, in total.
+        handled: Events whose handler has returned, in total.
+        acked: Events that the producer may forget, in total. In a middle stage an input is acknowledged when all that
+            it led to is; everywhere else when it is handled.
+        origins: A middle stage's input batches that are not acknowledged, oldest first.
+        open: False when the subscription has ended (its last acknowledgements may be still to come).
+        leaving: The `End` to give when the batch that is in the handler is done, after a cancel meanwhile.
+    """
+
+    __slots__ = (
+        "_max",
+        "_min",
+        "acked",
+        "asked",
+        "handled",
+        "leaving",
+        "manual",
+        "open",
+        "origins",
+        "producer",
+        "received",
+        "size",
+        "subscription",
+    )
+
+    def __init__(self, subscription: Subscription) -> None:
+        """Open it with nothing asked."""
+        terms = subscription.terms
+        self.subscription = subscription
+        self.producer = subscription.producer
+        self._max = terms.max_demand
+        self._min = terms.min_demand
+        self.size = self._max - self._min
+        self.manual = False
+        self.asked = 0
+        self.received = 0
+        self.handled = 0
+        self.acked = 0
+        self.origins: deque[Origin] = deque()
+        self.open = True
+        self.leaving: End | None = None
+        if terms.manual:
+            self.set_manual()
+
+    @property
+    def outstanding(self) -> int:
+        """Events asked for and not received."""
+        return self.asked - self.received
+
+    def set_manual(self) -> None:
+        """Ask only by hand from now on, and take each message as one batch."""
+        self.manual = True
+        self.size = 0
+
+    def refill(self) -> bool:
+        """Ask up to the maximum if no more than the minimum is out; say whether there is an ask to send."""
+        if self.manual:
+            return False
+        if self.asked - self.handled <= self._min:
+            self.asked = self.handled + self._max
+            return True
+        return False
+
+    def advance(self) -> bool:
+        """Acknowledge the input batches at the head whose outputs are settled; say whether there were any."""
+        origins = self.origins
+        before = self.acked
+        while origins and origins[0].left == 0:
+            self.acked += origins.popleft().count
+        return self.acked != before
+
+    def ask(self) -> Message:
+        """Return the message that tells the producer both totals."""
+        return (ASK, self.subscription, self.asked, self.acked)

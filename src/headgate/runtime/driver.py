@@ -1,0 +1,410 @@
+"""Drivers: what runs a stage's core and its handlers somewhere. This is the port of the core.
+
+All drivers share the mailbox and the way messages get into the core; they differ only in where a handler runs:
+
+* `InlineDriver`: right here, in the scheduler's turn (plain handlers; no task, nothing is created per batch);
+* `TaskDriver`: in one asyncio task that belongs to the stage (async handlers);
+* `ThreadDriver`: in one thread that belongs to the stage (blocking handlers).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from headgate.errors import HandlerError, NoStageError, StageCrashed
+from headgate.protocol import messages as m
+from headgate.protocol.messages import CALLBACKS, Down, Message, Subscription, crash
+from headgate.protocol.stage import StageCore, refuse
+from headgate.runtime.node import logger
+from headgate.runtime.reference import Ref, StageContext
+from headgate.runtime.spill import SpillFile
+
+if TYPE_CHECKING:
+    from headgate.runtime.node import Node
+    from headgate.runtime.options import Child
+
+STEP_LIMIT = 64
+"""Callbacks of one stage in one go, before the next stage has its turn."""
+_PLAIN = frozenset({type(None), list, tuple, range})
+
+
+class Driver:
+    """One running stage: its mailbox, its core, and the port between them.
+
+    Attributes:
+        inbox: Messages that the core has not seen.
+        queued: The scheduler knows that there is something to do.
+        done: Resolves with the reason when the stage has ended.
+    """
+
+    place = ""
+
+    def __init__(self, node: Node, child: Child) -> None:
+        """Prepare a stage that is not started yet."""
+        self.node = node
+        self.child = child
+        self.number = next(node.numbers)
+        self.registered = child.name is not None
+        self.name = child.name or f"{child.label}-{self.number}"
+        self.inbox: deque[Message] = deque()
+        self.queued = False
+        self.ref = Ref(self)
+        self.send = node.send
+        self.done: asyncio.Future[Any] = node.loop.create_future()
+        self.monitors: list[Callable[[Any], None]] = []
+        self.instance: Any = None
+        self.handlers: dict[str, Callable[..., Any]] = {}
+        self._started: asyncio.Future[None] = node.loop.create_future()
+        self._subscribing: dict[Subscription, asyncio.Future[Subscription]] = {}
+        self.core = StageCore(
+            self,
+            child.role,
+            child.defined,
+            child.fresh_dispatcher(),
+            buffer_size=child.buffer_size,
+            buffer_keep=child.buffer_keep,
+            accumulate=child.demand == "accumulate",
+            delivery=child.delivery,
+        )
+        self.context = StageContext(self)
+
+    # -- starting -----------------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Build the instance and run ``started``.
+
+        Raises:
+            Exception: What ``__init__`` raised. What ``started`` raised is the reason that the stage ended with.
+        """
+        await self.build()
+        self.node.drivers[self.number] = self
+        self.core.start()
+        self.node.enqueue(self)
+        await self._started
+
+    async def build(self) -> None:
+        """Make the stage's instance where its handlers run."""
+        self.bind(self.child.build())
+
+    def bind(self, instance: Any) -> None:
+        """Connect an instance to this driver."""
+        instance.stage = self.context
+        self.instance = instance
+        defined = self.child.defined
+        self.handlers = {name: getattr(instance, name) for name in CALLBACKS if name in defined}
+
+    # -- the port -----------------------------------------------------------------------------------------------------
+
+    def reply(self, token: Any, value: Any, error: BaseException | None) -> None:
+        """Answer a call."""
+        if token.done():
+            return
+        if error is None:
+            token.set_result(value)
+        else:
+            token.set_exception(error)
+
+    def subscribed(self, subscription: Subscription, error: BaseException | None) -> None:
+        """Resolve what waits for a subscription."""
+        future = self._subscribing.pop(subscription, None)
+        if future is not None and not future.done():
+            if error is None:
+                future.set_result(subscription)
+            else:
+                future.set_exception(error)
+        elif error is not None:
+            self.node.report(error)  # type: ignore[arg-type]  # a SubscriptionError
+
+    def report(self, error: Exception) -> None:
+        """Make an error known that does not end the stage."""
+        self.node.report(error)
+
+    def warn(self, text: str) -> None:
+        """Log a warning."""
+        logger.warning("%s", text)
+
+    def shuffle(self, items: list[Any]) -> None:
+        """Shuffle with the node's random numbers."""
+        self.node.random.shuffle(items)
+
+    def spill(self, name: str) -> SpillFile:
+        """Open a temporary file for what does not fit in memory."""
+        return SpillFile(name)
+
+    def ended(self, reason: Any) -> None:
+        """Let everybody know that the stage has ended."""
+        fault = crash(self.name, reason)
+        for subscription, future in self._subscribing.items():
+            if not future.done():
+                future.set_exception(NoStageError(f"stage {self.name!r} ended before {subscription!r} was confirmed"))
+                future.exception()  # whoever waits sees it; nobody else has to
+        self._subscribing.clear()
+        if not self._started.done():
+            self._started.set_result(None)
+        if not self.done.done():
+            self.done.set_result(reason)
+        self.close()
+        self.node.gone(self, reason, fault)
+
+    def abandon(self) -> None:
+        """Forget a stage that could not be started."""
+        self.close()
+        self.node.drivers.pop(self.number, None)
+        if self.registered:
+            self.node.names.pop(self.name, None)
+
+    def close(self) -> None:
+        """Give back what the driver holds (its task, its thread)."""
+
+    # -- requests from outside ----------------------------------------------------------------------------------------
+
+    def subscribe(self, subscription: Subscription) -> asyncio.Future[Subscription]:
+        """Begin a subscription; the future resolves when the producer has accepted it."""
+        future: asyncio.Future[Subscription] = self.node.loop.create_future()
+        self._subscribing[subscription] = future
+        self.act(self.core.subscribe, subscription)
+        return future
+
+    def act(self, change: Callable[..., Any], *args: Any) -> Any:
+        """Change the core from outside of its messages, and run what comes of it."""
+        result = change(*args)
+        if self.core.callback is not None or self.inbox:
+            self.node.enqueue(self)
+        return result
+
+    def monitor(self, ref: Ref) -> None:
+        """Tell this stage when another ends: ``handle_info(Down(ref, reason))``."""
+
+        def tell(reason: Any) -> None:
+            self.send(self.ref, (m.TELL, Down(ref, reason)))
+
+        if ref.driver.done.done():
+            tell(ref.driver.done.result())
+        else:
+            ref.driver.monitors.append(tell)
+
+    # -- running ------------------------------------------------------------------------------------------------------
+
+    def step(self) -> int:
+        """Do what there is to do, up to a bound; return how many steps it took."""
+        raise NotImplementedError
+
+    def take_in(self) -> None:
+        """Let the core see the mailbox; it holds back what has to wait."""
+        core, inbox = self.core, self.inbox
+        while inbox:
+            if core.state == "ended":
+                refuse(self, inbox.popleft())
+            else:
+                core.receive(inbox.popleft())
+
+    def took(self) -> None:
+        """Note after a callback that ``started`` is over."""
+        if not self._started.done() and self.core.state != "starting":
+            self._started.set_result(None)
+
+
+class InlineDriver(Driver):
+    """Plain handlers, called in the scheduler's turn."""
+
+    place = "inline"
+
+    def step(self) -> int:
+        """Run messages and callbacks, at most `STEP_LIMIT` of them."""
+        core, inbox, handlers = self.core, self.inbox, self.handlers
+        steps = 0
+        while steps < STEP_LIMIT:
+            callback = core.callback
+            if callback is not None:
+                steps += 1
+                try:
+                    value = handlers[callback[0]](*callback[1])
+                except Exception as error:  # noqa: BLE001 (the user's handler)
+                    core.failed(error)
+                else:
+                    if type(value) not in _PLAIN and hasattr(type(value), "__await__"):
+                        core.failed(_unawaited(self.name, callback[0], value, "declare it with 'async def', or give place='task'"))
+                    else:
+                        core.returned(value)
+            elif inbox:
+                steps += 1
+                if core.state == "ended":
+                    refuse(self, inbox.popleft())
+                else:
+                    core.receive(inbox.popleft())
+            else:
+                self.queued = False
+                break
+        else:
+            self.node.ready.append(self)
+        if not self._started.done():
+            self.took()
+        return steps
+
+
+class TaskDriver(Driver):
+    """Async handlers (and plain ones beside them), run in one task of the stage's own."""
+
+    place = "task"
+    _task: asyncio.Task[None] | None = None
+    _wake: asyncio.Future[None] | None = None
+
+    async def start(self) -> None:
+        """Start the task, then as everywhere."""
+        self._task = self.node.loop.create_task(self._run(), name=f"headgate: {self.name}")
+        await super().start()
+
+    def step(self) -> int:
+        """Take in messages, and wake the task when there is a callback for it."""
+        self.queued = False
+        self.take_in()
+        self.took()
+        core = self.core
+        if core.callback is not None:
+            if self._wake is not None and not self._wake.done():
+                self._wake.set_result(None)
+        return 1
+
+    def close(self) -> None:
+        """End the task; when it is the one that runs, it ends by itself."""
+        task, self._task = self._task, None
+        if task is not None and task is not _current_task():
+            task.cancel()
+
+    async def _run(self) -> None:
+        core = self.core
+        loop = self.node.loop
+        while core.state != "ended":
+            if core.callback is None:
+                self._wake = loop.create_future()
+                await self._wake
+                self._wake = None
+            steps = 0
+            while (callback := core.callback) is not None:
+                handler = self.handlers[callback[0]]
+                try:
+                    value = handler(*callback[1])
+                    if type(value) not in _PLAIN and hasattr(type(value), "__await__"):
+                        value = await value
+                except BaseException as error:  # noqa: BLE001 (the user's handler, or a kill)
+                    if core.state == "ended":
+                        return
+                    core.failed(error)
+                    if isinstance(error, (KeyboardInterrupt, SystemExit)):
+                        raise
+                else:
+                    core.returned(value)
+                if not self._started.done():
+                    self.took()
+                if self.inbox:
+                    self.take_in()
+                steps += 1
+                if steps >= STEP_LIMIT and core.callback is not None:
+                    steps = 0
+                    await asyncio.sleep(0)
+
+
+class ThreadDriver(Driver):
+    """Blocking handlers, run in one thread of the stage's own; everything else stays on the loop."""
+
+    place = "thread"
+    _busy = False
+
+    def __init__(self, node: Node, child: Child) -> None:
+        """Prepare the thread."""
+        super().__init__(node, child)
+        self._jobs: queue.SimpleQueue[tuple[Callable[..., Any], tuple[Any, ...]] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._work, name=f"headgate: {self.name}", daemon=True)
+
+    async def build(self) -> None:
+        """Make the instance in the thread: what it opens (a database connection) may be bound to it."""
+        self._thread.start()
+        self._built: asyncio.Future[Any] = self.node.loop.create_future()
+        self._jobs.put((self._build, ()))
+        try:
+            self.bind(await self._built)
+        except BaseException:
+            self._jobs.put(None)
+            raise
+
+    def step(self) -> int:
+        """Take in messages, and hand a new callback to the thread."""
+        self.queued = False
+        self.take_in()
+        self.took()
+        callback = self.core.callback
+        if callback is not None and not self._busy:
+            self._busy = True
+            self._jobs.put((self.handlers[callback[0]], callback[1]))
+        return 1
+
+    def close(self) -> None:
+        """Let the thread end after what it is doing."""
+        self._jobs.put(None)
+
+    def in_thread(self) -> bool:
+        """Say whether the caller runs in this stage's thread."""
+        return threading.current_thread() is self._thread
+
+    def _build(self) -> Any:
+        return self.child.build()
+
+    def _work(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            handler, args = job
+            value, error = None, None
+            try:
+                value = handler(*args)
+            except BaseException as raised:  # noqa: BLE001 (the user's handler)
+                error = raised
+            came = self._came_built if handler == self._build else self._came
+            try:
+                self.node.loop.call_soon_threadsafe(came, value, error)
+            except RuntimeError:  # the loop is closed: there is nobody left to tell
+                return
+
+    def _came_built(self, value: Any, error: BaseException | None) -> None:
+        if self._built.done():
+            return
+        if error is None:
+            self._built.set_result(value)
+        else:
+            self._built.set_exception(error)
+
+    def _came(self, value: Any, error: BaseException | None) -> None:
+        self._busy = False
+        core = self.core
+        if core.state == "ended":
+            return
+        if error is not None:
+            core.failed(error)
+        elif type(value) not in _PLAIN and hasattr(type(value), "__await__"):
+            name = core.callback[0] if core.callback is not None else ""
+            core.failed(_unawaited(self.name, name, value, "a thread runs plain functions"))
+        else:
+            core.returned(value)
+        self.took()
+        if core.callback is not None or self.inbox:
+            self.node.enqueue(self)
+
+
+def _unawaited(stage: str, name: str, value: Any, hint: str) -> HandlerError:
+    """Return the error for a plain handler that gave an awaitable."""
+    if hasattr(value, "close"):  # a coroutine that nobody awaits warns unless it is closed
+        value.close()
+    return HandlerError(stage, name, f"a value, not an awaitable ({hint})", value)
+
+
+def _current_task() -> asyncio.Task[Any] | None:
+    try:
+        return asyncio.current_task()
+    except RuntimeError:
+        return None
+
+
+DRIVERS: dict[str, type[Driver]] = {each.place: each for each in (InlineDriver, TaskDriver, ThreadDriver)}

@@ -1,0 +1,152 @@
+"""A node: one place with a scheduler and the stages that it runs, on one event loop.
+
+The scheduler is a queue of stages that have something to do. A turn takes them in order, gives each a bounded number of
+steps (a step is one callback), and yields to the event loop when its own bound is reached. All protocol state is touched
+on the loop's thread only; handlers in tasks and threads hand their results back to it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import itertools
+import logging
+import random
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from headgate.errors import HeadgateError, NameTakenError
+
+if TYPE_CHECKING:
+    from headgate.protocol.messages import Message
+    from headgate.runtime.driver import Driver
+    from headgate.runtime.reference import Ref
+
+logger = logging.getLogger("headgate")
+
+TURN_STEPS = 512
+"""Callbacks of one turn, before other work of the loop comes in between."""
+TURN_SECONDS = 0.005
+"""A turn that has taken longer than this ends early; the clock is read once per stage and burst, not per event."""
+
+
+class Node:
+    """The scheduler, the names, and what went wrong.
+
+    Args:
+        loop: The event loop that everything runs on.
+        seed: Seed of the node's random numbers (shuffles); None: unpredictable.
+        on_error: Called with each error that does not end a stage. Default: it is logged.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        *,
+        seed: int | None = None,
+        on_error: Callable[[Exception], None] | None = None,
+    ) -> None:
+        """Start with no stages."""
+        self.loop = loop
+        self.thread = threading.get_ident()
+        self.random = random.Random(seed)  # noqa: S311 (order, not secrets)
+        self.on_error = on_error
+        self.names: dict[str, Ref] = {}
+        self.drivers: dict[int, Driver] = {}  # living stages by number, in the order of their start
+        self.ready: deque[Driver] = deque()
+        self.numbers = itertools.count(1)
+        self.subscription_numbers = itertools.count(1)
+        self._awake = False
+        self._changed: list[asyncio.Future[None]] = []
+        self.crashes: list[HeadgateError] = []
+        self.observed: list[BaseException] = []
+
+    def send(self, to: Ref, message: Message) -> None:
+        """Put a message into a stage's mailbox and let the stage run."""
+        driver = to.driver
+        driver.inbox.append(message)
+        if not driver.queued:
+            driver.queued = True
+            self.ready.append(driver)
+            if not self._awake:
+                self._awake = True
+                self.loop.call_soon(self._turn)
+
+    def enqueue(self, driver: Driver) -> None:
+        """Let a stage run that has something to do."""
+        if not driver.queued:
+            driver.queued = True
+            self.ready.append(driver)
+            if not self._awake:
+                self._awake = True
+                self.loop.call_soon(self._turn)
+
+    def _turn(self) -> None:
+        ready = self.ready
+        left = TURN_STEPS
+        clock = self.loop.time
+        stop = clock() + TURN_SECONDS
+        try:
+            while ready and left > 0:
+                steps = ready.popleft().step()
+                left -= steps
+                if steps > 16 and clock() > stop:  # noqa: PLR2004 (a burst)
+                    break
+        finally:
+            if ready:
+                self.loop.call_soon(self._turn)
+            else:
+                self._awake = False
+
+    def run_there(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Run a function on the loop's thread and wait for its result (called from another thread)."""
+        result: concurrent.futures.Future[Any] = concurrent.futures.Future()
+
+        def run() -> None:
+            try:
+                result.set_result(function(*args))
+            except BaseException as error:  # noqa: BLE001 (it belongs to the caller)
+                result.set_exception(error)
+
+        self.loop.call_soon_threadsafe(run)
+        return result.result()
+
+    def register(self, name: str, ref: Ref, where: str) -> None:
+        """Give a stage its name.
+
+        Raises:
+            NameTakenError: A living stage has it.
+        """
+        if name in self.names:
+            raise NameTakenError(where, "name", "a name that no living stage has", name)
+        self.names[name] = ref
+
+    def report(self, error: Exception) -> None:
+        """Make an error known that does not end a stage."""
+        if self.on_error is not None:
+            self.on_error(error)
+        else:
+            logger.error("%s", error, exc_info=error.__cause__)
+
+    def gone(self, driver: Driver, reason: Any, crash: HeadgateError | None) -> None:
+        """Forget a stage that has ended."""
+        self.drivers.pop(driver.number, None)
+        if driver.registered:
+            self.names.pop(driver.name, None)
+        if crash is not None and all(crash is not other for other in self.crashes):
+            self.crashes.append(crash)
+            logger.error("%s", crash, exc_info=crash.__cause__ or crash)
+        for monitor in driver.monitors:
+            monitor(reason)
+        changed, self._changed = self._changed, []
+        for future in changed:
+            if not future.done():
+                future.set_result(None)
+
+    async def changed(self) -> None:
+        """Wait until the next stage ends."""
+        future = self.loop.create_future()
+        self._changed.append(future)
+        await future

@@ -1,0 +1,255 @@
+"""`Child` and `To`: recipes and subscriptions, checked when they are written down, not when they are used."""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import inspect
+from collections.abc import Callable, Iterable
+from typing import Any, Final
+
+from headgate.errors import OptionError
+from headgate.protocol.dispatch.base import Dispatcher
+from headgate.protocol.dispatch.broadcast import BroadcastDispatcher
+from headgate.protocol.dispatch.demand import DemandDispatcher
+from headgate.protocol.messages import CALLBACKS, CONSUMER, HANDLE_EVENTS, PRODUCER, Terms
+from headgate.protocol.producer import AT_LEAST_ONCE, AT_MOST_ONCE
+from headgate.runtime.reference import Ref
+
+PLACES: Final = ("inline", "task", "thread")
+_DISPATCHERS: Final[dict[str, Callable[[], Dispatcher]]] = {"demand": DemandDispatcher, "broadcast": BroadcastDispatcher}
+
+
+class To:
+    """One subscription of a consumer: to whom, and on what terms.
+
+    Args:
+        producer: A stage's name, its reference, or (inside of a system) anything that has a ``ref``.
+        max_demand: The most events that may be out at any moment. Default 1000.
+        min_demand: More is asked for when no more than this many are out; below ``max_demand``. The handler's batches
+            have at most ``max_demand - min_demand`` events. Default: half of ``max_demand``.
+        cancel: What this consumer does when the producer ends: ``"permanent"`` (default): it ends too, for the same
+            reason (at the end of a finite stream: when its last producer has finished); ``"transient"``: only when that
+            reason is abnormal; ``"temporary"``: it lives on.
+        mode: ``"automatic"`` (default), or ``"manual"``: nothing is asked but by ``ask``.
+        partition: The partition, when the producer has a partition dispatcher.
+        selector: Event -> truth, when the producer broadcasts: only what it chooses is delivered.
+        weight: Turns in a row, when the producer's dispatcher serves in turn. Default 1.
+        key: A name for this subscription, for dispatchers that want one.
+
+    Raises:
+        OptionError: An option is unknown, of the wrong type or out of range.
+    """
+
+    __slots__ = ("producer", "terms")
+
+    def __init__(  # noqa: PLR0913 (each is a choice of its own)
+        self,
+        producer: str | Ref,
+        *,
+        max_demand: int = 1000,
+        min_demand: int | None = None,
+        cancel: str = "permanent",
+        mode: str = "automatic",
+        partition: Any = None,
+        selector: Callable[[Any], Any] | None = None,
+        weight: int = 1,
+        key: Any = None,
+        **unknown: Any,
+    ) -> None:
+        """Check the options."""
+        where = f"To({_named(producer)})"
+        _refuse_unknown(where, unknown, To.__init__)
+        if not isinstance(producer, (str, Ref)):
+            raise OptionError(where, "producer", "the name or the reference of a stage", producer)
+        _integer(where, "max_demand", max_demand, 1)
+        if min_demand is None:
+            min_demand = max_demand // 2
+        _integer(where, "min_demand", min_demand, 0)
+        if min_demand >= max_demand:
+            raise OptionError(where, "min_demand", f"an integer from 0 to {max_demand - 1} (below max_demand)", min_demand)
+        _one_of(where, "cancel", cancel, ("permanent", "transient", "temporary"))
+        _one_of(where, "mode", mode, ("automatic", "manual"))
+        _integer(where, "weight", weight, 1)
+        self.producer = producer
+        self.terms = Terms(max_demand, min_demand, cancel, mode == "manual", partition, selector, weight, key)
+
+    def __repr__(self) -> str:
+        """Show the producer and the demand."""
+        return f"To({_named(self.producer)}, max_demand={self.terms.max_demand}, min_demand={self.terms.min_demand})"
+
+
+class Child:
+    """A recipe from which a stage can be started, and started again.
+
+    Args:
+        cls: A subclass of `Producer`, `ProducerConsumer` or `Consumer`.
+        *args: For its ``__init__``.
+        name: A name that others can subscribe to; no two living stages of a system share one. Default: none.
+        id: Names the child among its siblings. Default: the name, or the class's name.
+        subscribe_to: Producers: names, references or `To`.
+        dispatcher: ``"demand"`` (default), ``"broadcast"``, or a `Dispatcher` as a prototype: each start gets a copy.
+        buffer_size: Events that may wait beyond the demand, or None for no bound. Default 10,000. A middle stage is not
+            given more to handle while its output does not fit.
+        buffer_keep: What happens to a surplus: None (default): an error; ``"first"``: the new events are dropped;
+            ``"last"``: the oldest are. What is dropped is counted.
+        demand: ``"forward"`` (default), or ``"accumulate"``: demand and events are held until ``set_demand("forward")``.
+        restart: For supervisors: ``"permanent"`` (default), ``"transient"`` or ``"temporary"``.
+        shutdown: Seconds that the stage has to end by itself. Default 5.
+        place: ``"inline"``, ``"task"`` or ``"thread"``. Default: in a task when a handler is async, else inline.
+        delivery: ``"at_least_once"`` (default): what a consumer did not handle goes to the next taker;
+            ``"at_most_once"``: it is lost, and counted.
+        **kwargs: For its ``__init__``.
+
+    Raises:
+        OptionError: An option is unknown, of the wrong type or out of range, or does not fit the class.
+    """
+
+    def __init__(  # noqa: PLR0913 (each is a choice of its own)
+        self,
+        cls: type[Any],
+        *args: Any,
+        name: str | None = None,
+        id: str | None = None,  # noqa: A002 (the field's word)
+        subscribe_to: Iterable[str | Ref | To] = (),
+        dispatcher: str | Dispatcher | None = None,
+        buffer_size: int | None = 10_000,
+        buffer_keep: str | None = None,
+        demand: str = "forward",
+        restart: str = "permanent",
+        shutdown: float = 5.0,
+        place: str | None = None,
+        delivery: str = AT_LEAST_ONCE,
+        **kwargs: Any,
+    ) -> None:
+        """Check the options."""
+        self.label = getattr(cls, "__name__", repr(cls))
+        where = self.where = f"Child({self.label})"
+        role = getattr(cls, "role", None)
+        if not isinstance(cls, type) or role is None:
+            raise OptionError(where, "cls", "a subclass of Producer, ProducerConsumer or Consumer", cls)
+        self.cls = cls
+        self.role: str = role
+        self.args = args
+        self.kwargs = kwargs
+        self._check_arguments(where)
+        if name is not None and (not isinstance(name, str) or not name):
+            raise OptionError(where, "name", "a string that is not empty, or None", name)
+        self.name = name
+        self.id = id if id is not None else name if name is not None else self.label
+        self.subscribe_to = self._subscriptions(where, subscribe_to)
+        self._dispatcher = self._check_dispatcher(where, dispatcher)
+        if buffer_size is not None:
+            _integer(where, "buffer_size", buffer_size, 0, "an integer of at least 0, or None")
+        self.buffer_size = buffer_size
+        _one_of(where, "buffer_keep", buffer_keep, (None, "first", "last"))
+        self.buffer_keep = buffer_keep
+        _one_of(where, "demand", demand, ("forward", "accumulate"))
+        if demand == "accumulate" and role == CONSUMER:
+            raise OptionError(where, "demand", "'forward', as a consumer has no demand to hold", demand)
+        self.demand = demand
+        _one_of(where, "restart", restart, ("permanent", "transient", "temporary"))
+        self.restart = restart
+        if isinstance(shutdown, bool) or not isinstance(shutdown, (int, float)) or shutdown < 0:
+            raise OptionError(where, "shutdown", "a number of seconds of at least 0", shutdown)
+        self.shutdown = float(shutdown)
+        _one_of(where, "delivery", delivery, (AT_LEAST_ONCE, AT_MOST_ONCE))
+        self.delivery = delivery
+        self.defined = _defined(cls)
+        if role != PRODUCER and HANDLE_EVENTS not in self.defined:
+            raise OptionError(where, "cls", "a class that has handle_events", cls)
+        self.place = self._check_place(where, place)
+
+    def __repr__(self) -> str:
+        """Show the class and the name."""
+        return f"<Child {self.label}{'' if self.name is None else ' ' + repr(self.name)}>"
+
+    def build(self) -> Any:
+        """Make a fresh instance of the stage."""
+        return self.cls(*self.args, **self.kwargs)
+
+    def fresh_dispatcher(self) -> Dispatcher | None:
+        """Make a fresh dispatcher; None for a consumer."""
+        return None if self._dispatcher is None else copy.deepcopy(self._dispatcher)
+
+    def _check_arguments(self, where: str) -> None:
+        """Refuse arguments that ``__init__`` does not take: a misspelt option ends up there."""
+        try:
+            inspect.signature(self.cls).bind(*self.args, **self.kwargs)
+        except TypeError as error:
+            parameters = inspect.signature(self.cls).parameters
+            unknown = {name: value for name, value in self.kwargs.items() if name not in parameters}
+            _refuse_unknown(where, unknown, Child.__init__)
+            expected = f"the arguments of {self.label}{inspect.signature(self.cls)}"
+            raise OptionError(where, "args", expected, str(error)) from None
+        except ValueError:  # a class without a signature of its own
+            return
+
+    def _subscriptions(self, where: str, subscribe_to: Iterable[str | Ref | To]) -> list[To]:
+        if isinstance(subscribe_to, (str, Ref, To)) or not isinstance(subscribe_to, Iterable):
+            raise OptionError(where, "subscribe_to", "a list of names, references or To(...)", subscribe_to)
+        entries = [as_to(each) for each in subscribe_to]
+        if entries and self.role == PRODUCER:
+            raise OptionError(where, "subscribe_to", "empty, as a producer subscribes to nobody", entries)
+        return entries
+
+    def _check_dispatcher(self, where: str, dispatcher: str | Dispatcher | None) -> Dispatcher | None:
+        if self.role == CONSUMER:
+            if dispatcher is not None:
+                raise OptionError(where, "dispatcher", "left out, as a consumer dispatches nothing", dispatcher)
+            return None
+        if dispatcher is None:
+            return DemandDispatcher()
+        if isinstance(dispatcher, Dispatcher):
+            return dispatcher
+        if isinstance(dispatcher, str) and dispatcher in _DISPATCHERS:
+            return _DISPATCHERS[dispatcher]()
+        raise OptionError(where, "dispatcher", "'demand', 'broadcast' or a Dispatcher such as PartitionDispatcher(4)", dispatcher)
+
+    def _check_place(self, where: str, place: str | None) -> str:
+        asynchronous = sorted(name for name in self.defined if inspect.iscoroutinefunction(getattr(self.cls, name)))
+        if place is None:
+            return "task" if asynchronous else "inline"
+        _one_of(where, "place", place, PLACES)
+        if asynchronous and place != "task":
+            raise OptionError(where, "place", f"'task', as {', '.join(asynchronous)} is async", place)
+        return place
+
+
+def as_to(value: str | Ref | To) -> To:
+    """Return a subscription as a `To`."""
+    return value if isinstance(value, To) else To(value)
+
+
+def _defined(cls: type[Any]) -> frozenset[str]:
+    """Return the callbacks that the class has itself, beyond the documentation on the base classes."""
+    names = []
+    for name in CALLBACKS:
+        method = getattr(cls, name, None)
+        if method is not None and not getattr(method, "__headgate_default__", False):
+            names.append(name)
+    return frozenset(names)
+
+
+def _integer(where: str, option: str, value: Any, least: int, expected: str | None = None) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise OptionError(where, option, expected or f"an integer of at least {least}", value)
+
+
+def _one_of(where: str, option: str, value: Any, allowed: tuple[Any, ...]) -> None:
+    if value not in allowed:
+        raise OptionError(where, option, "one of " + ", ".join(map(repr, allowed)), value)
+
+
+def _refuse_unknown(where: str, unknown: dict[str, Any], function: Callable[..., Any]) -> None:
+    if not unknown:
+        return
+    name, value = next(iter(unknown.items()))
+    known = [each for each in inspect.signature(function).parameters if each not in ("self", "unknown", "args", "kwargs")]
+    close = difflib.get_close_matches(name, known, n=1)
+    hint = f" (did you mean {close[0]!r}?)" if close else ""
+    raise OptionError(where, name, f"one of the known options {', '.join(known)}{hint}", value)
+
+
+def _named(producer: Any) -> str:
+    return repr(producer.name) if isinstance(producer, Ref) else repr(producer)
