@@ -44,18 +44,12 @@ def _positive_float(text: str) -> float:
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Headgate beside its peers.")
     parser.add_argument("--rows", nargs="+", metavar="NAME", help="only these rows; * and ? match")
-    parser.add_argument(
-        "--contenders", nargs="+", metavar="NAME", help="only these contenders; * and ? match"
-    )
-    parser.add_argument(
-        "--repeat", type=_positive_int, default=5, help="measurements of each contender (default 5)"
-    )
+    parser.add_argument("--contenders", nargs="+", metavar="NAME", help="only these contenders; * and ? match")
+    parser.add_argument("--repeat", type=_positive_int, default=5, help="measurements of each contender (default 5)")
     parser.add_argument(
         "--seconds-scale", type=_positive_float, default=1.0, help="factor on the time of each (default 1.0)"
     )
-    parser.add_argument(
-        "--json", type=Path, metavar="PATH", help="write the JSON lines here, not to the output"
-    )
+    parser.add_argument("--json", type=Path, metavar="PATH", help="write the JSON lines here, not to the output")
     parser.add_argument("--list", action="store_true", help="list the rows and their contenders, and end")
     arguments = parser.parse_args(argv)
     arguments.chosen = _choose(arguments.rows, arguments.contenders)
@@ -96,9 +90,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     results: list[Result] = []
     failures: list[Failure] = []
     with ExitStack() as stack:
-        out = (
-            stack.enter_context(arguments.json.open("w", encoding="utf-8")) if arguments.json else sys.stdout
-        )
+        out = stack.enter_context(arguments.json.open("w", encoding="utf-8")) if arguments.json else sys.stdout
         options = {"repeat": arguments.repeat, "seconds_scale": arguments.seconds_scale}
         _write(out, {"environment": environment(), "options": options})
         for row in rows:

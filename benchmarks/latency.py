@@ -71,9 +71,7 @@ class Arrivals:
 class Timer:
     """Emits the clock `RATE_HZ` times a second from callbacks of the running loop."""
 
-    def __init__(
-        self, events: int, emit: Callable[[int], object], then: Callable[[], object] | None = None
-    ) -> None:
+    def __init__(self, events: int, emit: Callable[[int], object], then: Callable[[], object] | None = None) -> None:
         """Prepare.
 
         Args:

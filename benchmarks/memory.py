@@ -151,7 +151,7 @@ def in_subprocess(seconds: float, contender: str) -> Sample:
         Its metrics.
 
     Raises:
-        WrongResultError: The process failed; the message holds the end of its error output.
+        WrongResultError: The process failed; the message is the last line of its error output.
     """
     done = subprocess.run(  # noqa: S603 - our own module in our own interpreter
         [sys.executable, "-m", "benchmarks.memory", contender, str(seconds)],
@@ -162,7 +162,8 @@ def in_subprocess(seconds: float, contender: str) -> Sample:
         check=False,
     )
     if done.returncode:
-        raise WrongResultError(done.stderr[-2_000:])
+        # The last line is the error; the table has one line for it.
+        raise WrongResultError(done.stderr.strip().rpartition("\n")[2])
     sample: dict[str, float] = json.loads(done.stdout)
     return sample
 

@@ -86,9 +86,7 @@ def passthrough_async(events: int, max_demand: int) -> float:
     tally = Tally(events)
     send_first, first = anyio.create_memory_object_stream[int](max_demand)
     send_second, second = anyio.create_memory_object_stream[int](max_demand)
-    started = _timed(
-        _feed(events, send_first), _apply_async(first, send_second, plus_one_async), _add(second, tally)
-    )
+    started = _timed(_feed(events, send_first), _apply_async(first, send_second, plus_one_async), _add(second, tally))
     return tally.seconds_since(started, sum_from_one(events))
 
 
@@ -98,9 +96,7 @@ def fan_out(events: int, max_demand: int) -> float:
     send, receive = anyio.create_memory_object_stream[int](max_demand)
     with receive:
         readers = [receive.clone() for _ in parts]
-    started = _timed(
-        _feed(events, send), *(_add(reader, part) for reader, part in zip(readers, parts, strict=True))
-    )
+    started = _timed(_feed(events, send), *(_add(reader, part) for reader, part in zip(readers, parts, strict=True)))
     whole = Tally(events)
     whole.shares = [part.count for part in parts]
     whole.close(sum(whole.shares), sum(part.total for part in parts))

@@ -69,9 +69,7 @@ async def _apply(into: Queue[T | None], out: Queue[T | None], work: Callable[[T]
     await out.put(None)
 
 
-async def _apply_async(
-    into: Queue[T | None], out: Queue[T | None], work: Callable[[T], Awaitable[T]]
-) -> None:
+async def _apply_async(into: Queue[T | None], out: Queue[T | None], work: Callable[[T], Awaitable[T]]) -> None:
     while (item := await into.get()) is not None:
         await out.put(await work(item))
     await out.put(None)
@@ -137,9 +135,7 @@ def async_lists(events: int, max_demand: int) -> float:
     first: Queue[Sequence[int] | None] = Queue(LISTS_IN_QUEUE)
     second: Queue[Sequence[int] | None] = Queue(LISTS_IN_QUEUE)
     source = batches(events, batch_size(max_demand))
-    started = _timed(
-        _feed(source, first), _apply_async(first, second, plus_one_each_async), _add_lists(second, tally)
-    )
+    started = _timed(_feed(source, first), _apply_async(first, second, plus_one_each_async), _add_lists(second, tally))
     return tally.seconds_since(started, sum_from_one(events))
 
 
@@ -297,7 +293,5 @@ def arrays(events: int) -> float:
     tally = Tally(events)
     first: Queue[NDArray[np.float64] | None] = Queue(LISTS_IN_QUEUE)
     second: Queue[NDArray[np.float64] | None] = Queue(LISTS_IN_QUEUE)
-    started = _timed(
-        _feed(waves(events), first), _apply(first, second, _plus_one_array), _add_arrays(second, tally)
-    )
+    started = _timed(_feed(waves(events), first), _apply(first, second, _plus_one_array), _add_arrays(second, tally))
     return tally.seconds_since(started, wave_sum(events))

@@ -196,9 +196,7 @@ def _threads() -> Row:
         f"the passthrough with each stage in a thread, max_demand {demand}",
         (
             _rate(PLAIN, "limit", partial(loops.passthrough, max_demand=demand)),
-            _rate(
-                HEADGATE, "headgate", partial(stages_headgate.passthrough, max_demand=demand, place="thread")
-            ),
+            _rate(HEADGATE, "headgate", partial(stages_headgate.passthrough, max_demand=demand, place="thread")),
             _rate("queue.Queue items", "peer", partial(peers_threads.passthrough_items, max_demand=demand)),
             _rate("queue.Queue lists", "peer", partial(peers_threads.passthrough_lists, max_demand=demand)),
         ),

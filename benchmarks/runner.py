@@ -71,9 +71,7 @@ class Failure:
         return {"row": self.row, "contender": self.contender.name, "error": self.error}
 
 
-def run_row(
-    row: Row, repeat: int, scale: float, log: Callable[[str], None]
-) -> tuple[list[Result], list[Failure]]:
+def run_row(row: Row, repeat: int, scale: float, log: Callable[[str], None]) -> tuple[list[Result], list[Failure]]:
     """Measure one row.
 
     Args:

@@ -161,9 +161,7 @@ class WaveSink(Sink):
             tally.ended = perf_counter()
 
 
-def _time(
-    source: Child, middle: Child | None, sinks: list[Child], subscriptions: list[dict[str, Any]]
-) -> float:
+def _time(source: Child, middle: Child | None, sinks: list[Child], subscriptions: list[dict[str, Any]]) -> float:
     """Run a finite pipeline; return the clock at the opening of the gate.
 
     Args:
@@ -183,7 +181,7 @@ def _time(
                 ref = await system.start(sink)
                 await ref.subscribe(To(last, **options))
             started = perf_counter()
-            first.set_demand("forward")
+            await first.set_demand("forward")
             await system.wait()
         return started
 
@@ -234,9 +232,7 @@ def broadcast(events: int, max_demand: int) -> float:
     """Send every event to four consumers; return the seconds."""
     tallies = [Tally(events) for _ in range(WAYS)]
     source = Child(Source, events, demand="accumulate", dispatcher="broadcast")
-    started = _time(
-        source, None, [Child(Sink, tally) for tally in tallies], [{"max_demand": max_demand}] * WAYS
-    )
+    started = _time(source, None, [Child(Sink, tally) for tally in tallies], [{"max_demand": max_demand}] * WAYS)
     return max(tally.seconds_since(started, sum_from_zero(events)) for tally in tallies)
 
 
@@ -245,9 +241,7 @@ def partition(events: int, max_demand: int) -> float:
     tallies = [Tally(events // WAYS) for _ in range(WAYS)]
     dispatcher = headgate.PartitionDispatcher(WAYS, hash=way_of)
     source = Child(Source, events, demand="accumulate", dispatcher=dispatcher)
-    subscriptions: list[dict[str, Any]] = [
-        {"max_demand": max_demand, "partition": way} for way in range(WAYS)
-    ]
+    subscriptions: list[dict[str, Any]] = [{"max_demand": max_demand, "partition": way} for way in range(WAYS)]
     started = _time(source, None, [Child(Sink, tally) for tally in tallies], subscriptions)
     return max(tally.seconds_since(started, sum_of_way(events, way)) for way, tally in enumerate(tallies))
 

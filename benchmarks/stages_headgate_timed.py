@@ -62,7 +62,7 @@ def latency(seconds: float) -> Sample:
             source = await system.start(Child(TimerSource, arrivals.expected))
             middle = await system.start(Child(PlusZero, subscribe_to=[source]))
             await system.start(Child(ArrivalSink, arrivals, subscribe_to=[middle]))
-            source.cast("start")
+            await source.cast("start")
             await arrivals.complete.wait()
             await system.wait()
         return arrivals.sample()

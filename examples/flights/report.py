@@ -96,9 +96,7 @@ class Report:
         return self.flights - self.cancelled - self.diverted
 
 
-_MEASURES: Final = (
-    "name, flights, cancelled, diverted, mean_departure_delay, mean_arrival_delay, share_late, worst"
-)
+_MEASURES: Final = "name, flights, cancelled, diverted, mean_departure_delay, mean_arrival_delay, share_late, worst"
 _CARRIERS: Final = f"SELECT carrier, {_MEASURES} FROM carrier_delays ORDER BY flights DESC, carrier"  # noqa: S608
 _ORIGINS: Final = f"""SELECT airport, {_MEASURES} FROM airport_delays
     WHERE role = 'origin' ORDER BY flights DESC, airport"""  # noqa: S608

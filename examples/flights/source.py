@@ -36,9 +36,7 @@ def packaged(name: str) -> Path | None:
     """
     spec = importlib.util.find_spec(PACKAGE)
     places = spec.submodule_search_locations if spec else None
-    return next(
-        (Path(place, "data", name) for place in places or () if Path(place, "data", name).is_file()), None
-    )
+    return next((Path(place, "data", name) for place in places or () if Path(place, "data", name).is_file()), None)
 
 
 def packaged_names(file: str, code: str) -> dict[str, str]:
@@ -99,9 +97,7 @@ class FlightFile:
         """Use it in a `with`: the file is closed at the end."""
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         """Close the file."""
         self._files.close()
 
@@ -140,9 +136,7 @@ class FlightFile:
             return self._raw
         archive = files.enter_context(zipfile.ZipFile(self._raw))
         names = [
-            name
-            for name in archive.namelist()
-            if name.lower().endswith(".csv") and not name.startswith("__MACOSX/")
+            name for name in archive.namelist() if name.lower().endswith(".csv") and not name.startswith("__MACOSX/")
         ]
         if len(names) != 1:
             raise InputError(f"{self.path}: expected one .csv in the zip, found {len(names)}")

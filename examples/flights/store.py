@@ -69,7 +69,11 @@ _ADD_REJECT: Final = "INSERT OR REPLACE INTO rejects VALUES (?, ?, ?, ?, ?, ?)"
 def connect(path: Path) -> sqlite3.Connection:
     """Open the database; only `transaction` begins transactions."""
     connection = sqlite3.connect(path, isolation_level=None)
-    connection.execute("PRAGMA synchronous = NORMAL")  # no commit waits for the disk; none is ever torn
+    try:
+        connection.execute("PRAGMA synchronous = NORMAL")  # no commit waits for the disk; none is ever torn
+    except sqlite3.Error:
+        connection.close()
+        raise
     return connection
 
 
@@ -85,9 +89,7 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
     connection.execute("COMMIT")
 
 
-def add_carriers(
-    connection: sqlite3.Connection, groups: Mapping[str, Tally], names: Mapping[str, str]
-) -> None:
+def add_carriers(connection: sqlite3.Connection, groups: Mapping[str, Tally], names: Mapping[str, str]) -> None:
     """Add one batch to the sums of the carriers, in one transaction.
 
     Args:
@@ -134,23 +136,23 @@ def new_tables(path: Path, source: Path) -> Iterator[sqlite3.Connection]:
         A connection, for the length of the run.
 
     Raises:
-        InputError: It cannot be opened, is no SQLite database, or one of these tables is somebody else's.
+        InputError: It cannot be opened or written, is no SQLite database, or has one of these tables from
+            somebody else.
     """
-    if path.exists() and path.samefile(source):
-        raise InputError(f"{path}: this is the file of flights; name another one for the database")
+    with suppress(OSError):  # there is no database yet
+        if path.samefile(source):
+            raise InputError(f"{path}: this is the file of flights; name another one for the database")
     try:
-        connection = connect(path)
-    except sqlite3.Error as error:
-        raise InputError(f"{path}: cannot be used as the database: {error}") from error
-    with closing(connection):
-        try:
+        with closing(connect(path)) as connection:
             (journal,) = connection.execute("PRAGMA journal_mode").fetchone()
             _replace_tables(connection, path)
-        except sqlite3.Error as error:
-            raise InputError(f"{path}: cannot be used as the database: {error}") from error
-        yield connection
-        with suppress(sqlite3.OperationalError):  # somebody else is reading it
-            connection.execute(f"PRAGMA journal_mode = {journal}")
+            try:
+                yield connection
+            finally:
+                with suppress(sqlite3.OperationalError):  # somebody else is reading it
+                    connection.execute(f"PRAGMA journal_mode = {journal}")
+    except sqlite3.Error as error:
+        raise InputError(f"{path}: cannot be used as the database: {error}") from error
 
 
 def _replace_tables(connection: sqlite3.Connection, path: Path) -> None:

@@ -6,7 +6,6 @@ import csv
 import gzip
 import io
 import os
-import pty
 import sqlite3
 import subprocess
 import sys
@@ -15,9 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from examples.flights import InputError, Job, load_flights
+from examples.flights import InputError, Job, LostRowsError, load_flights
 from examples.flights.flight import COLUMNS, Flight, FlightParser, Reject, Row
 from examples.flights.progress import Snapshot, StageLine, text_line
+from examples.flights.report import read_report
 from examples.flights.source import FlightFile, packaged
 from examples.flights.store import TABLES, add_airports, add_carriers, connect, new_tables
 from examples.flights.summary import columns
@@ -70,9 +70,7 @@ def program(*arguments, cwd=ROOT):
     command = [sys.executable, "-m", "examples.flights", *map(str, arguments)]
     paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "COLUMNS": "100"}
-    return subprocess.run(
-        command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=100, check=False
-    )
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=100, check=False)
 
 
 def query(database, statement):
@@ -83,9 +81,7 @@ def query(database, statement):
 def everything(database):
     """All the tables of a run but when it was and how, in a fixed order."""
     found = {table: sorted(query(database, f"SELECT * FROM {table}")) for table in TABLES[:3]}
-    found["totals"] = query(
-        database, "SELECT rows_read, flights, cancelled, diverted, rejected FROM run_summary"
-    )
+    found["totals"] = query(database, "SELECT rows_read, flights, cancelled, diverted, rejected FROM run_summary")
     return found
 
 
@@ -157,9 +153,7 @@ def test_totals_of_the_year(year, raw):
     assert (report.cancelled, report.diverted, report.flown) == (8_255, 1_175, 327_346)
     assert (
         query(database, "SELECT sum(departure_minutes), sum(arrival_minutes) FROM carrier_delays")
-        == raw.execute(
-            "SELECT sum(CAST(dep_delay AS INTEGER)), sum(CAST(arr_delay AS INTEGER)) FROM raw"
-        ).fetchall()
+        == raw.execute("SELECT sum(CAST(dep_delay AS INTEGER)), sum(CAST(arr_delay AS INTEGER)) FROM raw").fetchall()
     )
     assert query(database, "SELECT sum(worst = 1272), max(worst) FROM carrier_delays") == [(1, 1272)]
 
@@ -259,9 +253,7 @@ def test_a_rejected_row_can_be_mended_and_loaded_again(tmp_path):
         write(tmp_path / "own.csv", line(), line(month="13", tailnum='"a ""b"",\nc"')),
     )
     ((row,),) = query(tmp_path / "own.sqlite", "SELECT row FROM rejects")
-    report = load(
-        tmp_path / "own.sqlite", write(tmp_path / "mended.csv", row.replace("2013,13,", "2013,12,"))
-    )
+    report = load(tmp_path / "own.sqlite", write(tmp_path / "mended.csv", row.replace("2013,13,", "2013,12,")))
     assert (report.flights, report.rejected) == (1, 0)
 
 
@@ -319,9 +311,7 @@ def test_limit_reads_no_further(tmp_path):
 
 
 def test_all_rows_bad_is_exit_code_1(tmp_path):
-    done = program(
-        write(tmp_path / "own.csv", line(day="0"), line(day="x")), "--database", tmp_path / "own.sqlite"
-    )
+    done = program(write(tmp_path / "own.csv", line(day="0"), line(day="x")), "--database", tmp_path / "own.sqlite")
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
     assert "all 2 rows were rejected; line 2: day is '0', expected a whole number from 1 to 31" in done.stderr
@@ -384,6 +374,7 @@ def test_a_file_that_cannot_be_used_is_one_line_and_exit_code_2(tmp_path, name):
     assert name in done.stderr
 
 
+@pytest.mark.slow
 def test_a_missing_file_is_one_line_and_exit_code_2(tmp_path):
     for path, expected in (
         (tmp_path / "none.csv", "No such file or directory"),
@@ -395,9 +386,7 @@ def test_a_missing_file_is_one_line_and_exit_code_2(tmp_path):
     assert not (tmp_path / "own.sqlite").exists()
 
 
-@pytest.mark.parametrize(
-    "option", [["--workers", "0"], ["--max-demand", "-1"], ["--limit", "many"], ["--what"]]
-)
+@pytest.mark.parametrize("option", [["--workers", "0"], ["--max-demand", "-1"], ["--limit", "many"], ["--what"]])
 def test_a_wrong_option_is_exit_code_2(option):
     done = program(*option)
     assert done.returncode == 2
@@ -411,6 +400,11 @@ def test_as_a_function_the_error_is_an_input_error(tmp_path):
     with pytest.raises(InputError, match="line 5002 is not UTF-8 text"):
         load(tmp_path / "own.sqlite", source)
     assert query(tmp_path / "own.sqlite", "SELECT finished, rows_read FROM run_summary") == [(None, None)]
+
+
+def test_no_worker_is_refused():
+    with pytest.raises(ValueError, match="workers: expected 1 or more, got 0"):
+        Job(workers=0)
 
 
 # --- the database -------------------------------------------------------------------------------------------
@@ -439,6 +433,7 @@ def test_a_table_of_somebody_else_is_not_replaced(tmp_path):
     assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_what_is_no_database_is_left_alone(tmp_path):
     source = mixed(tmp_path)
     before = source.read_bytes()
@@ -451,6 +446,16 @@ def test_what_is_no_database_is_left_alone(tmp_path):
         assert str(database) in done.stderr
     assert source.read_bytes() == before
     assert other.read_text(encoding="utf-8") == "some notes\n" * 100
+
+
+def test_lost_rows_are_noticed(tmp_path):
+    source, database = mixed(tmp_path), tmp_path / "own.sqlite"
+    load(database, source)
+    with contextlib.closing(sqlite3.connect(database)) as connection:
+        assert read_report(connection, source, database, 1.0).rows_read == 13
+        connection.execute("UPDATE airport_delays SET flights = flights - 1 WHERE role = 'origin'")
+        with pytest.raises(LostRowsError, match="13 rows read, 8 rejects, flights 5 by carrier, 4 by origin, 5 by"):
+            read_report(connection, source, database, 1.0)
 
 
 def test_batches_and_writers_add_up(tmp_path):
@@ -467,9 +472,7 @@ def test_batches_and_writers_add_up(tmp_path):
     assert query(database, "SELECT * FROM carrier_delays") == [
         ("UA", "United", 4, 1, 3, 0, 3, 105, 105, 2, 90, 35.0, 35.0, 2 / 3)
     ]
-    assert query(
-        database, "SELECT airport, flights, cancelled, worst FROM airport_delays ORDER BY airport"
-    ) == [
+    assert query(database, "SELECT airport, flights, cancelled, worst FROM airport_delays ORDER BY airport") == [
         ("EWR", 2, 0, 20),
         ("JFK", 2, 1, 90),
     ]
@@ -539,9 +542,7 @@ def test_rows_are_read_only_as_they_are_asked_for(tmp_path):
 
 
 def test_a_tally_of_nothing_but_cancelled_flights():
-    assert tally([Flight("UA", "EWR", "IAH", None, None)], lambda _: ["all"]) == {
-        "all": Tally(flights=1, cancelled=1)
-    }
+    assert tally([Flight("UA", "EWR", "IAH", None, None)], lambda _: ["all"]) == {"all": Tally(flights=1, cancelled=1)}
 
 
 def test_columns_are_aligned_and_cut():
@@ -559,19 +560,15 @@ def test_progress_in_one_line():
     assert shown == " 25%  12,000 rows  6,000 rows/s  demand: reader 2,500, rejects 1,000"
 
 
+@pytest.mark.slow
 def test_the_display_on_a_terminal(tmp_path):
     pytest.importorskip("rich")
+    pty = pytest.importorskip("pty")
     source = write(tmp_path / "own.csv", *[line()] * 3000)
     ours, theirs = pty.openpty()
     environment = {**os.environ, "TERM": "xterm", "COLUMNS": "100", "LINES": "40"}
-    command = [
-        sys.executable,
-        "-m",
-        "examples.flights",
-        str(source),
-        "--database",
-        str(tmp_path / "own.sqlite"),
-    ]
+    database = str(tmp_path / "own.sqlite")
+    command = [sys.executable, "-m", "examples.flights", str(source), "--database", database]
     with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=theirs, stderr=theirs) as process:
         os.close(theirs)
         shown = b""
@@ -580,17 +577,7 @@ def test_the_display_on_a_terminal(tmp_path):
                 shown += part
     os.close(ours)
     assert process.returncode == 0
-    for text in (
-        "asks for",
-        "owes",
-        "buffered",
-        "in flight",
-        "handled",
-        "reader",
-        "worker-4",
-        "100%",
-        "3,000 rows",
-    ):
+    for text in ("asks for", "owes", "in flight", "handled", "reader", "worker-4", "100%", "3,000 rows"):
         assert text in shown.decode()
 
 

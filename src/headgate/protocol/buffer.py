@@ -30,9 +30,9 @@ class Queue(Protocol):
 
     ordered: bool
     """True: first in, first out, so that events may go past it while it is empty."""
+    size: int
+    """The number of events; infos do not count."""
 
-    def __len__(self) -> int:
-        """Return the number of events."""
 
     def ready(self) -> int:
         """Return how many events could be taken now."""
@@ -59,34 +59,31 @@ class Queue(Protocol):
 class Buffer:
     """First in, first out."""
 
-    __slots__ = ("_free", "_items", "_size")
+    __slots__ = ("_free", "_items", "size")
     ordered = True
 
     def __init__(self) -> None:
         """Start empty."""
         self._items: deque[Piece | Info] = deque()
-        self._size = 0
+        self.size = 0
         self._free: list[Any] = []
 
-    def __len__(self) -> int:
-        """Return the number of events; infos do not count."""
-        return self._size
 
     def ready(self) -> int:
         """Return the number of events: all of them can be taken."""
-        return self._size
+        return self.size
 
     def put(self, batch: Batch, size: int, token: Any) -> None:
         """Add ``size`` events at the end."""
         if size:
             self._items.append((batch, size, token))
-            self._size += size
+            self.size += size
 
     def put_front(self, pieces: Iterable[Piece]) -> None:
         """Put events that came back ahead of all others, in order."""
         for piece in reversed(list(pieces)):
             self._items.appendleft(piece)
-            self._size += piece[1]
+            self.size += piece[1]
 
     def take(self, limit: int) -> Piece:
         """Take the first batch, or the first ``limit`` events of it.
@@ -104,9 +101,9 @@ class Buffer:
         if size > limit:
             rest = token.part(limit, size) if token is not None else None
             self._items.appendleft((cut(batch, limit, size), size - limit, rest))
-            self._size -= limit
+            self.size -= limit
             return cut(batch, 0, limit), limit, token.part(0, limit) if token is not None else None
-        self._size -= size
+        self.size -= size
         self._release()
         return piece
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from headgate.protocol.batching import Batch, cut
 from headgate.protocol.ledger import Origin
-from headgate.protocol.messages import CANCEL, CLOSED, SUBSCRIBE, End, Message, Subscription
+from headgate.protocol.messages import ASK, CANCEL, CLOSED, SUBSCRIBE, End, Message, Subscription
 from headgate.protocol.window import Window
 
 Work = tuple[Window | None, Any, int]
@@ -32,7 +32,9 @@ class ConsumerSide:
         handled: Events handled, in total.
     """
 
-    def __init__(self, send: Callable[[Any, Message], None], *, tracked: bool) -> None:
+    def __init__(
+        self, send: Callable[[Any, Message], None], owe: Callable[[], None], *, tracked: bool
+    ) -> None:
         """Start with no subscription; ``tracked``: inputs are acknowledged when their outputs are."""
         self.windows: dict[Subscription, Window] = {}
         self.work: deque[Work] = deque()
@@ -43,6 +45,8 @@ class ConsumerSide:
         self.handled = 0
         self._tracked = tracked
         self._send = send
+        self._owe = owe
+        self._due = False  # there are acknowledgements that no ask has carried yet
 
     def subscribe(self, subscription: Subscription) -> None:
         """Open a window and tell the producer."""
@@ -56,7 +60,8 @@ class ConsumerSide:
             return
         if manual:
             window.set_manual()
-        if window.refill():
+        if not window.manual:
+            window.asked = window.most
             self._send(window.producer, window.ask())
 
     def ask(self, subscription: Subscription, count: int) -> bool:
@@ -85,7 +90,7 @@ class ConsumerSide:
         window, batch, size = self.work[0]
         assert window is not None  # noqa: S101 (for the type checker: events have a window)
         at, limit = self.at, window.size
-        if limit and size - at > limit:
+        if size - at > limit:
             self.at = at + limit
             batch = cut(batch, at, self.at)
             size = limit
@@ -95,6 +100,10 @@ class ConsumerSide:
                 batch = cut(batch, at, size)
                 size -= at
                 self.at = 0
+        return self.begin(window, batch, size)
+
+    def begin(self, window: Window, batch: Batch, size: int) -> tuple[Batch, Subscription]:
+        """Note whose events the handler has, and return its arguments."""
         self.window = window
         self.size = size
         if self._tracked:
@@ -103,28 +112,43 @@ class ConsumerSide:
         return batch, window.subscription
 
     def done(self) -> None:
-        """Take note that the handler has returned: ask for more, and acknowledge what can be."""
+        """Take note that the handler has returned: ask for more, and acknowledge what can be.
+
+        An acknowledgement goes along with the next ask, or when the driver has nothing better to do (`flush`).
+        """
         window = self.window
         assert window is not None  # noqa: S101 (a batch was out)
         self.window = None
         size = self.size
-        window.handled += size
         self.handled += size
+        window.handled = handled = window.handled + size
         origin = self.origin
         if origin is None:
-            window.acked += size
-            acked = True
+            window.acked = handled
         else:
             self.origin = None
             origin.left -= 1
-            acked = origin.left == 0 and window.advance()
+            if not origin.left:
+                window.advance()
         if not window.open:
             if window.leaving is not None:
                 self._leave(window, window.leaving)
             else:
                 self._last_words(window)
-        elif window.refill() or acked:
-            self._send(window.producer, window.ask())
+        elif window.asked - handled <= window.least:
+            window.asked = asked = handled + window.most
+            window.told = acked = window.acked
+            self._send(window.producer, (ASK, window.subscription, asked, acked))
+        elif not self._due and window.acked != window.told:
+            self._due = True
+            self._owe()
+
+    def flush(self) -> None:
+        """Send the acknowledgements that no ask has carried."""
+        self._due = False
+        for window in self.windows.values():
+            if window.acked != window.told and window.open:
+                self._send(window.producer, window.ask())
 
     def give_back(self, rest: Batch) -> None:
         """Put the end of the batch that the handler has back before all other work: it was not handled after all."""
@@ -140,10 +164,11 @@ class ConsumerSide:
     def origin_settled(self, window: Window) -> None:
         """Acknowledge inputs whose last output was settled (called by an `Origin`)."""
         if window.advance():
-            if window.open:
-                self._send(window.producer, window.ask())
-            else:
+            if not window.open:
                 self._last_words(window)
+            elif not self._due:
+                self._due = True
+                self._owe()
 
     def end(self, window: Window) -> None:
         """Close a window whose producer has ended it; the acknowledgements that it still owes come later."""

@@ -36,6 +36,9 @@ class Port(Protocol):
     def subscribed(self, subscription: Subscription, error: BaseException | None) -> None:
         """Say how a subscription that this stage asked for came out."""
 
+    def owe(self) -> None:
+        """Call the core's ``flush`` when there is nothing else to do: it has acknowledgements to give."""
+
     def report(self, error: Exception) -> None:
         """Make an error known that does not end the stage."""
 
@@ -168,17 +171,17 @@ class ProducerSide:
         if more > 0:
             subscriber.asked = asked
             self.dispatcher.asked(subscriber, more)
-        if not self.accumulating and len(self.queue):  # also after a mere acknowledgement: it may lift a cap
+        if self.queue.size and not self.accumulating:  # also after a mere acknowledgement: it may lift a cap
             self.drain()
         return True
 
     def need(self) -> int:
         """Return how many events are wanted, not on hand, and not asked for yet."""
-        need = self.dispatcher.wanted() - self.requested
-        if len(self.queue):
+        need = self.dispatcher.wanted - self.requested
+        if self.queue.size:
             need -= self.queue.ready()
             if self._size is not None:  # what waits for a cap must not grow beyond the bound
-                need = min(need, self._size - len(self.queue) - self.requested)
+                need = min(need, self._size - self.queue.size - self.requested)
         return need
 
     # -- events -------------------------------------------------------------------------------------------------------
@@ -202,7 +205,7 @@ class ProducerSide:
         queue = self.queue
         if self.accumulating:
             return self._store(batch, size, token, soft=soft)
-        if not queue.ordered or len(queue):
+        if not queue.ordered or queue.size:
             refused = self._store(batch, size, token, soft=soft)
             self.drain()
             return refused if queue.ordered or soft else self._bound()
@@ -221,7 +224,7 @@ class ProducerSide:
         while True:
             self.agenda.extend(("handle_info", (info,)) for info in queue.released() if not self.dispatcher.hold(info))
             ready = queue.ready()
-            wanted = self.dispatcher.wanted() if ready else 0
+            wanted = self.dispatcher.wanted if ready else 0
             if wanted <= 0:
                 break
             batch, size, token = queue.take(wanted)
@@ -307,7 +310,7 @@ class ProducerSide:
 
     def empty(self) -> bool:
         """Say whether nothing waits and nothing is in flight."""
-        if len(self.queue) or any(self.dispatcher.queued().values()):
+        if self.queue.size or any(self.dispatcher.queued().values()):
             return False
         if not self._ledger:
             return True
@@ -323,7 +326,7 @@ class ProducerSide:
     def _return(self, pieces: list[Piece]) -> None:
         if pieces:
             self.queue.put_front(pieces)
-        if len(self.queue) and not self.accumulating:
+        if self.queue.size and not self.accumulating:
             self.drain()
 
     def _detach(self) -> None:
@@ -335,14 +338,14 @@ class ProducerSide:
     def _store(self, batch: Batch, size: int, token: Any, *, soft: bool) -> Batch | None:
         """Queue events within the bound; return those that are refused."""
         queue = self.queue
-        if soft or self._size is None or not queue.ordered or len(queue) + size <= self._size:
+        if soft or self._size is None or not queue.ordered or queue.size + size <= self._size:
             queue.put(batch, size, token)
             return None
         if self._keep == "last":
             queue.put(batch, size, token)
             self._bound()
             return None
-        room = max(0, self._size - len(queue))
+        room = max(0, self._size - queue.size)
         if room:
             queue.put(cut(batch, 0, room), room, None if token is None else token.part(0, room))
         rest = None if token is None else token.part(room, size)
@@ -350,7 +353,7 @@ class ProducerSide:
 
     def _bound(self) -> Batch | None:
         """Shed what is above the bound: the oldest first, or as a queue with an order of its own decides."""
-        excess = 0 if self._size is None else len(self.queue) - self._size
+        excess = 0 if self._size is None else self.queue.size - self._size
         return self._drop(self.queue.shed(excess)) if excess > 0 else None
 
     def _drop(self, pieces: list[Piece]) -> Batch | None:

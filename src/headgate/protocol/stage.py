@@ -70,10 +70,12 @@ class StageCore:
         self.agenda: deque[tuple[str, tuple[Any, ...]]] = deque()
         self.held: deque[Message] = deque()
         self._defined = defined
+        self._plain = False  # running, and nothing says that it should end
         self._ending: tuple[Any, bool] | None = None  # the reason, and whether to go without `terminate`
         self._finish: Any = None  # the reason to end with when everything is handled
         self._finished = False
         self._limit = buffer_size
+        self._has_demand = m.HANDLE_DEMAND in defined
         self.out: ProducerSide | None = None
         self.into: ConsumerSide | None = None
         self.source = role == m.PRODUCER
@@ -84,7 +86,7 @@ class StageCore:
             )
             self.out.accumulating = accumulate
         if role != m.PRODUCER:
-            self.into = ConsumerSide(port.send, tracked=self.out is not None)
+            self.into = ConsumerSide(port.send, port.owe, tracked=self.out is not None)
 
     # -- the driver's side --------------------------------------------------------------------------------------------
 
@@ -94,15 +96,54 @@ class StageCore:
         self._advance()
 
     def receive(self, message: Message) -> None:
-        """Take in a message. Afterwards run `callback`, if there is one that was not there before."""
+        """Take in a message. Afterwards run `callback`, if there is one that was not there before.
+
+        Whenever no callback is outstanding, agenda and held messages are empty, and work (if any) waits for demand: so
+        the two frequent messages need not look at everything that `_advance` looks at.
+        """
+        tag = message[0]
         if self.callback is not None:
-            if message[0] in _DIRECT:
+            if tag in _DIRECT:
                 self._handle(message)
             else:
                 self.held.append(message)
+        elif tag == m.EVENTS and self._plain:
+            self._receive_events(message[1], message[2])
+        elif tag == m.ASK and self._plain and self.out is not None:
+            out = self.out
+            if not out.ask(message[1], message[2], message[3]):
+                self._handle(message)
+            elif self.agenda or self.into is not None:
+                if self.agenda or self.into.work:  # type: ignore[union-attr]  # it has an agenda or that side
+                    self._advance()
+            elif not out.queue.size and not out.accumulating:
+                count = out.dispatcher.wanted - out.requested
+                if count > 0:
+                    self._invoke_demand(out, count)
+            else:
+                self._advance()
+        else:
+            self._handle(message)
+            self._advance()
+
+    def _receive_events(self, subscription: Subscription, batch: Any) -> None:
+        into, out = self.into, self.out
+        window = into.windows.get(subscription) if into is not None else None
+        if into is None or window is None or not window.open or into.work:
+            self._handle((m.EVENTS, subscription, batch))
+            self._advance()
             return
-        self._handle(message)
-        self._advance()
+        size = len(batch)
+        window.received += size
+        if out is not None and (out.dispatcher.wanted <= 0 or out.queue.size or out.accumulating):
+            if size:
+                into.work.append((window, batch, size))
+                self._advance()
+        elif 0 < size <= window.size:
+            self.callback = (m.HANDLE_EVENTS, into.begin(window, batch, size))
+        elif size:
+            into.work.append((window, batch, size))
+            self.callback = (m.HANDLE_EVENTS, into.next_batch())
 
     def returned(self, value: Any) -> None:
         """Take in what the outstanding callback returned. Afterwards run `callback`, if there is one."""
@@ -111,10 +152,22 @@ class StageCore:
         self.callback = None
         name = callback[0]
         if name == m.HANDLE_EVENTS:
-            self._events_handled(value)
+            into = self.into
+            assert into is not None  # noqa: S101 (it had events)
+            if value is None or self._emit_value(name, value, into.origin):
+                into.done()
+                if not (into.work or self.agenda or self.held) and self._plain:
+                    return
         elif name == m.HANDLE_DEMAND:
+            out = self.out
+            assert out is not None  # noqa: S101 (it was asked)
             if value is not None:
                 self._emit_value(name, value, None)
+            if self._plain and not (self.agenda or self.held or out.queue.size or out.accumulating):
+                count = out.dispatcher.wanted - out.requested
+                if count > 0:
+                    self._invoke_demand(out, count)
+                return
         else:
             self._conclude(name, callback[1], value)
         self._advance()
@@ -125,7 +178,7 @@ class StageCore:
         assert callback is not None  # noqa: S101 (the driver's duty)
         name = callback[0]
         if isinstance(error, Stop):
-            self._ending = self._ending or (error.reason, False)
+            self._set_ending(error.reason)
             self.returned(None)
             return
         self.callback = None
@@ -136,12 +189,17 @@ class StageCore:
         if name == m.HANDLE_CALL:
             self._answer(None, StageCrashed(self.port.name, error))
         if name == m.STARTED and isinstance(error, Ignore):
-            self._ending = (error, False)
+            self._set_ending(error)
         else:
             self._crash(error)
         self._advance()
 
     # -- what a stage does by itself, inside its callbacks or from outside ---------------------------------------------
+
+    def flush(self) -> None:
+        """Send acknowledgements that could wait; the driver calls it when there is nothing else to do."""
+        if self.into is not None:
+            self.into.flush()
 
     def emit(self, batch: Any) -> None:
         """Dispatch events now.
@@ -166,8 +224,7 @@ class StageCore:
             self._note_discarded(out)
         if refused is not None and len(refused):
             raise BufferOverflowError(self.port.name, self._limit or 0, refused)
-        if self.callback is None:
-            self._advance()
+        self._wake()
 
     def subscribe(self, subscription: Subscription) -> None:
         """Subscribe to ``subscription.producer``; the port's ``subscribed`` says how it came out."""
@@ -222,13 +279,13 @@ class StageCore:
         """End when everything that was emitted is handled; ask for nothing more."""
         if self.state in ("starting", "running"):
             self.state = "finishing"
+            self._plain = False
             self._finish = reason
             self._wake()
 
     def stop(self, reason: Any) -> None:
         """End as soon as no callback is outstanding; what was not handled goes back."""
-        if self._ending is None:
-            self._ending = (reason, False)
+        self._set_ending(reason)
         self._wake()
 
     # -- messages -----------------------------------------------------------------------------------------------------
@@ -325,6 +382,7 @@ class StageCore:
     def _on_kill(self, message: Message) -> None:
         self.callback = None  # whatever runs is abandoned: its events were not handled
         self._ending = (message[1], True)
+        self._plain = False
         self._begin_end()
 
     # -- what comes next ----------------------------------------------------------------------------------------------
@@ -390,7 +448,7 @@ class StageCore:
         if not into.at:
             return False
         limit = sum(each.terms.max_demand for each in out.subscribers.values())
-        return len(out.queue) < (limit if self._limit is None else min(limit, self._limit))
+        return out.queue.size < (limit if self._limit is None else min(limit, self._limit))
 
     def _demand(self) -> bool:
         """Ask the producer's callback for what is wanted; False when that is nothing."""
@@ -407,27 +465,19 @@ class StageCore:
                 count = out.need()
                 if count <= 0:
                     return False
-            out.requested += count
-            if m.HANDLE_DEMAND in self._defined:  # else events come by `emit` alone
-                self.callback = (m.HANDLE_DEMAND, (count,))
+            self._invoke_demand(out, count)
             return True
         more = out.need() - sum(out.accumulated)
         if more > 0:
             out.accumulated.append(more)
         return False
 
-    # -- what callbacks lead to ---------------------------------------------------------------------------------------
+    def _invoke_demand(self, out: ProducerSide, count: int) -> None:
+        out.requested += count
+        if self._has_demand:  # else events come by `emit` alone
+            self.callback = (m.HANDLE_DEMAND, (count,))
 
-    def _events_handled(self, value: Any) -> None:
-        into = self.into
-        assert into is not None  # noqa: S101 (it had events)
-        if value is not None:
-            out = self.out
-            if out is None:
-                self._unwanted(m.HANDLE_EVENTS, value)
-            elif not self._emit_value(m.HANDLE_EVENTS, value, into.origin):
-                return
-        into.done()
+    # -- what callbacks lead to ---------------------------------------------------------------------------------------
 
     def _emit_value(self, name: str, value: Any, token: Any) -> bool:
         """Emit what a callback returned; False when it is nothing that can be emitted, which ends the stage."""
@@ -469,6 +519,7 @@ class StageCore:
         elif name == m.STARTED:
             if self.state == "starting":
                 self.state = "running"
+                self._plain = self._ending is None
         elif name == m.HANDLE_DISCARDED:
             if value is True or name not in self._defined:
                 self.port.warn(f"stage {self.port.name!r} has discarded {args[0]} events from its buffer")
@@ -505,8 +556,8 @@ class StageCore:
             return  # the stream of one producer is over, those of the others are not
         if normal and self.out is not None:
             self.finish(end.reason)
-        elif self._ending is None:
-            self._ending = (end.reason, False)
+        else:
+            self._set_ending(end.reason)
 
     def _answer(self, value: Any, error: BaseException | None) -> None:
         caller, self.caller = self.caller, None
@@ -517,6 +568,13 @@ class StageCore:
     def _crash(self, error: BaseException) -> None:
         if self._ending is None or not self._ending[1]:  # a kill comes first
             self._ending = (StageCrashed(self.port.name, error), False)
+            self._plain = False
+
+    def _set_ending(self, reason: Any) -> None:
+        """End as soon as no callback is outstanding; the first reason counts."""
+        if self._ending is None:
+            self._ending = (reason, False)
+            self._plain = False
 
     def _check_finished(self) -> None:
         out, into = self.out, self.into

@@ -95,7 +95,7 @@ def statistics(core: StageCore) -> StageStatistics:
         role=core.role,
         state=core.state,
         demand=0 if out is None else max(0, out.need() + out.requested),
-        buffered=0 if out is None else len(out.queue),
+        buffered=0 if out is None else out.queue.size,
         queued={} if out is None else out.dispatcher.queued(),
         emitted=0 if out is None else out.emitted,
         delivered=0 if out is None else out.delivered,

@@ -7,6 +7,7 @@ of at most ``max_demand - min_demand`` events this gives the ask amounts of gen_
 
 from __future__ import annotations
 
+import sys
 from collections import deque
 
 from headgate.protocol.ledger import Origin
@@ -18,8 +19,10 @@ class Window:
 
     Attributes:
         subscription: The key by which both sides know it.
-        size: The most events of one batch given to the handler (0: no cutting, manual mode).
-        manual: Nothing is asked but by hand.
+        most: Ask up to this many,
+        least: when no more than this many are out.
+        size: The most events of one batch given to the handler.
+        manual: Nothing is asked but by hand, and a message is one batch.
         asked: Events asked for, in total.
         received: Events received, in total.
         handled: Events whose handler has returned, in total.
@@ -27,23 +30,25 @@ class Window:
             it led to is; everywhere else when it is handled.
         origins: A middle stage's input batches that are not acknowledged, oldest first.
         open: False when the subscription has ended (its last acknowledgements may be still to come).
+        told: The total of acknowledgements that the producer was told last.
         leaving: The `End` to give when the batch that is in the handler is done, after a cancel meanwhile.
     """
 
     __slots__ = (
-        "_max",
-        "_min",
         "acked",
         "asked",
         "handled",
         "leaving",
         "manual",
+        "most",
+        "least",
         "open",
         "origins",
         "producer",
         "received",
         "size",
         "subscription",
+        "told",
     )
 
     def __init__(self, subscription: Subscription) -> None:
@@ -51,14 +56,15 @@ class Window:
         terms = subscription.terms
         self.subscription = subscription
         self.producer = subscription.producer
-        self._max = terms.max_demand
-        self._min = terms.min_demand
-        self.size = self._max - self._min
+        self.most = terms.max_demand
+        self.least = terms.min_demand
+        self.size = self.most - self.least
         self.manual = False
         self.asked = 0
         self.received = 0
         self.handled = 0
         self.acked = 0
+        self.told = 0
         self.origins: deque[Origin] = deque()
         self.open = True
         self.leaving: End | None = None
@@ -73,16 +79,8 @@ class Window:
     def set_manual(self) -> None:
         """Ask only by hand from now on, and take each message as one batch."""
         self.manual = True
-        self.size = 0
-
-    def refill(self) -> bool:
-        """Ask up to the maximum if no more than the minimum is out; say whether there is an ask to send."""
-        if self.manual:
-            return False
-        if self.asked - self.handled <= self._min:
-            self.asked = self.handled + self._max
-            return True
-        return False
+        self.least = -1  # never reached
+        self.size = sys.maxsize
 
     def advance(self) -> bool:
         """Acknowledge the input batches at the head whose outputs are settled; say whether there were any."""
@@ -94,4 +92,5 @@ class Window:
 
     def ask(self) -> Message:
         """Return the message that tells the producer both totals."""
+        self.told = self.acked
         return (ASK, self.subscription, self.asked, self.acked)

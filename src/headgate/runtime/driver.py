@@ -120,6 +120,10 @@ class Driver:
         elif error is not None:
             self.node.report(error)  # type: ignore[arg-type]  # a SubscriptionError
 
+    def owe(self) -> None:
+        """Remember that there are acknowledgements to give."""
+        self.node.owe(self)
+
     def report(self, error: Exception) -> None:
         """Make an error known that does not end the stage."""
         self.node.report(error)

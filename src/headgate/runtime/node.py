@@ -56,6 +56,7 @@ class Node:
         self.names: dict[str, Ref] = {}
         self.drivers: dict[int, Driver] = {}  # living stages by number, in the order of their start
         self.ready: deque[Driver] = deque()
+        self.owing: list[Driver] = []  # those with acknowledgements that can wait
         self.numbers = itertools.count(1)
         self.subscription_numbers = itertools.count(1)
         self._awake = False
@@ -94,11 +95,22 @@ class Node:
                 left -= steps
                 if steps > 16 and clock() > stop:  # noqa: PLR2004 (a burst)
                     break
+            while self.owing and not ready:
+                owing, self.owing = self.owing, []
+                for driver in owing:
+                    driver.core.flush()
         finally:
-            if ready:
+            if ready or self.owing:
                 self.loop.call_soon(self._turn)
             else:
                 self._awake = False
+
+    def owe(self, driver: Driver) -> None:
+        """Let a stage give its acknowledgements when there is nothing else to do."""
+        self.owing.append(driver)
+        if not self._awake:
+            self._awake = True
+            self.loop.call_soon(self._turn)
 
     def run_there(self, function: Callable[..., Any], *args: Any) -> Any:
         """Run a function on the loop's thread and wait for its result (called from another thread)."""

@@ -256,7 +256,7 @@ class StageContext:
     def buffered(self) -> int:
         """How many events wait in the stage's buffer."""
         out = self._driver.core.out
-        return 0 if out is None else len(out.queue)
+        return 0 if out is None else out.queue.size
 
     @property
     def subscriptions(self) -> list[Subscription]:

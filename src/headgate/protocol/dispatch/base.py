@@ -8,7 +8,8 @@ The contract (docs/spec.md, rules D1 to D9):
 * deliver to a subscriber no more than its ``pending``;
 * `dispatch` takes a prefix of the batch and says how long it was; every event of that prefix is delivered, discarded,
   or queued inside (and counted by `queued`);
-* `wanted` is derived from the subscribers as they are now; as long as it is positive `dispatch` takes at least one event;
+* ``wanted`` is true after each call: derived from the subscribers as they are then, never kept by adding up what happened;
+  as long as it is positive `dispatch` takes at least one event;
 * hand each event's token along with it, to `Outlet.deliver` or `Outlet.discard`;
 * a subscriber that is refused is refused by raising `SubscriptionError` from `subscribe`, before any change.
 """
@@ -57,6 +58,8 @@ class Dispatcher:
     """Base of all dispatchers. An instance given to ``Child`` is a prototype: each start of the stage gets a copy."""
 
     outlet: Outlet
+    wanted: int = 0
+    """How many more events could be taken right now."""
     copies = False
     """True: a subscriber has events of its own, which nobody else is to get when it leaves."""
 
@@ -90,10 +93,6 @@ class Dispatcher:
 
     def asked(self, subscriber: Subscriber, count: int) -> None:
         """Take note that a subscriber's ``pending`` has just grown by ``count``."""
-        raise NotImplementedError
-
-    def wanted(self) -> int:
-        """Return how many more events could be taken right now."""
         raise NotImplementedError
 
     def dispatch(self, batch: Batch, size: int, token: Any) -> int:

@@ -79,46 +79,47 @@ class BroadcastDispatcher(Dispatcher):
             if selector is None or self._chooses(subscriber, event):
                 lane.pieces.append(([event], 1, None))
                 lane.size += 1
+        self._look()
 
     def cancel(self, subscriber: Subscriber, pieces: list[Piece]) -> list[Piece]:
         """Forget it. The others have their own copies, so what it did not handle is only counted."""
         self._subscribers.remove(subscriber)
         for _, size, token in (*pieces, *subscriber.slot.pieces):
             self.outlet.discard(size, token, "subscriber left")
+        self._look()
         return []
 
     def asked(self, subscriber: Subscriber, count: int) -> None:  # noqa: ARG002 (the contract's form)
         """Serve its lane first."""
         if subscriber.slot.size:
             self._drain(subscriber)
-
-    def wanted(self) -> int:
-        """Return what the slowest (``"block"``) or the fastest can take."""
-        subscribers = self._subscribers
-        if self._wait_for:
-            if len(subscribers) < self._wait_for:
-                return 0
-            self._wait_for = 0
-        if not subscribers:
-            return 0
-        room = [each.asked - each.sent - each.slot.size for each in subscribers]
-        return max(0, min(room) if self._slow == "block" else max(room))
+        self._look()
 
     def dispatch(self, batch: Batch, size: int, token: Any) -> int:
         """Send the same piece to everybody, as far as demand goes."""
         taken = 0
-        while taken < size:
-            count = min(size - taken, self.wanted())
-            if count <= 0:
-                break
+        while taken < size and self.wanted > 0:
+            count = min(size - taken, self.wanted)
             piece = batch if count == size else cut(batch, taken, taken + count)
             self._broadcast(piece, count, token)
             taken += count
+            self._look()
         return taken
 
     def queued(self) -> dict[Any, int]:
         """Return the length of each lane."""
         return {each.subscription: each.slot.size for each in self._subscribers if each.slot.size}
+
+    def _look(self) -> None:
+        """See what the slowest (``"block"``) or the fastest can take."""
+        subscribers = self._subscribers
+        self.wanted = 0
+        if len(subscribers) < self._wait_for:
+            return
+        self._wait_for = 0
+        if subscribers:
+            room = [each.asked - each.sent - each.slot.size for each in subscribers]
+            self.wanted = max(0, min(room) if self._slow == "block" else max(room))
 
     def _broadcast(self, piece: Batch, count: int, token: Any) -> None:
         chosen: list[tuple[Subscriber, Batch, int]] = []

@@ -39,7 +39,7 @@ class DemandDispatcher(Dispatcher):
         self._shuffle = shuffle
         self._max_demand = max_demand
         self._line: deque[Subscriber] = deque()  # those with pending demand, the next one first
-        self._pending = 0  # the sum of their pending demands
+        self.wanted = 0  # the sum of their pending demands
 
     def subscribe(self, subscriber: Subscriber) -> None:
         """Accept everybody; one stage may subscribe several times."""
@@ -49,12 +49,12 @@ class DemandDispatcher(Dispatcher):
         """Forget it; what it did not handle goes to the next taker."""
         if subscriber in self._line:
             self._line.remove(subscriber)
-            self._pending -= subscriber.pending
+            self.wanted -= subscriber.pending
         return pieces
 
     def asked(self, subscriber: Subscriber, count: int) -> None:
         """Put it in line if it was not."""
-        self._pending += count
+        self.wanted += count
         if self._max_demand is not None and count > self._max_demand:
             self.outlet.warn(
                 f"{subscriber.subscription!r} asked for {count} at once, more than the dispatcher's max_demand "
@@ -64,10 +64,6 @@ class DemandDispatcher(Dispatcher):
             self._insert(subscriber)
         elif subscriber.asked - subscriber.sent == count:  # it had none, so it was not in line
             self._line.append(subscriber)
-
-    def wanted(self) -> int:
-        """Return the sum of all pending demands."""
-        return self._pending
 
     def dispatch(self, batch: Batch, size: int, token: Any) -> int:
         """Serve the line from its head."""
@@ -80,12 +76,12 @@ class DemandDispatcher(Dispatcher):
             pending = subscriber.asked - subscriber.sent
             left = size - taken
             if pending > left:
-                self._pending -= left
+                self.wanted -= left
                 self.outlet.deliver(subscriber, batch if taken == 0 else cut(batch, taken, size), left, _part(token, taken, size))
                 self._served(subscriber)
                 return size
             line.popleft()
-            self._pending -= pending
+            self.wanted -= pending
             if pending == size:
                 self.outlet.deliver(subscriber, batch, size, token)
                 return size

@@ -75,18 +75,15 @@ class OrderedQueue:
         self._outlet = outlet
         self._option = option
         self._expected = expected
-        self._size = 0
+        self.size = 0
         self._arrival = 0
         self._infos: deque[_Held] = deque()
         self._free: list[Any] = []
 
-    def __len__(self) -> int:
-        """Return the number of events."""
-        return self._size
 
     def ready(self) -> int:
         """Return how many could be taken now."""
-        return self._size
+        return self.size
 
     def put(self, batch: Batch, size: int, token: Any) -> None:  # noqa: ARG002 (the contract's form)
         """Put each event where it belongs."""
@@ -113,7 +110,7 @@ class OrderedQueue:
         names: list[Any] = []
         self._select(limit, entries, names)
         size = len(entries)
-        self._size -= size
+        self.size -= size
         if self._infos:
             self._gone(entries[0])
         events = [entry[0] for entry in entries]
@@ -126,16 +123,16 @@ class OrderedQueue:
         pieces: list[Piece] = []
         for _ in range(count):
             entry = self._worst()
-            self._size -= 1
+            self.size -= 1
             self._gone(entry)
             pieces.append(([entry[0]], 1, entry[1]))
         return pieces
 
     def hold(self, message: Any) -> bool:
         """Keep an info until the events that are here now have left."""
-        if not self._size:
+        if not self.size:
             return False
-        self._infos.append(_Held(message, self._arrival, self._size))
+        self._infos.append(_Held(message, self._arrival, self.size))
         return True
 
     def released(self) -> list[Any]:
@@ -201,7 +198,7 @@ class FairQueue(OrderedQueue):
 
     def ready(self) -> int:
         """Return how many could be taken now: what would take a key over its cap does not count."""
-        return self._size - self._blocked
+        return self.size - self._blocked
 
     def landed(self, names: list[Any]) -> None:
         """Let keys that were at their cap back into the round."""
@@ -244,7 +241,7 @@ class FairQueue(OrderedQueue):
         else:
             key.entries.append(entry)
         self._blocked += self._excess(key) - before
-        self._size += 1
+        self.size += 1
         if not key.active:
             self._activate(key)
 
@@ -307,7 +304,7 @@ class PriorityQueue(OrderedQueue):
                 self._lost(entry, error)
                 return
             heapq.heappush(self._heap, (rank, entry[2], entry))
-        self._size += 1
+        self.size += 1
 
     def _rank(self, priority: float, arrival: int) -> float:
         if not isinstance(priority, (int, float)) or math.isnan(priority):

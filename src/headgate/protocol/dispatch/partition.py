@@ -120,6 +120,7 @@ class PartitionDispatcher(Dispatcher):
             raise SubscriptionError(consumer, producer, f"expected option 'partition' to be a free partition, {name!r} is taken")
         lane.subscriber = subscriber
         subscriber.slot = lane
+        self._look()
 
     def cancel(self, subscriber: Subscriber, pieces: list[Piece]) -> list[Piece]:
         """Free the partition; what was in flight goes back to the head of its queue, for the successor."""
@@ -127,33 +128,23 @@ class PartitionDispatcher(Dispatcher):
         lane.subscriber = None
         lane.pieces.extendleft(reversed(pieces))
         lane.size += sum(piece[1] for piece in pieces)
+        self._look()
         return []
 
     def asked(self, subscriber: Subscriber, count: int) -> None:  # noqa: ARG002 (the contract's form)
         """Serve the partition's own queue first."""
         if subscriber.slot.pieces or subscriber.slot.size:
             self._drain(subscriber.slot)
-
-    def wanted(self) -> int:
-        """Return the unmet demand of all partitions; nothing while one that blocks is full."""
-        wanted = 0
-        block = self._stuck == "block"
-        for lane in self._lanes.values():
-            if block and lane.size >= self._queue_size:
-                return 0
-            if not lane.size:
-                wanted += lane.room()
-        return wanted
+        self._look()
 
     def dispatch(self, batch: Batch, size: int, token: Any) -> int:
         """Route events as long as any partition has unmet demand."""
         taken = 0
-        while taken < size:
-            count = min(size - taken, self.wanted(), self._capacity())
-            if count <= 0:
-                break
+        while taken < size and self.wanted > 0:
+            count = min(size - taken, self.wanted, self._capacity())
             self._route(batch if count == size else cut(batch, taken, taken + count), token)
             taken += count
+            self._look()
         return taken
 
     def queued(self) -> dict[Any, int]:
@@ -167,6 +158,18 @@ class PartitionDispatcher(Dispatcher):
         for lane in backed_up:
             lane.pieces.append(barrier)
         return bool(backed_up)
+
+    def _look(self) -> None:
+        """See the unmet demand of all partitions; it is nothing while one that blocks is full."""
+        wanted = 0
+        block = self._stuck == "block"
+        for lane in self._lanes.values():
+            if block and lane.size >= self._queue_size:
+                wanted = 0
+                break
+            if not lane.size and lane.subscriber is not None:
+                wanted += lane.subscriber.asked - lane.subscriber.sent
+        self.wanted = wanted
 
     def _capacity(self) -> int:
         """Return how many events can come, all of them for the fullest partition, before a bound is passed."""
