@@ -32,7 +32,7 @@ def summary(report: Report, width: int = 80) -> str:
         parts += _groups(report, width)
         parts.append(
             "departure, arrival: mean delay in minutes, negative when early.\n"
-            f"late: share that arrived more than {LATE_AFTER} minutes late. worst: longest arrival delay."
+            f"late: arrived more than {LATE_AFTER} minutes late. worst: longest arrival delay."
         )
     parts += [_rejects(report), f"Database: {report.database.resolve()}"]
     return "\n\n".join(parts)

@@ -25,28 +25,12 @@ from examples.flights.tally import Tally, tally
 
 ROOT = Path(__file__).parents[2]
 YEAR = 336_776
-GOOD = {
-    "year": "2013",
-    "month": "1",
-    "day": "1",
-    "dep_time": "517",
-    "sched_dep_time": "515",
-    "dep_delay": "2",
-    "arr_time": "830",
-    "sched_arr_time": "819",
-    "arr_delay": "11",
-    "carrier": "UA",
-    "flight": "1545",
-    "tailnum": "N14228",
-    "origin": "EWR",
-    "dest": "IAH",
-    "air_time": "227",
-    "distance": "1400",
-    "hour": "5",
-    "minute": "15",
-    "time_hour": "2013-01-01T10:00:00Z",
-}
-HEADER = ",".join(GOOD)
+HEADER = (
+    "year,month,day,dep_time,sched_dep_time,dep_delay,arr_time,sched_arr_time,arr_delay,"
+    "carrier,flight,tailnum,origin,dest,air_time,distance,hour,minute,time_hour"
+)
+FIRST = "2013,1,1,517,515,2,830,819,11,UA,1545,N14228,EWR,IAH,227,1400,5,15,2013-01-01T10:00:00Z"
+GOOD = dict(zip(HEADER.split(","), FIRST.split(","), strict=True))
 CANCELLED = {"dep_time": "NA", "dep_delay": "NA", "arr_time": "", "arr_delay": "", "air_time": ""}
 DIVERTED = {"arr_time": "NA", "arr_delay": "NA", "air_time": "NA"}
 

@@ -29,7 +29,6 @@ class ConsumerSide:
         window: Whose events the handler has right now.
         size: How many events it has.
         origin: The record of that input batch, in a middle stage.
-        handled: Events handled, in total.
     """
 
     def __init__(
@@ -42,7 +41,7 @@ class ConsumerSide:
         self.window: Window | None = None
         self.size = 0
         self.origin: Origin | None = None
-        self.handled = 0
+        self._handled = 0  # through windows that are gone
         self._tracked = tracked
         self._send = send
         self._owe = owe
@@ -120,7 +119,6 @@ class ConsumerSide:
         assert window is not None  # noqa: S101 (a batch was out)
         self.window = None
         size = self.size
-        self.handled += size
         window.handled = handled = window.handled + size
         origin = self.origin
         if origin is None:
@@ -129,7 +127,7 @@ class ConsumerSide:
             self.origin = None
             origin.left -= 1
             if not origin.left:
-                window.advance()
+                self.origin_settled(window)
         if not window.open:
             if window.leaving is not None:
                 self._leave(window, window.leaving)
@@ -163,17 +161,27 @@ class ConsumerSide:
 
     def origin_settled(self, window: Window) -> None:
         """Acknowledge inputs whose last output was settled (called by an `Origin`)."""
-        if window.advance():
-            if not window.open:
-                self._last_words(window)
-            elif not self._due:
-                self._due = True
-                self._owe()
+        origins, acked = window.origins, window.acked
+        while origins and not origins[0].left:
+            acked += origins.popleft().count
+        if acked == window.acked:
+            return
+        window.acked = acked
+        if not window.open:
+            self._last_words(window)
+        elif not self._due:
+            self._due = True
+            self._owe()
 
     def end(self, window: Window) -> None:
         """Close a window whose producer has ended it; the acknowledgements that it still owes come later."""
         window.open = False
         self._last_words(window)
+
+    @property
+    def handled(self) -> int:
+        """Events handled, in total."""
+        return self._handled + sum(window.handled for window in self.windows.values())
 
     def cancel(self, subscription: Subscription, end: End) -> bool:
         """Leave a subscription: what was not handled goes back. A batch that is in the handler is finished first.
@@ -199,6 +207,7 @@ class ConsumerSide:
         """Leave every subscription: the stage has ended, and answers for nothing that is not acknowledged."""
         for subscription, window in self.windows.items():
             self._send(window.producer, (CANCEL, subscription, end, window.acked, window.acked))
+            self._handled += window.handled
         self.windows.clear()
         self.work.clear()
 
@@ -206,11 +215,15 @@ class ConsumerSide:
         window.leaving = None
         self._send(window.producer, (CANCEL, window.subscription, end, window.acked, window.handled))
         if window.acked == window.handled:
-            self.windows.pop(window.subscription, None)
+            self._forget(window)
         window.received = window.handled  # the rest has gone back
 
     def _last_words(self, window: Window) -> None:
         """Confirm that everything is done, when it is."""
         if window.leaving is None and window.acked == window.received and window.subscription in self.windows:
-            del self.windows[window.subscription]
+            self._forget(window)
             self._send(window.producer, (CLOSED, window.subscription, window.acked))
+
+    def _forget(self, window: Window) -> None:
+        self._handled += window.handled
+        del self.windows[window.subscription]

@@ -72,11 +72,13 @@ class Subscriber:
         asked: Events that the consumer has asked for, in total.
         sent: Events that it was sent, in total.
         acked: Events that it is done with, in total.
+        ledger: The batches that are in flight, oldest first.
+        head: How many events of the first of them are acknowledged already.
         slot: Free for the dispatcher.
         corked: Pieces that wait to go out as one message, while a buffer is drained.
     """
 
-    __slots__ = ("_head", "acked", "address", "asked", "corked", "ledger", "sent", "slot", "subscription", "terms")
+    __slots__ = ("acked", "address", "asked", "corked", "head", "ledger", "sent", "slot", "subscription", "terms")
 
     def __init__(self, subscription: Subscription) -> None:
         """Start at zero."""
@@ -87,7 +89,7 @@ class Subscriber:
         self.sent = 0
         self.acked = 0
         self.ledger: deque[Piece] = deque()
-        self._head = 0  # events of the ledger's first piece that are acknowledged already
+        self.head = 0
         self.slot: Any = None
         self.corked: list[Batch] = []
 
@@ -116,21 +118,16 @@ class Subscriber:
             return 0
         self.acked += done
         ledger, left = self.ledger, done
-        if ledger and ledger[0][1] == done and not self._head:  # by far the most frequent: one whole batch
-            token = ledger.popleft()[2]
-            if token is not None:
-                token.settle(done)
-            return done
         while left and ledger:
             _, size, token = ledger[0]
-            size -= self._head
+            size -= self.head
             if left < size:
-                self._head += left
+                self.head += left
                 if token is not None:
                     token.settle(left)
                 break
             ledger.popleft()
-            self._head = 0
+            self.head = 0
             left -= size
             if token is not None:
                 token.settle(size)
@@ -142,7 +139,7 @@ class Subscriber:
         Args:
             handled: A total: what the consumer handled stays in the ledger, although it is not acknowledged yet.
         """
-        keep = max(0, handled - self.acked) + self._head
+        keep = max(0, handled - self.acked) + self.head
         kept: deque[Piece] = deque()
         ledger = self.ledger
         while ledger and keep >= ledger[0][1]:
@@ -157,5 +154,5 @@ class Subscriber:
                 kept.append((cut(batch, 0, keep), keep, head))
         self.ledger = kept
         if not kept:
-            self._head = 0
+            self.head = 0
         return pieces

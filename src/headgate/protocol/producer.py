@@ -61,7 +61,7 @@ class ProducerSide:
     Attributes:
         requested: Events that the callback was asked for and has not given yet (it may give them later by ``emit``).
         emitted: Events that the stage gave, in total.
-        delivered: Events sent to subscribers (copies count), in total.
+        direct: Events may go past the queue while it is empty.
         discarded: Events that went nowhere, by reason.
         accumulating: Demand and events are held until the mode is ``"forward"``.
         accumulated: Demands that wait for that, each as it came.
@@ -89,11 +89,12 @@ class ProducerSide:
         self.closing: dict[Subscription, Subscriber] = {}
         self.requested = 0
         self.emitted = 0
-        self.delivered = 0
-        self.handled = 0
+        self._sent = 0  # by subscribers that are gone
+        self._acked = 0
         self.discarded: dict[str, int] = {}
         self.dropped = 0
         self.accumulating = False
+        self.direct = self.queue.ordered
         self.accumulated: deque[int] = deque()
         self._size = buffer_size
         self._keep = buffer_keep
@@ -107,7 +108,6 @@ class ProducerSide:
     def deliver(self, subscriber: Subscriber, batch: Batch, size: int, token: Any) -> None:
         """Send events, and keep them in the ledger until they are acknowledged."""
         subscriber.sent += size
-        self.delivered += size
         if self._ledger:
             subscriber.ledger.append((batch, size, token))
         elif token is not None:
@@ -150,6 +150,11 @@ class ProducerSide:
         """Open a store outside of memory."""
         return self.port.spill(name)
 
+    def accumulate(self, hold: bool) -> None:  # noqa: FBT001 (it is the state)
+        """Hold demand and events, or not."""
+        self.accumulating = hold
+        self.direct = self.queue.ordered and not hold
+
     # -- demand -------------------------------------------------------------------------------------------------------
 
     def ask(self, subscription: Subscription, asked: int, acked: int) -> bool:
@@ -163,15 +168,22 @@ class ProducerSide:
             closing = self.closing.get(subscription)
             if closing is None:
                 return False
-            self.handled += closing.ack(acked)
+            closing.ack(acked)
             return True
         if acked > subscriber.acked:
-            self.handled += subscriber.ack(acked)
+            ledger, done = subscriber.ledger, acked - subscriber.acked
+            if ledger and ledger[0][1] == done and not subscriber.head:  # by far the most frequent: one whole batch
+                token = ledger.popleft()[2]
+                subscriber.acked = acked
+                if token is not None:
+                    token.settle(done)
+            else:
+                subscriber.ack(acked)
         more = asked - subscriber.asked
         if more > 0:
             subscriber.asked = asked
             self.dispatcher.asked(subscriber, more)
-        if self.queue.size and not self.accumulating:  # also after a mere acknowledgement: it may lift a cap
+        if self.queue.size and not self.accumulating:  # after a mere acknowledgement too: it may lift a cap
             self.drain()
         return True
 
@@ -203,19 +215,19 @@ class ProducerSide:
         if requested:
             self.requested = requested - size if requested > size else 0
         queue = self.queue
+        if self.direct and not queue.size:
+            taken = self.dispatcher.dispatch(batch, size, token)
+            if self._detached:
+                self._detach()
+            if taken == size:
+                return None
+            rest = None if token is None else token.part(taken, size)
+            return self._store(cut(batch, taken, size), size - taken, rest, soft=soft)
+        refused = self._store(batch, size, token, soft=soft)
         if self.accumulating:
-            return self._store(batch, size, token, soft=soft)
-        if not queue.ordered or queue.size:
-            refused = self._store(batch, size, token, soft=soft)
-            self.drain()
-            return refused if queue.ordered or soft else self._bound()
-        taken = self.dispatcher.dispatch(batch, size, token)
-        if self._detached:
-            self._detach()
-        if taken == size:
-            return None
-        rest = None if token is None else token.part(taken, size)
-        return self._store(cut(batch, taken, size), size - taken, rest, soft=soft)
+            return refused
+        self.drain()
+        return refused if queue.ordered or soft else self._bound()
 
     def drain(self) -> None:
         """Send from the queue as far as demand goes. Lists for one subscriber go out as one."""
@@ -269,13 +281,13 @@ class ProducerSide:
         subscriber = self.subscribers.pop(subscription, None)
         if subscriber is None:
             return self.close(subscription, acked)
-        self.handled += subscriber.ack(acked)
+        subscriber.ack(acked)
         pieces = subscriber.unacked(handled)
         if handled > acked:
             subscriber.sent = handled
             self.closing[subscription] = subscriber
         else:
-            self._lose(subscriber)
+            self._forget(subscriber)
         self._return(self.dispatcher.cancel(subscriber, pieces))
         return True
 
@@ -294,8 +306,8 @@ class ProducerSide:
         subscriber = self.closing.pop(subscription, None)
         if subscriber is None:
             return False
-        self.handled += subscriber.ack(acked)
-        self._lose(subscriber)
+        subscriber.ack(acked)
+        self._forget(subscriber)
         pieces = subscriber.unacked()
         if self.dispatcher.copies:
             for _, size, token in pieces:
@@ -303,6 +315,16 @@ class ProducerSide:
             return True
         self._return(pieces)
         return True
+
+    @property
+    def delivered(self) -> int:
+        """Events sent to subscribers, in total; copies count."""
+        return self._sent + sum(each.sent for each in (*self.subscribers.values(), *self.closing.values()))
+
+    @property
+    def handled(self) -> int:
+        """Events that subscribers acknowledged, in total; copies count."""
+        return self._acked + sum(each.acked for each in (*self.subscribers.values(), *self.closing.values()))
 
     def in_flight(self) -> int:
         """Return how many delivered events nobody has acknowledged."""
@@ -318,8 +340,10 @@ class ProducerSide:
 
     # -- inside -------------------------------------------------------------------------------------------------------
 
-    def _lose(self, subscriber: Subscriber) -> None:
-        """Count what a leaving consumer did not handle, when nothing is kept for it."""
+    def _forget(self, subscriber: Subscriber) -> None:
+        """Keep the totals of a consumer that is gone; count what it did not handle, when nothing is kept for it."""
+        self._sent += subscriber.sent
+        self._acked += subscriber.acked
         if not self._ledger and subscriber.in_flight:
             self.discard(subscriber.in_flight, None, "consumer left")
 

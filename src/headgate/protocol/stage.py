@@ -20,12 +20,13 @@ from headgate.protocol import messages as m
 from headgate.protocol.batching import is_batch
 from headgate.protocol.consumer import ConsumerSide
 from headgate.protocol.dispatch.base import Dispatcher
-from headgate.protocol.messages import End, Message, Subscription, is_normal
+from headgate.protocol.ledger import Origin
+from headgate.protocol.messages import ASK, EVENTS, HANDLE_DEMAND, HANDLE_EVENTS, End, Message, Subscription, is_normal
 from headgate.protocol.producer import AT_LEAST_ONCE, Port, ProducerSide
 
 _DIRECT: Final = frozenset({m.CANCEL, m.STOP, m.KILL})
 _FOLLOW: Final = "follow"
-_EVENTS: Final = "a sequence of events (list, tuple, range, array, ...) or None"
+_EVENTS_EXPECTED: Final = "a sequence of events (list, tuple, range, array, ...) or None"
 
 
 class StageCore:
@@ -75,7 +76,7 @@ class StageCore:
         self._finish: Any = None  # the reason to end with when everything is handled
         self._finished = False
         self._limit = buffer_size
-        self._has_demand = m.HANDLE_DEMAND in defined
+        self._has_demand = HANDLE_DEMAND in defined
         self.out: ProducerSide | None = None
         self.into: ConsumerSide | None = None
         self.source = role == m.PRODUCER
@@ -84,7 +85,7 @@ class StageCore:
             self.out = ProducerSide(
                 port, dispatcher, self.agenda, buffer_size=buffer_size, buffer_keep=buffer_keep, delivery=delivery
             )
-            self.out.accumulating = accumulate
+            self.out.accumulate(accumulate)
         if role != m.PRODUCER:
             self.into = ConsumerSide(port.send, port.owe, tracked=self.out is not None)
 
@@ -107,43 +108,48 @@ class StageCore:
                 self._handle(message)
             else:
                 self.held.append(message)
-        elif tag == m.EVENTS and self._plain:
-            self._receive_events(message[1], message[2])
-        elif tag == m.ASK and self._plain and self.out is not None:
+        elif tag == EVENTS and self._plain:
+            self._receive_events(message)
+        elif tag == ASK and self._plain:
             out = self.out
-            if not out.ask(message[1], message[2], message[3]):
+            if out is None or not out.ask(message[1], message[2], message[3]):
                 self._handle(message)
-            elif self.agenda or self.into is not None:
-                if self.agenda or self.into.work:  # type: ignore[union-attr]  # it has an agenda or that side
-                    self._advance()
-            elif not out.queue.size and not out.accumulating:
+            elif self.source and out.direct and not out.queue.size and not self.agenda:
                 count = out.dispatcher.wanted - out.requested
                 if count > 0:
-                    self._invoke_demand(out, count)
-            else:
-                self._advance()
+                    out.requested += count
+                    if self._has_demand:
+                        self.callback = (HANDLE_DEMAND, (count,))
+                return
+            elif not self.source and not self.into.work and not self.agenda:  # type: ignore[union-attr]  # a middle stage
+                return
+            self._advance()
         else:
             self._handle(message)
             self._advance()
 
-    def _receive_events(self, subscription: Subscription, batch: Any) -> None:
+    def _receive_events(self, message: Message) -> None:
+        """Take in events; give them to the handler at once if nothing is before them and their output is wanted."""
         into, out = self.into, self.out
-        window = into.windows.get(subscription) if into is not None else None
-        if into is None or window is None or not window.open or into.work:
-            self._handle((m.EVENTS, subscription, batch))
+        window = into.windows.get(message[1]) if into is not None else None
+        if into is None or window is None or into.work or not window.open:
+            self._handle(message)
             self._advance()
             return
+        batch = message[2]
         size = len(batch)
         window.received += size
-        if out is not None and (out.dispatcher.wanted <= 0 or out.queue.size or out.accumulating):
+        if size <= window.size and (out is None or (out.dispatcher.wanted > 0 and not out.queue.size and out.direct)):
             if size:
-                into.work.append((window, batch, size))
-                self._advance()
-        elif 0 < size <= window.size:
-            self.callback = (m.HANDLE_EVENTS, into.begin(window, batch, size))
+                into.window = window
+                into.size = size
+                if out is not None:
+                    into.origin = origin = Origin(size, into, window)
+                    window.origins.append(origin)
+                self.callback = (HANDLE_EVENTS, (batch, message[1]))
         elif size:
             into.work.append((window, batch, size))
-            self.callback = (m.HANDLE_EVENTS, into.next_batch())
+            self._advance()
 
     def returned(self, value: Any) -> None:
         """Take in what the outstanding callback returned. Afterwards run `callback`, if there is one."""
@@ -151,19 +157,29 @@ class StageCore:
         assert callback is not None  # noqa: S101 (the driver's duty)
         self.callback = None
         name = callback[0]
-        if name == m.HANDLE_EVENTS:
+        out = self.out
+        if name == HANDLE_EVENTS:
             into = self.into
             assert into is not None  # noqa: S101 (it had events)
-            if value is None or self._emit_value(name, value, into.origin):
+            if value is None:
                 into.done()
-                if not (into.work or self.agenda or self.held) and self._plain:
-                    return
-        elif name == m.HANDLE_DEMAND:
-            out = self.out
+            elif type(value) is list and out is not None:
+                size = len(value)
+                if size:
+                    origin = into.origin
+                    assert origin is not None  # noqa: S101 (a middle stage keeps one)
+                    origin.left += size
+                    out.emit(value, size, origin, soft=True)
+                into.done()
+            elif self._emit_value(name, value, into.origin):
+                into.done()
+            if not (into.work or self.agenda or self.held) and self._plain:
+                return
+        elif name == HANDLE_DEMAND:
             assert out is not None  # noqa: S101 (it was asked)
             if value is not None:
                 self._emit_value(name, value, None)
-            if self._plain and not (self.agenda or self.held or out.queue.size or out.accumulating):
+            if self._plain and not (self.agenda or self.held or out.queue.size) and out.direct:
                 count = out.dispatcher.wanted - out.requested
                 if count > 0:
                     self._invoke_demand(out, count)
@@ -262,7 +278,7 @@ class StageCore:
         if out is None:
             self.port.warn(f"stage {self.port.name!r}: expected set_demand on a stage that produces, a consumer has no demand to hold")
             return
-        out.accumulating = mode == "accumulate"
+        out.accumulate(mode == "accumulate")
         if not out.accumulating:
             out.drain()
             self._wake()
@@ -292,13 +308,13 @@ class StageCore:
 
     def _handle(self, message: Message) -> None:
         tag = message[0]
-        if tag == m.EVENTS:
+        if tag == EVENTS:
             into = self.into
             if into is None:
                 self.port.report(PeerError(f"stage {self.port.name!r} is a producer, it was sent events by {message[1]!r}"))
             elif not into.receive(message[1], message[2]):
                 self.port.send(message[1].producer, (m.CANCEL, message[1], End("cancel", "unknown_subscription"), 0, 0))
-        elif tag == m.ASK:
+        elif tag == ASK:
             if self.out is None or not self.out.ask(message[1], message[2], message[3]):
                 end = End("cancel", "unknown_subscription")
                 self.port.send(message[1].consumer, (m.CANCELLED, message[1], end))
@@ -425,7 +441,7 @@ class StageCore:
         if size >= 0:
             if self.out is not None and not self._wants_work(self.out, into):
                 return False
-            self.callback = (m.HANDLE_EVENTS, into.next_batch())
+            self.callback = (HANDLE_EVENTS, into.next_batch())
             return True
         into.work.popleft()
         if window is None:
@@ -475,7 +491,7 @@ class StageCore:
     def _invoke_demand(self, out: ProducerSide, count: int) -> None:
         out.requested += count
         if self._has_demand:  # else events come by `emit` alone
-            self.callback = (m.HANDLE_DEMAND, (count,))
+            self.callback = (HANDLE_DEMAND, (count,))
 
     # -- what callbacks lead to ---------------------------------------------------------------------------------------
 
@@ -486,7 +502,7 @@ class StageCore:
             self._unwanted(name, value)
             return True
         if type(value) is not list and not is_batch(value):
-            self._crash(HandlerError(self.port.name, name, _EVENTS, value))
+            self._crash(HandlerError(self.port.name, name, _EVENTS_EXPECTED, value))
             return False
         size = len(value)
         if not size:

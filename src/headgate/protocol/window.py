@@ -82,14 +82,6 @@ class Window:
         self.least = -1  # never reached
         self.size = sys.maxsize
 
-    def advance(self) -> bool:
-        """Acknowledge the input batches at the head whose outputs are settled; say whether there were any."""
-        origins = self.origins
-        before = self.acked
-        while origins and origins[0].left == 0:
-            self.acked += origins.popleft().count
-        return self.acked != before
-
     def ask(self) -> Message:
         """Return the message that tells the producer both totals."""
         self.told = self.acked

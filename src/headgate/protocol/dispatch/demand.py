@@ -38,6 +38,7 @@ class DemandDispatcher(Dispatcher):
         self._largest = order == "largest"
         self._shuffle = shuffle
         self._max_demand = max_demand
+        self._unusual = self._largest or max_demand is not None
         self._line: deque[Subscriber] = deque()  # those with pending demand, the next one first
         self.wanted = 0  # the sum of their pending demands
 
@@ -55,13 +56,8 @@ class DemandDispatcher(Dispatcher):
     def asked(self, subscriber: Subscriber, count: int) -> None:
         """Put it in line if it was not."""
         self.wanted += count
-        if self._max_demand is not None and count > self._max_demand:
-            self.outlet.warn(
-                f"{subscriber.subscription!r} asked for {count} at once, more than the dispatcher's max_demand "
-                f"of {self._max_demand}: with different maximum demands the greedy consumer gets the larger batches"
-            )
-        if self._largest:
-            self._insert(subscriber)
+        if self._unusual:
+            self._asked_unusual(subscriber, count)
         elif subscriber.asked - subscriber.sent == count:  # it had none, so it was not in line
             self._line.append(subscriber)
 
@@ -77,8 +73,11 @@ class DemandDispatcher(Dispatcher):
             left = size - taken
             if pending > left:
                 self.wanted -= left
-                self.outlet.deliver(subscriber, batch if taken == 0 else cut(batch, taken, size), left, _part(token, taken, size))
-                self._served(subscriber)
+                if taken:
+                    batch, token = cut(batch, taken, size), _part(token, taken, size)
+                self.outlet.deliver(subscriber, batch, left, token)
+                if len(line) > 1 or self._unusual:
+                    self._served(subscriber)
                 return size
             line.popleft()
             self.wanted -= pending
@@ -105,10 +104,19 @@ class DemandDispatcher(Dispatcher):
             subscriber.slot = subscriber.terms.weight
         self._line.rotate(-1)
 
-    def _insert(self, subscriber: Subscriber) -> None:
-        if subscriber in self._line:
-            self._line.remove(subscriber)
-        self._place(subscriber)
+    def _asked_unusual(self, subscriber: Subscriber, count: int) -> None:
+        if self._max_demand is not None and count > self._max_demand:
+            self.outlet.warn(
+                f"{subscriber.subscription!r} asked for {count} at once, more than the dispatcher's max_demand "
+                f"of {self._max_demand}: with different maximum demands the greedy consumer gets the larger batches"
+            )
+        known = subscriber.asked - subscriber.sent > count
+        if self._largest:
+            if known:
+                self._line.remove(subscriber)
+            self._place(subscriber)
+        elif not known:
+            self._line.append(subscriber)
 
     def _place(self, subscriber: Subscriber) -> None:
         """Put it in front of those with a strictly smaller demand, behind its equals."""
