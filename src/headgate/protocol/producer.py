@@ -15,7 +15,8 @@ from headgate.errors import BufferOverflowError
 from headgate.protocol.batching import Batch, cut, join
 from headgate.protocol.buffer import Queue
 from headgate.protocol.dispatch.base import Dispatcher
-from headgate.protocol.ledger import Piece, Subscriber
+from headgate.protocol.dispatch.demand import DemandDispatcher
+from headgate.protocol.ledger import Origin, Piece, Subscriber
 from headgate.protocol.messages import CANCELLED, EVENTS, End, Message, Subscription
 
 AT_LEAST_ONCE = "at_least_once"
@@ -62,6 +63,8 @@ class ProducerSide:
         requested: Events that the callback was asked for and has not given yet (it may give them later by ``emit``).
         emitted: Events that the stage gave, in total.
         direct: Events may go past the queue while it is empty.
+        single: The only subscriber of a plain demand dispatcher: it gets everything, in order, so that asks and events
+            need not go through the dispatcher. Before the dispatcher is used, `_sync` tells it how things stand.
         discarded: Events that went nowhere, by reason.
         accumulating: Demand and events are held until the mode is ``"forward"``.
         accumulated: Demands that wait for that, each as it came.
@@ -94,6 +97,7 @@ class ProducerSide:
         self.discarded: dict[str, int] = {}
         self.dropped = 0
         self.accumulating = False
+        self.single: Subscriber | None = None
         self.direct = self.queue.ordered
         self.accumulated: deque[int] = deque()
         self._size = buffer_size
@@ -175,21 +179,34 @@ class ProducerSide:
             if ledger and ledger[0][1] == done and not subscriber.head:  # by far the most frequent: one whole batch
                 token = ledger.popleft()[2]
                 subscriber.acked = acked
-                if token is not None:
+                if type(token) is Origin:  # `settle`, spelt out
+                    token.left -= done
+                    if not token.left:
+                        token.owner.origin_settled(token.window)
+                elif token is not None:
                     token.settle(done)
             else:
                 subscriber.ack(acked)
         more = asked - subscriber.asked
         if more > 0:
             subscriber.asked = asked
-            self.dispatcher.asked(subscriber, more)
+            if self.single is None:
+                self.dispatcher.asked(subscriber, more)
         if self.queue.size and not self.accumulating:  # after a mere acknowledgement too: it may lift a cap
             self.drain()
         return True
 
+    def hungry(self) -> bool:
+        """Say whether more is wanted right now than is on hand."""
+        if self.queue.size or not self.direct:
+            return not self.accumulating and self.need() > 0
+        single = self.single
+        return (self.dispatcher.wanted if single is None else single.asked - single.sent) > 0
+
     def need(self) -> int:
         """Return how many events are wanted, not on hand, and not asked for yet."""
-        need = self.dispatcher.wanted - self.requested
+        single = self.single
+        need = (self.dispatcher.wanted if single is None else single.asked - single.sent) - self.requested
         if self.queue.size:
             need -= self.queue.ready()
             if self._size is not None:  # what waits for a cap must not grow beyond the bound
@@ -216,6 +233,16 @@ class ProducerSide:
             self.requested = requested - size if requested > size else 0
         queue = self.queue
         if self.direct and not queue.size:
+            single = self.single
+            if single is not None and size <= single.asked - single.sent:  # what `deliver` does, without the way there
+                single.sent += size
+                if self._ledger:
+                    single.ledger.append((batch, size, token))
+                elif token is not None:
+                    token.settle(size)
+                self._send(single.address, (EVENTS, single.subscription, batch))
+                return None
+            self._sync()
             taken = self.dispatcher.dispatch(batch, size, token)
             if self._detached:
                 self._detach()
@@ -231,6 +258,7 @@ class ProducerSide:
 
     def drain(self) -> None:
         """Send from the queue as far as demand goes. Lists for one subscriber go out as one."""
+        self._sync()
         queue = self.queue
         self._corked = corked = []
         while True:
@@ -263,8 +291,10 @@ class ProducerSide:
     def subscribe(self, subscription: Subscription) -> None:
         """Accept a subscriber, or raise `SubscriptionError`."""
         subscriber = Subscriber(subscription)
+        self._sync()
         self.dispatcher.subscribe(subscriber)
         self.subscribers[subscription] = subscriber
+        self._find_single()
 
     def leave(self, subscription: Subscription, acked: int, handled: int) -> bool:
         """Forget a consumer that leaves; what it did not handle comes back, in order, ahead of newer events.
@@ -288,7 +318,10 @@ class ProducerSide:
             self.closing[subscription] = subscriber
         else:
             self._forget(subscriber)
-        self._return(self.dispatcher.cancel(subscriber, pieces))
+        self._sync()
+        returned = self.dispatcher.cancel(subscriber, pieces)
+        self._find_single()
+        self._return(returned)
         return True
 
     def cancel(self, subscription: Subscription, end: End) -> bool:
@@ -296,7 +329,10 @@ class ProducerSide:
         subscriber = self.subscribers.pop(subscription, None)
         if subscriber is None:
             return False
-        self._return(self.dispatcher.cancel(subscriber, []))
+        self._sync()
+        returned = self.dispatcher.cancel(subscriber, [])
+        self._find_single()
+        self._return(returned)
         self.closing[subscription] = subscriber
         self._send(subscriber.address, (CANCELLED, subscription, end))
         return True
@@ -337,6 +373,17 @@ class ProducerSide:
         if not self._ledger:
             return True
         return not any(each.in_flight for each in self.subscribers.values()) and not self.closing
+
+    def _sync(self) -> None:
+        """Tell the dispatcher how things stand with the only subscriber, when it was passed by."""
+        if self.single is not None:
+            assert isinstance(self.dispatcher, DemandDispatcher)  # noqa: S101 (else there is no single)
+            self.dispatcher.sync(self.single)
+
+    def _find_single(self) -> None:
+        self.single = None
+        if len(self.subscribers) == 1 and self.queue.ordered and type(self.dispatcher) is DemandDispatcher:
+            self.single = next(iter(self.subscribers.values())) if self.dispatcher.simple else None
 
     # -- inside -------------------------------------------------------------------------------------------------------
 

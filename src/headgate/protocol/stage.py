@@ -108,48 +108,40 @@ class StageCore:
                 self._handle(message)
             else:
                 self.held.append(message)
-        elif tag == EVENTS and self._plain:
-            self._receive_events(message)
-        elif tag == ASK and self._plain:
-            out = self.out
-            if out is None or not out.ask(message[1], message[2], message[3]):
-                self._handle(message)
-            elif self.source and out.direct and not out.queue.size and not self.agenda:
-                count = out.dispatcher.wanted - out.requested
-                if count > 0:
-                    out.requested += count
-                    if self._has_demand:
-                        self.callback = (HANDLE_DEMAND, (count,))
-                return
-            elif not self.source and not self.into.work and not self.agenda:  # type: ignore[union-attr]  # a middle stage
-                return
-            self._advance()
-        else:
-            self._handle(message)
-            self._advance()
-
-    def _receive_events(self, message: Message) -> None:
-        """Take in events; give them to the handler at once if nothing is before them and their output is wanted."""
-        into, out = self.into, self.out
-        window = into.windows.get(message[1]) if into is not None else None
-        if into is None or window is None or into.work or not window.open:
-            self._handle(message)
-            self._advance()
             return
-        batch = message[2]
-        size = len(batch)
-        window.received += size
-        if size <= window.size and (out is None or (out.dispatcher.wanted > 0 and not out.queue.size and out.direct)):
-            if size:
-                into.window = window
-                into.size = size
-                if out is not None:
-                    into.origin = origin = Origin(size, into, window)
-                    window.origins.append(origin)
-                self.callback = (HANDLE_EVENTS, (batch, message[1]))
-        elif size:
-            into.work.append((window, batch, size))
-            self._advance()
+        if self._plain:
+            out, into = self.out, self.into
+            if tag == EVENTS and into is not None:
+                window = into.windows.get(message[1])
+                if window is not None and window.open and not into.work:
+                    batch = message[2]
+                    size = len(batch)
+                    if 0 < size <= window.size and (out is None or out.hungry()):
+                        window.received += size
+                        into.window = window
+                        into.size = size
+                        if out is not None:
+                            into.origin = origin = Origin(size, into, window)
+                            window.origins.append(origin)
+                        self.callback = (HANDLE_EVENTS, (batch, message[1]))
+                        return
+            elif tag == ASK and out is not None and out.ask(message[1], message[2], message[3]):
+                if not self.agenda:
+                    if into is not None:
+                        if not into.work:
+                            return
+                    elif out.direct and not out.queue.size:
+                        single = out.single
+                        count = (out.dispatcher.wanted if single is None else single.asked - single.sent) - out.requested
+                        if count > 0:
+                            out.requested += count
+                            if self._has_demand:
+                                self.callback = (HANDLE_DEMAND, (count,))
+                        return
+                self._advance()
+                return
+        self._handle(message)
+        self._advance()
 
     def returned(self, value: Any) -> None:
         """Take in what the outstanding callback returned. Afterwards run `callback`, if there is one."""
@@ -173,14 +165,19 @@ class StageCore:
                 into.done()
             elif self._emit_value(name, value, into.origin):
                 into.done()
-            if not (into.work or self.agenda or self.held) and self._plain:
+            if self._plain and not (into.work or self.agenda or self.held):
                 return
         elif name == HANDLE_DEMAND:
             assert out is not None  # noqa: S101 (it was asked)
             if value is not None:
-                self._emit_value(name, value, None)
-            if self._plain and not (self.agenda or self.held or out.queue.size) and out.direct:
-                count = out.dispatcher.wanted - out.requested
+                kind = type(value)
+                if (kind is range or kind is list) and value and len(value) <= out.requested:
+                    out.emit(value, len(value), None)
+                else:
+                    self._emit_value(name, value, None)
+            if self._plain and out.direct and not (self.agenda or self.held or out.queue.size):
+                single = out.single
+                count = (out.dispatcher.wanted if single is None else single.asked - single.sent) - out.requested
                 if count > 0:
                     self._invoke_demand(out, count)
                 return

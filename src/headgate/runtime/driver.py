@@ -10,6 +10,7 @@ All drivers share the mailbox and the way messages get into the core; they diffe
 from __future__ import annotations
 
 import asyncio
+import functools
 import queue
 import threading
 from collections import deque
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from headgate.errors import HandlerError, NoStageError, StageCrashed
 from headgate.protocol import messages as m
-from headgate.protocol.messages import CALLBACKS, Down, Message, Subscription, crash
+from headgate.protocol.messages import CALLBACKS, HANDLE_EVENTS, Down, Message, Subscription, crash
 from headgate.protocol.stage import StageCore, refuse
 from headgate.runtime.node import logger
 from headgate.runtime.reference import Ref, StageContext
@@ -38,6 +39,7 @@ class Driver:
 
     Attributes:
         inbox: Messages that the core has not seen.
+        receive: Takes in a message: the core, or the refusal of a stage that has ended.
         queued: The scheduler knows that there is something to do.
         done: Resolves with the reason when the stage has ended.
     """
@@ -59,6 +61,7 @@ class Driver:
         self.monitors: list[Callable[[Any], None]] = []
         self.instance: Any = None
         self.handlers: dict[str, Callable[..., Any]] = {}
+        self.on_events: Callable[..., Any] = _no_handler
         self._started: asyncio.Future[None] = node.loop.create_future()
         self._subscribing: dict[Subscription, asyncio.Future[Subscription]] = {}
         self.core = StageCore(
@@ -71,6 +74,8 @@ class Driver:
             accumulate=child.demand == "accumulate",
             delivery=child.delivery,
         )
+        self.receive = self.core.receive
+        self.starting = True
         self.context = StageContext(self)
 
     # -- starting -----------------------------------------------------------------------------------------------------
@@ -97,6 +102,7 @@ class Driver:
         self.instance = instance
         defined = self.child.defined
         self.handlers = {name: getattr(instance, name) for name in CALLBACKS if name in defined}
+        self.on_events = self.handlers.get(HANDLE_EVENTS, _no_handler)
 
     # -- the port -----------------------------------------------------------------------------------------------------
 
@@ -148,6 +154,7 @@ class Driver:
                 future.set_exception(NoStageError(f"stage {self.name!r} ended before {subscription!r} was confirmed"))
                 future.exception()  # whoever waits sees it; nobody else has to
         self._subscribing.clear()
+        self.receive = functools.partial(refuse, self)
         if not self._started.done():
             self._started.set_result(None)
         if not self.done.done():
@@ -200,17 +207,16 @@ class Driver:
 
     def take_in(self) -> None:
         """Let the core see the mailbox; it holds back what has to wait."""
-        core, inbox = self.core, self.inbox
+        inbox = self.inbox
         while inbox:
-            if core.state == "ended":
-                refuse(self, inbox.popleft())
-            else:
-                core.receive(inbox.popleft())
+            self.receive(inbox.popleft())
 
     def took(self) -> None:
         """Note after a callback that ``started`` is over."""
-        if not self._started.done() and self.core.state != "starting":
-            self._started.set_result(None)
+        if self.starting and self.core.state != "starting":
+            self.starting = False
+            if not self._started.done():
+                self._started.set_result(None)
 
 
 class InlineDriver(Driver):
@@ -220,33 +226,36 @@ class InlineDriver(Driver):
 
     def step(self) -> int:
         """Run messages and callbacks, at most `STEP_LIMIT` of them."""
-        core, inbox, handlers = self.core, self.inbox, self.handlers
+        core, inbox, handlers, on_events = self.core, self.inbox, self.handlers, self.on_events
         steps = 0
         while steps < STEP_LIMIT:
             callback = core.callback
-            if callback is not None:
-                steps += 1
-                try:
-                    value = handlers[callback[0]](*callback[1])
-                except Exception as error:  # noqa: BLE001 (the user's handler)
-                    core.failed(error)
-                else:
-                    if type(value) not in _PLAIN and hasattr(type(value), "__await__"):
-                        core.failed(_unawaited(self.name, callback[0], value, "declare it with 'async def', or give place='task'"))
-                    else:
-                        core.returned(value)
-            elif inbox:
-                steps += 1
-                if core.state == "ended":
-                    refuse(self, inbox.popleft())
-                else:
-                    core.receive(inbox.popleft())
+            if callback is None:
+                if not inbox:
+                    self.queued = False
+                    break
+                self.receive(inbox.popleft())
+                callback = core.callback
+                if callback is None:
+                    steps += 1
+                    continue
+            steps += 1
+            name, args = callback
+            try:
+                value = on_events(args[0], args[1]) if name is HANDLE_EVENTS else handlers[name](*args)
+            except Exception as error:  # noqa: BLE001 (the user's handler)
+                core.failed(error)
             else:
-                self.queued = False
-                break
+                if value is None or type(value) is list:
+                    core.returned(value)
+                elif type(value) not in _PLAIN and hasattr(type(value), "__await__"):
+                    hint = "declare it with 'async def', or give place='task'"
+                    core.failed(_unawaited(self.name, name, value, hint))
+                else:
+                    core.returned(value)
         else:
             self.node.ready.append(self)
-        if not self._started.done():
+        if self.starting:
             self.took()
         return steps
 
@@ -303,7 +312,7 @@ class TaskDriver(Driver):
                         raise
                 else:
                     core.returned(value)
-                if not self._started.done():
+                if self.starting:
                     self.took()
                 if self.inbox:
                     self.take_in()
@@ -395,6 +404,10 @@ class ThreadDriver(Driver):
         self.took()
         if core.callback is not None or self.inbox:
             self.node.enqueue(self)
+
+
+def _no_handler(*args: Any) -> Any:
+    raise AssertionError(args)
 
 
 def _unawaited(stage: str, name: str, value: Any, hint: str) -> HandlerError:

@@ -39,8 +39,16 @@ class DemandDispatcher(Dispatcher):
         self._shuffle = shuffle
         self._max_demand = max_demand
         self._unusual = self._largest or max_demand is not None
+        self.simple = max_demand is None  # a single subscriber needs no dispatching
         self._line: deque[Subscriber] = deque()  # those with pending demand, the next one first
         self.wanted = 0  # the sum of their pending demands
+
+    def sync(self, subscriber: Subscriber) -> None:
+        """Take note of how things stand with the only subscriber, which was served without this dispatcher."""
+        self._line.clear()
+        self.wanted = subscriber.asked - subscriber.sent
+        if self.wanted:
+            self._line.append(subscriber)
 
     def subscribe(self, subscriber: Subscriber) -> None:
         """Accept everybody; one stage may subscribe several times."""
