@@ -7,12 +7,12 @@ of a subscription, and an info of a middle stage, wait behind the events that ca
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
 from typing import Any
 
 from headgate.protocol.batching import Batch, cut
 from headgate.protocol.ledger import Origin
-from headgate.protocol.messages import ASK, CANCEL, CLOSED, SUBSCRIBE, End, Message, Subscription
+from headgate.protocol.messages import ASK, CANCEL, CLOSED, SUBSCRIBE, End, Subscription
+from headgate.protocol.port import Port
 from headgate.protocol.window import Window
 
 Work = tuple[Window | None, Any, int]
@@ -28,12 +28,11 @@ class ConsumerSide:
         at: How many events of the first message in `work` are handled already.
         window: Whose events the handler has right now.
         size: How many events it has.
+        hand: The port's way for asks.
         origin: The record of that input batch, in a middle stage.
     """
 
-    def __init__(
-        self, send: Callable[[Any, Message], None], owe: Callable[[], None], *, tracked: bool
-    ) -> None:
+    def __init__(self, port: Port, *, tracked: bool) -> None:
         """Start with no subscription; ``tracked``: inputs are acknowledged when their outputs are."""
         self.windows: dict[Subscription, Window] = {}
         self.work: deque[Work] = deque()
@@ -43,8 +42,9 @@ class ConsumerSide:
         self.origin: Origin | None = None
         self._handled = 0  # through windows that are gone
         self._tracked = tracked
-        self._send = send
-        self._owe = owe
+        self._send = port.send
+        self.hand = port.hand
+        self._owe = port.owe
         self._due = False  # there are acknowledgements that no ask has carried yet
 
     def subscribe(self, subscription: Subscription) -> None:
@@ -61,7 +61,7 @@ class ConsumerSide:
             window.set_manual()
         if not window.manual:
             window.asked = window.most
-            self._send(window.producer, window.ask())
+            self.hand(window.producer, window.ask())
 
     def ask(self, subscription: Subscription, count: int) -> bool:
         """Ask for more by hand; False when the subscription is not open (then it is no error, and nothing happens)."""
@@ -70,7 +70,7 @@ class ConsumerSide:
             return False
         window.asked += count
         if count:
-            self._send(window.producer, window.ask())
+            self.hand(window.producer, window.ask())
         return True
 
     def receive(self, subscription: Subscription, batch: Batch) -> bool:
@@ -128,15 +128,20 @@ class ConsumerSide:
             origin.left -= 1
             if not origin.left:
                 self.origin_settled(window)
+        if window.asked - handled <= window.least:
+            window.asked = asked = handled + window.most
+            window.told = acked = window.acked
+            self.hand(window.producer, (ASK, window.subscription, asked, acked))
+        else:
+            self.later(window)
+
+    def later(self, window: Window) -> None:
+        """Note that a window may have acknowledgements to give which no ask has carried."""
         if not window.open:
             if window.leaving is not None:
                 self._leave(window, window.leaving)
             else:
                 self._last_words(window)
-        elif window.asked - handled <= window.least:
-            window.asked = asked = handled + window.most
-            window.told = acked = window.acked
-            self._send(window.producer, (ASK, window.subscription, asked, acked))
         elif not self._due and window.acked != window.told:
             self._due = True
             self._owe()
@@ -146,7 +151,7 @@ class ConsumerSide:
         self._due = False
         for window in self.windows.values():
             if window.acked != window.told and window.open:
-                self._send(window.producer, window.ask())
+                self.hand(window.producer, window.ask())
 
     def give_back(self, rest: Batch) -> None:
         """Put the end of the batch that the handler has back before all other work: it was not handled after all."""
@@ -175,7 +180,7 @@ class ConsumerSide:
 
     def end(self, window: Window) -> None:
         """Close a window whose producer has ended it; the acknowledgements that it still owes come later."""
-        window.open = False
+        window.close()
         self._last_words(window)
 
     @property
@@ -196,7 +201,7 @@ class ConsumerSide:
         if head is not None and head[0] is window:
             self.at = 0
         self.work = deque(item for item in self.work if item[0] is not window)
-        window.open = False
+        window.close()
         if self.window is window:
             window.leaving = end
         else:

@@ -8,8 +8,7 @@ joins or leaves, whatever is discarded, overflows or comes back: the next look a
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 from headgate.errors import BufferOverflowError
 from headgate.protocol.batching import Batch, cut, join
@@ -17,43 +16,11 @@ from headgate.protocol.buffer import Queue
 from headgate.protocol.dispatch.base import Dispatcher
 from headgate.protocol.dispatch.demand import DemandDispatcher
 from headgate.protocol.ledger import Origin, Piece, Subscriber
-from headgate.protocol.messages import CANCELLED, EVENTS, End, Message, Subscription
+from headgate.protocol.messages import CANCELLED, EVENTS, End, Subscription
+from headgate.protocol.port import Port
 
 AT_LEAST_ONCE = "at_least_once"
 AT_MOST_ONCE = "at_most_once"
-
-
-class Port(Protocol):
-    """What a driver lets the protocol do. Nothing here waits, and nothing calls back into the core."""
-
-    name: str
-
-    def send(self, to: Any, message: Message) -> None:
-        """Put a message into somebody's mailbox."""
-
-    def reply(self, token: Any, value: Any, error: BaseException | None) -> None:
-        """Answer a call."""
-
-    def subscribed(self, subscription: Subscription, error: BaseException | None) -> None:
-        """Say how a subscription that this stage asked for came out."""
-
-    def owe(self) -> None:
-        """Call the core's ``flush`` when there is nothing else to do: it has acknowledgements to give."""
-
-    def report(self, error: Exception) -> None:
-        """Make an error known that does not end the stage."""
-
-    def warn(self, text: str) -> None:
-        """Make a doubtful thing known."""
-
-    def shuffle(self, items: list[Any]) -> None:
-        """Shuffle in place with seeded random numbers."""
-
-    def spill(self, name: str) -> Any:
-        """Open a store outside of memory: ``append(batch)``, ``popleft()``."""
-
-    def ended(self, reason: Any) -> None:
-        """Take note that the stage has ended."""
 
 
 class ProducerSide:
@@ -105,7 +72,8 @@ class ProducerSide:
         self._ledger = delivery == AT_LEAST_ONCE
         self._corked: list[Subscriber] | None = None
         self._detached: list[tuple[Subscriber, Any]] = []
-        self._send: Callable[[Any, Message], None] = port.send
+        self._send = port.send
+        self._hand = port.hand
 
     # -- the outlet of the dispatcher ---------------------------------------------------------------------------------
 
@@ -117,11 +85,20 @@ class ProducerSide:
         elif token is not None:
             token.settle(size)
         if self._corked is None:
-            self._send(subscriber.address, (EVENTS, subscriber.subscription, batch))
+            self._hand(subscriber.address, (EVENTS, subscriber.subscription, batch))
             return
         if not subscriber.corked:
             self._corked.append(subscriber)
         subscriber.corked.append(batch)
+
+    def pass_on(self, subscriber: Subscriber, batch: Batch, size: int, token: Any) -> None:
+        """Do what `deliver` does, while nothing is corked."""
+        subscriber.sent += size
+        if self._ledger:
+            subscriber.ledger.append((batch, size, token))
+        elif token is not None:
+            token.settle(size)
+        self._hand(subscriber.address, (EVENTS, subscriber.subscription, batch))
 
     def discard(self, size: int, token: Any, reason: str) -> None:
         """Count events that go nowhere."""
@@ -234,13 +211,8 @@ class ProducerSide:
         queue = self.queue
         if self.direct and not queue.size:
             single = self.single
-            if single is not None and size <= single.asked - single.sent:  # what `deliver` does, without the way there
-                single.sent += size
-                if self._ledger:
-                    single.ledger.append((batch, size, token))
-                elif token is not None:
-                    token.settle(size)
-                self._send(single.address, (EVENTS, single.subscription, batch))
+            if single is not None and size <= single.asked - single.sent:
+                self.pass_on(single, batch, size, token)
                 return None
             self._sync()
             taken = self.dispatcher.dispatch(batch, size, token)
@@ -278,7 +250,7 @@ class ProducerSide:
         for subscriber in corked:
             batches, subscriber.corked = subscriber.corked, []
             for joined in join(batches):
-                self._send(subscriber.address, (EVENTS, subscriber.subscription, joined))
+                self._hand(subscriber.address, (EVENTS, subscriber.subscription, joined))
         if self._detached:
             self._detach()
 

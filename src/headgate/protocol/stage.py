@@ -20,9 +20,9 @@ from headgate.protocol import messages as m
 from headgate.protocol.batching import is_batch
 from headgate.protocol.consumer import ConsumerSide
 from headgate.protocol.dispatch.base import Dispatcher
-from headgate.protocol.ledger import Origin
 from headgate.protocol.messages import ASK, EVENTS, HANDLE_DEMAND, HANDLE_EVENTS, End, Message, Subscription, is_normal
-from headgate.protocol.producer import AT_LEAST_ONCE, Port, ProducerSide
+from headgate.protocol.port import Port
+from headgate.protocol.producer import AT_LEAST_ONCE, ProducerSide
 
 _DIRECT: Final = frozenset({m.CANCEL, m.STOP, m.KILL})
 _FOLLOW: Final = "follow"
@@ -45,6 +45,8 @@ class StageCore:
     Attributes:
         callback: The outstanding callback as (name, arguments), or None.
         caller: Whom the outstanding ``handle_call`` is to answer.
+        answers: It has a ``handle_demand``.
+        plain: It runs, and nothing says that it should end.
         state: ``"starting"``, ``"running"``, ``"finishing"``, ``"ending"`` or ``"ended"``.
         reason: Why it ended.
     """
@@ -71,12 +73,12 @@ class StageCore:
         self.agenda: deque[tuple[str, tuple[Any, ...]]] = deque()
         self.held: deque[Message] = deque()
         self._defined = defined
-        self._plain = False  # running, and nothing says that it should end
+        self.plain = False  # running, and nothing says that it should end
         self._ending: tuple[Any, bool] | None = None  # the reason, and whether to go without `terminate`
         self._finish: Any = None  # the reason to end with when everything is handled
         self._finished = False
         self._limit = buffer_size
-        self._has_demand = HANDLE_DEMAND in defined
+        self.answers = HANDLE_DEMAND in defined
         self.out: ProducerSide | None = None
         self.into: ConsumerSide | None = None
         self.source = role == m.PRODUCER
@@ -87,7 +89,7 @@ class StageCore:
             )
             self.out.accumulate(accumulate)
         if role != m.PRODUCER:
-            self.into = ConsumerSide(port.send, port.owe, tracked=self.out is not None)
+            self.into = ConsumerSide(port, tracked=self.out is not None)
 
     # -- the driver's side --------------------------------------------------------------------------------------------
 
@@ -97,51 +99,14 @@ class StageCore:
         self._advance()
 
     def receive(self, message: Message) -> None:
-        """Take in a message. Afterwards run `callback`, if there is one that was not there before.
-
-        Whenever no callback is outstanding, agenda and held messages are empty, and work (if any) waits for demand: so
-        the two frequent messages need not look at everything that `_advance` looks at.
-        """
-        tag = message[0]
-        if self.callback is not None:
-            if tag in _DIRECT:
-                self._handle(message)
-            else:
-                self.held.append(message)
-            return
-        if self._plain:
-            out, into = self.out, self.into
-            if tag == EVENTS and into is not None:
-                window = into.windows.get(message[1])
-                if window is not None and window.open and not into.work:
-                    batch = message[2]
-                    size = len(batch)
-                    if 0 < size <= window.size and (out is None or out.hungry()):
-                        window.received += size
-                        into.window = window
-                        into.size = size
-                        if out is not None:
-                            into.origin = origin = Origin(size, into, window)
-                            window.origins.append(origin)
-                        self.callback = (HANDLE_EVENTS, (batch, message[1]))
-                        return
-            elif tag == ASK and out is not None and out.ask(message[1], message[2], message[3]):
-                if not self.agenda:
-                    if into is not None:
-                        if not into.work:
-                            return
-                    elif out.direct and not out.queue.size:
-                        single = out.single
-                        count = (out.dispatcher.wanted if single is None else single.asked - single.sent) - out.requested
-                        if count > 0:
-                            out.requested += count
-                            if self._has_demand:
-                                self.callback = (HANDLE_DEMAND, (count,))
-                        return
-                self._advance()
-                return
-        self._handle(message)
-        self._advance()
+        """Take in a message. Afterwards run `callback`, if there is one that was not there before."""
+        if self.callback is None:
+            self._handle(message)
+            self._advance()
+        elif message[0] in _DIRECT:
+            self._handle(message)
+        else:
+            self.held.append(message)
 
     def returned(self, value: Any) -> None:
         """Take in what the outstanding callback returned. Afterwards run `callback`, if there is one."""
@@ -149,38 +114,14 @@ class StageCore:
         assert callback is not None  # noqa: S101 (the driver's duty)
         self.callback = None
         name = callback[0]
-        out = self.out
         if name == HANDLE_EVENTS:
             into = self.into
             assert into is not None  # noqa: S101 (it had events)
-            if value is None:
+            if value is None or self._emit_value(name, value, into.origin):
                 into.done()
-            elif type(value) is list and out is not None:
-                size = len(value)
-                if size:
-                    origin = into.origin
-                    assert origin is not None  # noqa: S101 (a middle stage keeps one)
-                    origin.left += size
-                    out.emit(value, size, origin, soft=True)
-                into.done()
-            elif self._emit_value(name, value, into.origin):
-                into.done()
-            if self._plain and not (into.work or self.agenda or self.held):
-                return
         elif name == HANDLE_DEMAND:
-            assert out is not None  # noqa: S101 (it was asked)
             if value is not None:
-                kind = type(value)
-                if (kind is range or kind is list) and value and len(value) <= out.requested:
-                    out.emit(value, len(value), None)
-                else:
-                    self._emit_value(name, value, None)
-            if self._plain and out.direct and not (self.agenda or self.held or out.queue.size):
-                single = out.single
-                count = (out.dispatcher.wanted if single is None else single.asked - single.sent) - out.requested
-                if count > 0:
-                    self._invoke_demand(out, count)
-                return
+                self._emit_value(name, value, None)
         else:
             self._conclude(name, callback[1], value)
         self._advance()
@@ -292,7 +233,7 @@ class StageCore:
         """End when everything that was emitted is handled; ask for nothing more."""
         if self.state in ("starting", "running"):
             self.state = "finishing"
-            self._plain = False
+            self.plain = False
             self._finish = reason
             self._wake()
 
@@ -395,7 +336,7 @@ class StageCore:
     def _on_kill(self, message: Message) -> None:
         self.callback = None  # whatever runs is abandoned: its events were not handled
         self._ending = (message[1], True)
-        self._plain = False
+        self.plain = False
         self._begin_end()
 
     # -- what comes next ----------------------------------------------------------------------------------------------
@@ -487,7 +428,7 @@ class StageCore:
 
     def _invoke_demand(self, out: ProducerSide, count: int) -> None:
         out.requested += count
-        if self._has_demand:  # else events come by `emit` alone
+        if self.answers:  # else events come by `emit` alone
             self.callback = (HANDLE_DEMAND, (count,))
 
     # -- what callbacks lead to ---------------------------------------------------------------------------------------
@@ -532,7 +473,7 @@ class StageCore:
         elif name == m.STARTED:
             if self.state == "starting":
                 self.state = "running"
-                self._plain = self._ending is None
+                self.plain = self._ending is None
         elif name == m.HANDLE_DISCARDED:
             if value is True or name not in self._defined:
                 self.port.warn(f"stage {self.port.name!r} has discarded {args[0]} events from its buffer")
@@ -581,13 +522,13 @@ class StageCore:
     def _crash(self, error: BaseException) -> None:
         if self._ending is None or not self._ending[1]:  # a kill comes first
             self._ending = (StageCrashed(self.port.name, error), False)
-            self._plain = False
+            self.plain = False
 
     def _set_ending(self, reason: Any) -> None:
         """End as soon as no callback is outstanding; the first reason counts."""
         if self._ending is None:
             self._ending = (reason, False)
-            self._plain = False
+            self.plain = False
 
     def _check_finished(self) -> None:
         out, into = self.out, self.into

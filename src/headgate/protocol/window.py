@@ -82,6 +82,12 @@ class Window:
         self.least = -1  # never reached
         self.size = sys.maxsize
 
+    def close(self) -> None:
+        """Take no more events and ask for none."""
+        self.open = False
+        self.size = -1
+        self.least = -1
+
     def ask(self) -> Message:
         """Return the message that tells the producer both totals."""
         self.told = self.acked

@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING, Any
 
 from headgate.errors import HandlerError, NoStageError, StageCrashed
 from headgate.protocol import messages as m
-from headgate.protocol.messages import CALLBACKS, HANDLE_EVENTS, Down, Message, Subscription, crash
-from headgate.protocol.stage import StageCore, refuse
-from headgate.runtime.node import logger
+from headgate.protocol.messages import CALLBACKS, Down, Message, Subscription, crash
+from headgate.protocol.lane import LANES
+from headgate.protocol.stage import refuse
+from headgate.runtime.node import PLAIN, logger
 from headgate.runtime.reference import Ref, StageContext
 from headgate.runtime.spill import SpillFile
 
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 
 STEP_LIMIT = 64
 """Callbacks of one stage in one go, before the next stage has its turn."""
-_PLAIN = frozenset({type(None), list, tuple, range})
 
 
 class Driver:
@@ -40,11 +40,14 @@ class Driver:
     Attributes:
         inbox: Messages that the core has not seen.
         receive: Takes in a message: the core, or the refusal of a stage that has ended.
+        take: Takes in events and asks while nothing is queued: the core's `receive`, or the mailbox.
         queued: The scheduler knows that there is something to do.
         done: Resolves with the reason when the stage has ended.
     """
 
     place = ""
+    inline = False
+    """Its handlers run in the scheduler's turn, so its core may be fed without the mailbox."""
 
     def __init__(self, node: Node, child: Child) -> None:
         """Prepare a stage that is not started yet."""
@@ -57,14 +60,14 @@ class Driver:
         self.queued = False
         self.ref = Ref(self)
         self.send = node.send
+        self.hand = node.hand
         self.done: asyncio.Future[Any] = node.loop.create_future()
         self.monitors: list[Callable[[Any], None]] = []
         self.instance: Any = None
         self.handlers: dict[str, Callable[..., Any]] = {}
-        self.on_events: Callable[..., Any] = _no_handler
         self._started: asyncio.Future[None] = node.loop.create_future()
         self._subscribing: dict[Subscription, asyncio.Future[Subscription]] = {}
-        self.core = StageCore(
+        self.core = LANES[child.role](
             self,
             child.role,
             child.defined,
@@ -74,7 +77,8 @@ class Driver:
             accumulate=child.demand == "accumulate",
             delivery=child.delivery,
         )
-        self.receive = self.core.receive
+        self.receive: Callable[[Message], Any] = self.core.receive
+        self.take: Callable[[Message], Any] = self.inbox.append
         self.starting = True
         self.context = StageContext(self)
 
@@ -88,7 +92,7 @@ class Driver:
         """
         await self.build()
         self.node.drivers[self.number] = self
-        self.core.start()
+        self.act(self.core.start)
         self.node.enqueue(self)
         await self._started
 
@@ -102,7 +106,6 @@ class Driver:
         self.instance = instance
         defined = self.child.defined
         self.handlers = {name: getattr(instance, name) for name in CALLBACKS if name in defined}
-        self.on_events = self.handlers.get(HANDLE_EVENTS, _no_handler)
 
     # -- the port -----------------------------------------------------------------------------------------------------
 
@@ -183,10 +186,15 @@ class Driver:
 
     def act(self, change: Callable[..., Any], *args: Any) -> Any:
         """Change the core from outside of its messages, and run what comes of it."""
-        result = change(*args)
-        if self.core.callback is not None or self.inbox:
-            self.node.enqueue(self)
-        return result
+        if self.queued:
+            return change(*args)
+        self.queued = True  # what it sends may come back: it waits in the mailbox
+        try:
+            return change(*args)
+        finally:
+            self.queued = False
+            if self.core.callback is not None or self.inbox:
+                self.node.enqueue(self)
 
     def monitor(self, ref: Ref) -> None:
         """Tell this stage when another ends: ``handle_info(Down(ref, reason))``."""
@@ -220,44 +228,43 @@ class Driver:
 
 
 class InlineDriver(Driver):
-    """Plain handlers, called in the scheduler's turn."""
+    """Plain handlers, called in the scheduler's turn (`Node._turn` runs them; here is the rest)."""
 
     place = "inline"
+    inline = True
+
+    def __init__(self, node: Node, child: Child) -> None:
+        """Let events and asks go straight into the core."""
+        super().__init__(node, child)
+        self.take = self.core.receive
 
     def step(self) -> int:
-        """Run messages and callbacks, at most `STEP_LIMIT` of them."""
-        core, inbox, handlers, on_events = self.core, self.inbox, self.handlers, self.on_events
-        steps = 0
-        while steps < STEP_LIMIT:
-            callback = core.callback
-            if callback is None:
-                if not inbox:
-                    self.queued = False
-                    break
-                self.receive(inbox.popleft())
-                callback = core.callback
-                if callback is None:
-                    steps += 1
-                    continue
-            steps += 1
-            name, args = callback
-            try:
-                value = on_events(args[0], args[1]) if name is HANDLE_EVENTS else handlers[name](*args)
-            except Exception as error:  # noqa: BLE001 (the user's handler)
-                core.failed(error)
-            else:
-                if value is None or type(value) is list:
-                    core.returned(value)
-                elif type(value) not in _PLAIN and hasattr(type(value), "__await__"):
-                    hint = "declare it with 'async def', or give place='task'"
-                    core.failed(_unawaited(self.name, name, value, hint))
-                else:
-                    core.returned(value)
-        else:
-            self.node.ready.append(self)
+        """Take in messages until there is a callback to run."""
+        inbox, core = self.inbox, self.core
+        while inbox and core.callback is None:
+            self.receive(inbox.popleft())
         if self.starting:
             self.took()
-        return steps
+        if core.callback is None:
+            self.queued = False
+        else:
+            self.node.ready.append(self)
+        return 1
+
+    def odd_value(self, value: Any) -> None:
+        """Take in a value that may be an awaitable."""
+        core = self.core
+        if hasattr(type(value), "__await__"):
+            assert core.callback is not None  # noqa: S101 (it returned this)
+            hint = "declare it with 'async def', or give place='task'"
+            core.failed(_unawaited(self.name, core.callback[0], value, hint))
+        else:
+            core.returned(value)
+
+    def ended(self, reason: Any) -> None:
+        """Refuse what still comes."""
+        super().ended(reason)
+        self.take = self.receive
 
 
 class TaskDriver(Driver):
@@ -274,8 +281,8 @@ class TaskDriver(Driver):
 
     def step(self) -> int:
         """Take in messages, and wake the task when there is a callback for it."""
-        self.queued = False
         self.take_in()
+        self.queued = False
         self.took()
         core = self.core
         if core.callback is not None:
@@ -302,7 +309,7 @@ class TaskDriver(Driver):
                 handler = self.handlers[callback[0]]
                 try:
                     value = handler(*callback[1])
-                    if type(value) not in _PLAIN and hasattr(type(value), "__await__"):
+                    if value is not None and type(value) not in PLAIN and hasattr(type(value), "__await__"):
                         value = await value
                 except BaseException as error:  # noqa: BLE001 (the user's handler, or a kill)
                     if core.state == "ended":
@@ -347,8 +354,8 @@ class ThreadDriver(Driver):
 
     def step(self) -> int:
         """Take in messages, and hand a new callback to the thread."""
-        self.queued = False
         self.take_in()
+        self.queued = False
         self.took()
         callback = self.core.callback
         if callback is not None and not self._busy:
@@ -396,7 +403,7 @@ class ThreadDriver(Driver):
             return
         if error is not None:
             core.failed(error)
-        elif type(value) not in _PLAIN and hasattr(type(value), "__await__"):
+        elif value is not None and type(value) not in PLAIN and hasattr(type(value), "__await__"):
             name = core.callback[0] if core.callback is not None else ""
             core.failed(_unawaited(self.name, name, value, "a thread runs plain functions"))
         else:
@@ -404,10 +411,6 @@ class ThreadDriver(Driver):
         self.took()
         if core.callback is not None or self.inbox:
             self.node.enqueue(self)
-
-
-def _no_handler(*args: Any) -> Any:
-    raise AssertionError(args)
 
 
 def _unawaited(stage: str, name: str, value: Any, hint: str) -> HandlerError:

@@ -1,0 +1,235 @@
+"""What can go wrong, and what users do from outside. A fault returns whether it happened.
+
+Each one draws from the world's own stream for faults, so that a schedule stays the same when a fault is added to another.
+"""
+
+# ruff: noqa: SLF001 (a white-box test kit)
+# pyright: reportPrivateUsage=false
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from headgate.errors import Stop
+from headgate.protocol import messages as m
+
+if TYPE_CHECKING:
+    from headgate.testing.simulation.world import Edge, Site, World
+
+
+class Crash(Exception):  # noqa: N818 (what a handler raises in the simulation)
+    """What a handler raises when the schedule says so."""
+
+
+def _one(world: World, items: list[Any]) -> Any:
+    return items[int(world.chance.random() * len(items))] if items else None
+
+
+def _living(world: World, *, crashes: bool = False) -> list[Site]:
+    return [
+        slot.site for slot in world.scenario.slots if not slot.site.has_ended and (slot.crashes or not crashes)
+    ]
+
+
+def _edges(world: World) -> list[Edge]:
+    """Return the subscriptions that are open at their consumer."""
+    return [
+        edge
+        for site in _living(world)
+        if site.core.into is not None and site.core.state == "running"
+        for edge, window in site.core.into.windows.items()
+        if window.open
+    ]
+
+
+def crash(world: World) -> bool:
+    """A handler raises."""
+    site = _one(world, [site for site in world.running if site.slot.crashes])
+    if site is None:
+        return False
+    world.fail(site, Crash("boom"))
+    return True
+
+
+def stop_signal(world: World) -> bool:
+    """A consumer's handler raises `Stop`: what it had counts as handled."""
+    sites = [each for each in world.running if each.slot.crashes and each.core.role == m.CONSUMER]
+    site = _one(world, [each for each in sites if each.callback[0] != m.HANDLE_EVENTS])
+    if site is None:
+        return False
+    world.fail(site, Stop("enough"))
+    return True
+
+
+def kill(world: World) -> bool:
+    """A stage is killed, whatever it is at."""
+    site = _one(world, _living(world, crashes=True))
+    if site is None:
+        return False
+    world.post(site, (m.KILL, "killed"))
+    return True
+
+
+def stop(world: World) -> bool:
+    """A stage is stopped after its callback."""
+    site = _one(world, _living(world, crashes=True))
+    if site is None:
+        return False
+    world.post(site, (m.STOP, _one(world, ["normal", "shutdown", "oops"])))
+    return True
+
+
+def cancel(world: World) -> bool:
+    """A consumer leaves a subscription and lives on."""
+    edge = _one(world, _edges(world))
+    if edge is None:
+        return False
+    site: Site = edge.consumer
+    world.trace.append(("cancel", site, edge))
+    site.core.cancel(edge, "normal")
+    world.after(site)
+    return True
+
+
+def expel(world: World) -> bool:
+    """A producer ends a subscription and lives on."""
+    sites = [each for each in _living(world) if each.core.out is not None and each.core.state == "running"]
+    site = _one(world, [each for each in sites if each.core.out.subscribers])
+    if site is None:
+        return False
+    edge = _one(world, list(site.core.out.subscribers))
+    world.trace.append(("expel", site, edge))
+    site.core.cancel(edge, _one(world, ["normal", "oops"]))
+    world.after(site)
+    return True
+
+
+def both(world: World) -> bool:
+    """Both ends of a subscription end it at the same time."""
+    open_at_both = [
+        edge
+        for edge in _edges(world)
+        if edge.producer.core.out is not None and edge in edge.producer.core.out.subscribers and not edge.producer.has_ended
+    ]
+    edge = _one(world, open_at_both)
+    if edge is None:
+        return False
+    world.trace.append(("both", edge))
+    edge.producer.core.cancel(edge, "normal")
+    world.after(edge.producer)
+    edge.consumer.core.cancel(edge, "normal")
+    world.after(edge.consumer)
+    return True
+
+
+def resubscribe(world: World) -> bool:
+    """A consumer leaves and comes back at one go."""
+    edge = _one(world, _edges(world))
+    if edge is None or edge.producer.has_ended:
+        return False
+    site: Site = edge.consumer
+    world.trace.append(("resubscribe", site, edge))
+    site.core.cancel(edge, "normal")
+    world.after(site)
+    world.subscribe(site, edge.producer, edge.terms)
+    return True
+
+
+def again(world: World) -> bool:
+    """A consumer subscribes a second time to a producer that it has."""
+    edge = _one(world, _edges(world))
+    if edge is None or edge.producer.has_ended:
+        return False
+    world.subscribe(edge.consumer, edge.producer, edge.terms._replace(manual=False))
+    return True
+
+
+def join(world: World) -> bool:
+    """A consumer joins that was not there at the start."""
+    slots = [slot for slot in world.scenario.slots if slot.extra and slot.site.has_ended]
+    slot = _one(world, slots)
+    if slot is None or slot.done:
+        return False
+    world.start(slot)
+    return True
+
+
+def hold(world: World) -> bool:
+    """A stage holds demand and events, or lets them go."""
+    site = _one(world, [each for each in _living(world) if each.core.out is not None and each.core.state == "running"])
+    if site is None:
+        return False
+    mode = "forward" if site.core.out.accumulating else "accumulate"
+    world.trace.append((mode, site))
+    site.core.set_demand(mode)
+    world.after(site)
+    return True
+
+
+def info(world: World) -> bool:
+    """A stage gets one or two infos, to be handled after what is buffered."""
+    site = _one(world, _living(world))
+    if site is None:
+        return False
+    for _ in range(1 + int(world.chance.random() * 2)):
+        world.calls += 1
+        world.answered[world.calls] += 1
+        world.post(site, (m.INFO, ("info", world.calls)))
+    return True
+
+
+def call(world: World) -> bool:
+    """A stage is called."""
+    site = _one(world, _living(world))
+    if site is None:
+        return False
+    world.calls += 1
+    world.post(site, (m.CALL, "how are you?", world.calls))
+    return True
+
+
+def cast(world: World) -> bool:
+    """A stage gets a cast."""
+    site = _one(world, _living(world))
+    if site is None:
+        return False
+    world.post(site, (m.CAST, "hello"))
+    return True
+
+
+def stale(world: World) -> bool:
+    """An ask of a subscription that has ended comes again."""
+    edges = [edge for site in world.sites for edge in site.edges if edge.asked and edge.producer.core.out is not None]
+    edge = _one(world, [each for each in edges if each not in each.producer.core.out.subscribers])
+    if edge is None:
+        return False
+    world.post(edge.producer, (m.ASK, _Stale(edge), edge.asked + 5, edge.acked))
+    return True
+
+
+def missing(world: World) -> bool:
+    """A consumer subscribes to a stage that has ended."""
+    gone = _one(world, [site for site in world.sites if site.has_ended])
+    site = _one(world, [each for each in _living(world) if each.core.into is not None and each.core.state == "running"])
+    if gone is None or site is None:
+        return False
+    world.subscribe(site, gone, m.Terms(4, 2, "temporary"))
+    return True
+
+
+class _Stale(m.Subscription):
+    """A name of an edge that nobody knows any more; asks of it are not counted."""
+
+    __slots__ = ("asks",)
+
+    def __init__(self, edge: Edge) -> None:
+        super().__init__(-1, edge.producer, edge.consumer, edge.terms)
+        self.asks = 0
+
+
+FAULTS: dict[str, Callable[[Any], bool]] = {
+    each.__name__: each
+    for each in (
+        crash, stop_signal, kill, stop, cancel, expel, both, resubscribe, again, join, hold, info, call, cast, stale, missing,
+    )
+}  # fmt: skip

@@ -1,0 +1,155 @@
+"""Every error says in one line who, which option, what was expected and what came, and crosses a process unharmed."""
+
+import copy
+import inspect
+import pickle
+
+import numpy as np
+import pytest
+
+import headgate
+from headgate import (
+    BufferOverflowError,
+    DispatchError,
+    HandlerError,
+    HeadgateError,
+    Ignore,
+    NameTakenError,
+    NoStageError,
+    OptionError,
+    PeerError,
+    ProtocolError,
+    StageCrashed,
+    Stop,
+    SubscriptionError,
+)
+
+EXAMPLES = {
+    HeadgateError: HeadgateError("something"),
+    OptionError: OptionError("Child(Counter)", "buffer_size", "an integer of at least 0, or None", -1),
+    NameTakenError: NameTakenError("Child(Counter)", "name", "a name that no living stage has", "counter"),
+    ProtocolError: ProtocolError("something"),
+    HandlerError: HandlerError("counter", "handle_demand", "a sequence of events", 5),
+    PeerError: PeerError("stage 'counter' is a producer, it was sent events"),
+    DispatchError: DispatchError("counter", "hash", "one of the partitions 0, 1", "7", {"id": 3}),
+    BufferOverflowError: BufferOverflowError("counter", 10, [1, 2, 3]),
+    SubscriptionError: SubscriptionError("printer", "counter", "it has ended", missing=True),
+    StageCrashed: StageCrashed("counter", ValueError("bad")),
+    NoStageError: NoStageError("stage 'counter' has ended"),
+}
+each = pytest.mark.parametrize("error", EXAMPLES.values(), ids=lambda error: type(error).__name__)
+
+
+def test_no_error_is_left_out_here():
+    kinds = {value for value in vars(headgate).values() if inspect.isclass(value) and issubclass(value, HeadgateError)}
+    assert kinds == set(EXAMPLES)
+
+
+@each
+def test_all_have_one_root(error):
+    assert isinstance(error, HeadgateError)
+    assert isinstance(error, Exception)
+
+
+def test_the_family():
+    assert issubclass(OptionError, ValueError)
+    assert issubclass(NameTakenError, OptionError)
+    assert issubclass(HandlerError, ProtocolError)
+    assert issubclass(PeerError, ProtocolError)
+    assert not issubclass(Stop, HeadgateError), "a signal is no error"
+    assert not issubclass(Ignore, HeadgateError)
+
+
+@each
+def test_a_message_is_one_line(error):
+    assert "\n" not in str(error)
+    assert len(str(error)) > 5
+
+
+@pytest.mark.parametrize(
+    ("kind", "parts"),
+    [
+        (OptionError, ["Child(Counter)", "'buffer_size'", "an integer of at least 0, or None", "-1"]),
+        (NameTakenError, ["Child(Counter)", "'counter'", "taken"]),
+        (HandlerError, ["'counter'", "handle_demand", "a sequence of events", "int: 5"]),
+        (DispatchError, ["'counter'", "'hash'", "one of the partitions 0, 1", "7", "{'id': 3}"]),
+        (BufferOverflowError, ["'counter'", "'buffer_size'", "10", "3 more", "buffer_keep"]),
+        (SubscriptionError, ["'printer'", "'counter'", "it has ended"]),
+        (StageCrashed, ["'counter'", "ValueError", "bad"]),
+    ],
+    ids=lambda value: getattr(value, "__name__", None),
+)
+def test_a_message_names_who_what_was_expected_and_what_came(kind, parts):
+    message = str(EXAMPLES[kind])
+    for part in parts:
+        assert part in message
+
+
+@each
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_an_error_crosses_a_process(error, protocol):
+    there = pickle.loads(pickle.dumps(error, protocol))
+    assert type(there) is type(error)
+    assert str(there) == str(error)
+    for name, value in vars(error).items():
+        other = vars(there)[name]
+        if isinstance(value, BaseException):
+            assert (type(other), other.args) == (type(value), value.args)
+        else:
+            assert other == value
+
+
+@each
+def test_an_error_can_be_copied(error):
+    assert str(copy.copy(error)) == str(error)
+
+
+def test_the_cause_of_a_crash_crosses_with_it():
+    there = pickle.loads(pickle.dumps(StageCrashed("counter", ValueError("bad"))))
+    assert isinstance(there.__cause__, ValueError)
+    assert there.__cause__ is there.reason
+
+
+def test_signals_cross_too():
+    there = pickle.loads(pickle.dumps(Stop(("shutdown", 5))))
+    assert there.reason == ("shutdown", 5)
+    assert isinstance(pickle.loads(pickle.dumps(Ignore())), Ignore)
+
+
+def test_a_crash_without_an_exception_says_the_reason():
+    error = StageCrashed("counter", "oops")
+    assert str(error) == "stage 'counter' stopped abnormally: 'oops'"
+    assert error.__cause__ is None
+
+
+WITH_VALUE = {
+    "OptionError": lambda value: OptionError("Child(Counter)", "option", "something else", value),
+    "HandlerError": lambda value: HandlerError("counter", "handle_demand", "a sequence", value),
+    "DispatchError": lambda value: DispatchError("counter", "hash", "a partition", "none", value),
+    "StageCrashed": lambda value: StageCrashed("counter", value),
+}
+with_value = pytest.mark.parametrize("make", WITH_VALUE.values(), ids=WITH_VALUE.keys())
+
+
+class Broken:
+    def __repr__(self):
+        raise RuntimeError("no text")
+
+
+@with_value
+def test_a_long_value_is_cut(make):
+    assert len(str(make("x" * 10_000))) < 400
+
+
+@with_value
+def test_a_value_of_several_lines_stays_one_line(make):
+    assert "\n" not in str(make(np.arange(20).reshape(4, 5)))
+
+
+@with_value
+def test_a_value_that_cannot_be_shown_does_not_hide_the_error(make):
+    assert "counter" in str(make(Broken())).lower()
+
+
+def test_a_cause_of_several_lines_stays_one_line():
+    assert "\n" not in str(StageCrashed("counter", ValueError("first\nsecond")))
