@@ -29,6 +29,8 @@ class RecordingPort:
     def send(self, to, message):
         self.messages.append((to, message))
 
+    hand = send  # no shorter way here
+
     def owe(self):
         pass
 

@@ -104,7 +104,6 @@ def test_right_options_of_a_subscription_are_taken(options):
         *[("cancel", value) for value in ("Permanent", "", None, 1, ["permanent"], ARRAY)],
         *[("mode", value) for value in ("auto", None, True, {}, ARRAY)],
         *[("weight", value) for value in (0, -1, 1.5, None, True, "1", ARRAY)],
-        *[("selector", value) for value in ("even", 5, [], ARRAY)],
     ],
     ids=repr,
 )
@@ -127,7 +126,7 @@ def test_the_minimum_is_below_the_maximum():
 
 @pytest.mark.parametrize(
     ("wrong", "right"),
-    [("max_demnd", "max_demand"), ("min", "min_demand"), ("cancl", "cancel"), ("wieght", "weight"), ("selectr", "selector")],
+    [("max_demnd", "max_demand"), ("min_demnd", "min_demand"), ("cancl", "cancel"), ("wieght", "weight"), ("selectr", "selector")],
 )
 def test_a_misspelt_option_of_a_subscription_is_recognised(wrong, right):
     error = refused(lambda: To("producer", **{wrong: 1}), "To('producer')", wrong)

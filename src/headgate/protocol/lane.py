@@ -14,6 +14,7 @@ from __future__ import annotations
 from typing import Any
 
 from headgate.protocol import messages as m
+from headgate.protocol.consumer import ConsumerSide
 from headgate.protocol.ledger import Origin, Subscriber
 from headgate.protocol.messages import ASK, EVENTS, HANDLE_DEMAND, HANDLE_EVENTS, Message
 from headgate.protocol.producer import ProducerSide
@@ -39,40 +40,39 @@ class _Lane(StageCore):
 class ConsumerLane(_Lane):
     """A consumer: events in, an ask out."""
 
+    into: ConsumerSide
+
     def receive(self, message: Message) -> None:
         """Give the events to the handler at once."""
         if self.lane and message[0] == EVENTS:
+            _, subscription, batch = message
             into = self.into
-            window = into.windows.get(message[1])  # type: ignore[union-attr]  # a consumer has that side
-            if window is not None:
-                batch = message[2]
-                size = len(batch)
-                if 0 < size <= window.size:
-                    window.received += size
-                    into.window = window  # type: ignore[union-attr]
-                    into.size = size  # type: ignore[union-attr]
-                    self.callback = (HANDLE_EVENTS, (batch, message[1]))
-                    self.lane = False
-                    return
+            window = into.windows.get(subscription)
+            if window is not None and 0 < (size := len(batch)) <= window.size:
+                window.received += size
+                into.window = window
+                into.size = size
+                self.callback = (HANDLE_EVENTS, (batch, subscription))
+                self.lane = False
+                return
         super().receive(message)
 
     def returned(self, value: Any) -> None:
         """Ask for more, or remember the acknowledgement."""
         into = self.into
-        window = into.window  # type: ignore[union-attr]  # a consumer has that side
-        if value is not None or window is None or not self.plain or self.agenda or self.held:
+        window = into.window
+        if value is not None or window is None or self.agenda or self.held or not self.plain:
             super().returned(value)
             return
-        self.callback = None
-        into.window = None  # type: ignore[union-attr]
-        window.handled = window.acked = handled = window.handled + into.size  # type: ignore[union-attr]
+        self.callback = into.window = None
+        window.handled = window.acked = handled = window.handled + into.size
         if window.asked - handled <= window.least:
             window.asked = asked = handled + window.most
             window.told = handled
-            into.hand(window.producer, (ASK, window.subscription, asked, handled))  # type: ignore[union-attr]
+            into.hand(window.producer, (ASK, window.subscription, asked, handled))
         else:
-            into.later(window)  # type: ignore[union-attr]
-        if into.work:  # type: ignore[union-attr]
+            into.later(window)
+        if into.work:
             self._advance()
         else:
             self.lane = True
@@ -81,80 +81,138 @@ class ConsumerLane(_Lane):
 class ProducerLane(_Lane):
     """A producer: an ask in, events out."""
 
+    out: ProducerSide
+
     def receive(self, message: Message) -> None:
         """Settle what is acknowledged, note what is asked, and ask the callback for it."""
         if self.lane and message[0] == ASK:
+            _, subscription, asked, acked = message
             out = self.out
-            subscriber = out.subscribers.get(message[1])  # type: ignore[union-attr]  # a producer has that side
-            if subscriber is not None:
-                count = _note(out, subscriber, message[2], message[3]) - out.requested  # type: ignore[arg-type, union-attr]
-                if self.agenda:
-                    self._advance()
-                elif count > 0:
-                    out.requested += count  # type: ignore[union-attr]
-                    if self.answers:
-                        self.callback = (HANDLE_DEMAND, (count,))
-                        self.lane = False
+            single = out.single
+            if single is None or single.subscription is not subscription:
+                if not self._asked(out, message):
+                    super().receive(message)
                 return
+            done = acked - single.acked
+            if done:
+                ledger = single.ledger
+                if ledger and ledger[0][1] == done and not single.head:  # one whole batch; a source has no tokens
+                    ledger.popleft()
+                    single.acked = acked
+                else:
+                    single.ack(acked)
+            single.asked = asked
+            requested = out.requested
+            count = asked - single.sent - requested
+            if count > 0:
+                out.requested = requested + count
+                if self.answers:
+                    self.callback = (HANDLE_DEMAND, (count,))
+                    self.lane = False
+            return
         super().receive(message)
+
+    def _asked(self, out: ProducerSide, message: Message) -> bool:
+        """Do the same through the dispatcher; False when nobody is subscribed under this name."""
+        subscriber = out.subscribers.get(message[1])
+        if subscriber is None:
+            return False
+        _note(out, subscriber, message[2], message[3])
+        if self.agenda:
+            self._advance()
+        elif (count := out.dispatcher.wanted - out.requested) > 0:
+            self._invoke_demand(out, count)
+            self.lane = self.callback is None
+        return True
 
     def returned(self, value: Any) -> None:
         """Send the events."""
         out = self.out
         kind = type(value)
-        if (kind is list or kind is range) and self.plain and out.direct and not out.queue.size:  # type: ignore[union-attr]
-            size = len(value)
-            if 0 < size <= out.requested and self.callback[0] is HANDLE_DEMAND and not self.agenda and not self.held:  # type: ignore[union-attr, index]
-                self.callback = None
-                single = out.single  # type: ignore[union-attr]
-                if single is not None and size <= single.asked - single.sent:
-                    out.emitted += size  # type: ignore[union-attr]
-                    out.requested -= size  # type: ignore[union-attr]
-                    out.pass_on(single, value, size, None)  # type: ignore[union-attr]
-                    count = single.asked - single.sent - out.requested  # type: ignore[union-attr]
-                else:
-                    out.emit(value, size, None)  # type: ignore[union-attr]
-                    if self.agenda or out.queue.size:  # type: ignore[union-attr]
-                        self._advance()
-                        return
-                    count = out.need()  # type: ignore[union-attr]
-                if count > 0:
-                    self._invoke_demand(out, count)  # type: ignore[arg-type]
-                self.lane = self.callback is None
+        if (
+            (kind is not range and kind is not list)
+            or not 0 < (size := len(value)) <= (requested := out.requested)
+            or self.callback[0] is not HANDLE_DEMAND  # type: ignore[index]  # one is outstanding
+            or self.agenda
+            or self.held
+            or not self.plain
+            or out.queue.size
+            or not out.direct
+        ):
+            super().returned(value)
+            return
+        self.callback = None
+        single = out.single
+        if single is not None and size <= single.asked - single.sent:
+            out.emitted += size
+            out.requested = requested - size
+            single.sent = sent = single.sent + size
+            if out.keeps:
+                single.ledger.append((value, size, None))
+            out.hand(single.address, (EVENTS, single.subscription, value))
+            count = single.asked - sent - out.requested
+        else:
+            out.emit(value, size, None)
+            if self.agenda or out.queue.size:
+                self._advance()
                 return
-        super().returned(value)
+            count = out.need()
+        if count > 0:
+            self._invoke_demand(out, count)
+            self.lane = self.callback is None
+        else:
+            self.lane = True
 
 
 class MiddleLane(_Lane):
     """A middle stage: events in and out, asks in and out."""
 
+    out: ProducerSide
+    into: ConsumerSide
+
     def receive(self, message: Message) -> None:
         """Give the events to the handler at once if their output is wanted; note what is asked and acknowledged."""
         if self.lane:
+            tag = message[0]
             out = self.out
-            if message[0] == EVENTS:
+            single = out.single
+            if tag == EVENTS:
+                _, subscription, batch = message
                 into = self.into
-                window = into.windows.get(message[1])  # type: ignore[union-attr]  # a middle stage has both sides
-                if window is not None:
-                    single = out.single  # type: ignore[union-attr]
-                    batch = message[2]
-                    size = len(batch)
-                    if (
-                        0 < size <= window.size
-                        and (out.dispatcher.wanted if single is None else single.asked - single.sent) > 0  # type: ignore[union-attr]
-                    ):
-                        window.received += size
-                        into.window = window  # type: ignore[union-attr]
-                        into.size = size  # type: ignore[union-attr]
-                        into.origin = origin = Origin(size, into, window)  # type: ignore[union-attr]
-                        window.origins.append(origin)
-                        self.callback = (HANDLE_EVENTS, (batch, message[1]))
-                        self.lane = False
-                        return
-            elif message[0] == ASK:
-                subscriber = out.subscribers.get(message[1])  # type: ignore[union-attr]
+                window = into.windows.get(subscription)
+                if (
+                    window is not None
+                    and 0 < (size := len(batch)) <= window.size
+                    and (single.asked > single.sent if single is not None else out.dispatcher.wanted > 0)
+                ):
+                    window.received += size
+                    into.window = window
+                    into.size = size
+                    into.origin = origin = Origin(size, into, window)
+                    window.origins.append(origin)
+                    self.callback = (HANDLE_EVENTS, (batch, subscription))
+                    self.lane = False
+                    return
+            elif tag == ASK:
+                _, subscription, asked, acked = message
+                if single is not None and single.subscription is subscription:
+                    done = acked - single.acked
+                    if done:
+                        ledger = single.ledger
+                        if ledger and ledger[0][1] == done and not single.head:  # one whole batch
+                            single.acked = acked
+                            token = ledger.popleft()[2]
+                            if token is not None:
+                                token.left -= done
+                                if not token.left:
+                                    self.into.origin_settled(token.window)
+                        else:
+                            single.ack(acked)
+                    single.asked = asked
+                    return
+                subscriber = out.subscribers.get(subscription)
                 if subscriber is not None:
-                    _note(out, subscriber, message[2], message[3])  # type: ignore[arg-type]
+                    _note(out, subscriber, asked, acked)
                     if self.agenda:
                         self._advance()
                     return
@@ -162,60 +220,59 @@ class MiddleLane(_Lane):
 
     def returned(self, value: Any) -> None:
         """Send the output, and ask for more input."""
-        out, into = self.out, self.into
-        window = into.window  # type: ignore[union-attr]  # a middle stage has both sides
-        if window is None or type(value) is not list or not value or not self.plain or self.agenda or self.held:
+        into = self.into
+        window = into.window
+        if window is None or type(value) is not list or not value or self.agenda or self.held or not self.plain:
             super().returned(value)
             return
+        out = self.out
         self.callback = None
         size = len(value)
-        origin = into.origin  # type: ignore[union-attr]
-        single = out.single  # type: ignore[union-attr]
-        if single is not None and size <= single.asked - single.sent and out.direct and not out.queue.size:  # type: ignore[union-attr]
-            origin.left = size  # type: ignore[union-attr]  # the handler has returned: the one for it comes off
-            out.emitted += size  # type: ignore[union-attr]
-            out.pass_on(single, value, size, origin)  # type: ignore[union-attr]
-            into.window = into.origin = None  # type: ignore[union-attr]
-            window.handled = handled = window.handled + into.size  # type: ignore[union-attr]
+        origin = into.origin
+        assert origin is not None  # noqa: S101 (a middle stage keeps one)
+        single = out.single
+        if single is not None and size <= single.asked - single.sent and not out.queue.size and out.direct:
+            origin.left += size - 1  # the handler has returned: the one that stood for it comes off
+            out.emitted += size
+            single.sent += size
+            if out.keeps:
+                single.ledger.append((value, size, origin))
+            else:
+                origin.settle(size)
+            out.hand(single.address, (EVENTS, single.subscription, value))
+            into.window = into.origin = None
+            window.handled = handled = window.handled + into.size
             if window.asked - handled <= window.least:
                 window.asked = asked = handled + window.most
                 window.told = acked = window.acked
-                into.hand(window.producer, (ASK, window.subscription, asked, acked))  # type: ignore[union-attr]
+                into.hand(window.producer, (ASK, window.subscription, asked, acked))
             else:
-                into.later(window)  # type: ignore[union-attr]
-            if not into.work:  # type: ignore[union-attr]
+                into.later(window)
+            if not into.work:
                 self.lane = True
                 return
         else:
-            origin.left += size  # type: ignore[union-attr]
-            out.emit(value, size, origin, soft=True)  # type: ignore[union-attr]
-            into.done()  # type: ignore[union-attr]
+            origin.left += size
+            out.emit(value, size, origin, soft=True)
+            into.done()
         self._advance()
 
 
-def _note(out: ProducerSide, subscriber: Subscriber, asked: int, acked: int) -> int:
-    """Take in a consumer's totals (`ProducerSide.ask` without its rarities); return what is wanted now."""
-    done = acked - subscriber.acked
-    if done > 0:
-        ledger = subscriber.ledger
+def _note(out: ProducerSide, subscriber: Subscriber, asked: int, acked: int) -> None:
+    """Take in a consumer's totals and tell the dispatcher (`ProducerSide.ask` without its rarities)."""
+    if acked > subscriber.acked:
+        ledger, done = subscriber.ledger, acked - subscriber.acked
         if ledger and ledger[0][1] == done and not subscriber.head:  # one whole batch
             token = ledger.popleft()[2]
             subscriber.acked = acked
-            if token is not None:  # an `Origin`, as the queue is first in, first out
-                left = token.left = token.left - done
-                if not left:
-                    token.owner.origin_settled(token.window)
+            if token is not None:
+                token.settle(done)
         else:
             subscriber.ack(acked)
-    if out.single is not None:
-        if asked > subscriber.asked:
-            subscriber.asked = asked
-        return subscriber.asked - subscriber.sent
     more = asked - subscriber.asked
     if more > 0:
         subscriber.asked = asked
         out.dispatcher.asked(subscriber, more)
-    return out.dispatcher.wanted
 
 
 LANES = {m.PRODUCER: ProducerLane, m.PRODUCER_CONSUMER: MiddleLane, m.CONSUMER: ConsumerLane}

@@ -30,6 +30,8 @@ class ProducerSide:
         requested: Events that the callback was asked for and has not given yet (it may give them later by ``emit``).
         emitted: Events that the stage gave, in total.
         direct: Events may go past the queue while it is empty.
+        keeps: Delivered events are kept until they are acknowledged.
+        hand: The port's way for events.
         single: The only subscriber of a plain demand dispatcher: it gets everything, in order, so that asks and events
             need not go through the dispatcher. Before the dispatcher is used, `_sync` tells it how things stand.
         discarded: Events that went nowhere, by reason.
@@ -69,36 +71,27 @@ class ProducerSide:
         self.accumulated: deque[int] = deque()
         self._size = buffer_size
         self._keep = buffer_keep
-        self._ledger = delivery == AT_LEAST_ONCE
+        self.keeps = delivery == AT_LEAST_ONCE
         self._corked: list[Subscriber] | None = None
         self._detached: list[tuple[Subscriber, Any]] = []
         self._send = port.send
-        self._hand = port.hand
+        self.hand = port.hand
 
     # -- the outlet of the dispatcher ---------------------------------------------------------------------------------
 
     def deliver(self, subscriber: Subscriber, batch: Batch, size: int, token: Any) -> None:
         """Send events, and keep them in the ledger until they are acknowledged."""
         subscriber.sent += size
-        if self._ledger:
+        if self.keeps:
             subscriber.ledger.append((batch, size, token))
         elif token is not None:
             token.settle(size)
         if self._corked is None:
-            self._hand(subscriber.address, (EVENTS, subscriber.subscription, batch))
+            self.hand(subscriber.address, (EVENTS, subscriber.subscription, batch))
             return
         if not subscriber.corked:
             self._corked.append(subscriber)
         subscriber.corked.append(batch)
-
-    def pass_on(self, subscriber: Subscriber, batch: Batch, size: int, token: Any) -> None:
-        """Do what `deliver` does, while nothing is corked."""
-        subscriber.sent += size
-        if self._ledger:
-            subscriber.ledger.append((batch, size, token))
-        elif token is not None:
-            token.settle(size)
-        self._hand(subscriber.address, (EVENTS, subscriber.subscription, batch))
 
     def discard(self, size: int, token: Any, reason: str) -> None:
         """Count events that go nowhere."""
@@ -212,7 +205,7 @@ class ProducerSide:
         if self.direct and not queue.size:
             single = self.single
             if single is not None and size <= single.asked - single.sent:
-                self.pass_on(single, batch, size, token)
+                self.deliver(single, batch, size, token)
                 return None
             self._sync()
             taken = self.dispatcher.dispatch(batch, size, token)
@@ -250,7 +243,7 @@ class ProducerSide:
         for subscriber in corked:
             batches, subscriber.corked = subscriber.corked, []
             for joined in join(batches):
-                self._hand(subscriber.address, (EVENTS, subscriber.subscription, joined))
+                self.hand(subscriber.address, (EVENTS, subscriber.subscription, joined))
         if self._detached:
             self._detach()
 
@@ -342,7 +335,7 @@ class ProducerSide:
         """Say whether nothing waits and nothing is in flight."""
         if self.queue.size or any(self.dispatcher.queued().values()):
             return False
-        if not self._ledger:
+        if not self.keeps:
             return True
         return not any(each.in_flight for each in self.subscribers.values()) and not self.closing
 
@@ -363,7 +356,7 @@ class ProducerSide:
         """Keep the totals of a consumer that is gone; count what it did not handle, when nothing is kept for it."""
         self._sent += subscriber.sent
         self._acked += subscriber.acked
-        if not self._ledger and subscriber.in_flight:
+        if not self.keeps and subscriber.in_flight:
             self.discard(subscriber.in_flight, None, "consumer left")
 
     def _return(self, pieces: list[Piece]) -> None:

@@ -107,6 +107,7 @@ class Node:
     def _turn(self) -> None:
         """Run stages until nothing is ready or the turn has been long enough."""
         ready = self.ready
+        popleft = ready.popleft
         clock = self.loop.time
         stop = clock() + TURN_SECONDS
         try:
@@ -114,21 +115,22 @@ class Node:
                 for _ in range(BURST):
                     if not ready:
                         break
-                    driver = ready.popleft()
-                    callback = driver.core.callback
+                    driver = popleft()
+                    core = driver.core
+                    callback = core.callback
                     if callback is None or not driver.inline:
                         driver.step()
                         continue
                     try:  # what `InlineDriver.step` does for a callback
                         value = driver.handlers[callback[0]](*callback[1])
                     except Exception as error:  # noqa: BLE001 (the user's handler)
-                        driver.core.failed(error)
+                        core.failed(error)
                     else:
                         if value is None or type(value) in PLAIN:
-                            driver.core.returned(value)
+                            core.returned(value)
                         else:
                             driver.odd_value(value)
-                    if driver.core.callback is None and not driver.inbox:
+                    if core.callback is None and not driver.inbox:
                         driver.queued = False
                     else:
                         ready.append(driver)

@@ -184,6 +184,7 @@ class Slot:
     key: Any = None
     ranked: Any = None
     factor: int = 1
+    sinks: list[Slot] = field(default_factory=list)
     site: Any = None
     starts: int = 0
     done: bool = False

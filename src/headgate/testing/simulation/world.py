@@ -270,7 +270,10 @@ class World:
         self.trace: deque[tuple[Any, ...]] = deque(maxlen=tail)
         self.outside = Outside()
         for slot in scenario.slots:
-            self.start(slot)
+            if slot.extra:
+                slot.site = NOBODY
+            else:
+                self.start(slot)
 
     # -- actions ------------------------------------------------------------------------------------------------------
 
@@ -386,6 +389,15 @@ class World:
             running[site.at] = last
             last.at = site.at
         site.at = -1
+
+
+class Nobody:
+    """The site of a slot that was not started yet."""
+
+    has_ended = True
+
+
+NOBODY = Nobody()
 
 
 class Outside:

@@ -1,0 +1,8 @@
+"""Every scenario here runs at every place."""
+
+import pytest
+
+
+@pytest.fixture(params=["inline", "task", "thread"])
+def place(request):
+    return request.param
