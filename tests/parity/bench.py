@@ -95,9 +95,14 @@ class Bench:
         return self._upstream()
 
     def dispatch(self, *events):
-        """Give events past the buffer. Return those that the dispatcher did not take."""
-        self.side.requested = max(0, self.side.requested - len(events))
-        return list(events[self.dispatcher.dispatch(list(events), len(events), None) :])
+        """Give events to an empty buffer. Return those that nobody has asked for, out of the buffer again."""
+        queue = self.side.queue
+        assert not queue.size
+        assert self.emit(*events) is None
+        left = []
+        while queue.size:
+            left += queue.take(queue.size)[0]
+        return left
 
     def emit(self, *events):
         """Give events, the rest to the buffer. Return those that were refused, or None."""
@@ -114,9 +119,19 @@ class Bench:
         """Return the unmet demand of those who are subscribed."""
         return {name: self.side.subscribers[s].pending for name, s in self.known.items() if s in self.side.subscribers}
 
+    def wanted(self):
+        """Return how many events could be delivered now (with an empty buffer)."""
+        assert not self.side.queue.size
+        return self.side.need() + self.side.requested
+
     def remembered(self):
-        """Return how much was requested upstream for consumers that have left."""
-        return self.side.requested - self.dispatcher.wanted
+        """Return how much was requested upstream that nobody wants any more."""
+        return max(0, -self.side.need())
+
+    def idle(self):
+        """Let the stage have nothing else to do. Return the demand that went upstream."""
+        self.dispatcher.idle()
+        return self._upstream()
 
     def infos(self):
         """Take out the infos that have come through."""

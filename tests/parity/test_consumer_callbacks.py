@@ -2,7 +2,7 @@
 
 import pytest
 
-from headgate import Child, End, HandlerError, System, To
+from headgate import Child, End, HandlerError, NoStageError, System, To
 
 from tests.parity.stages import Counter, Forwarder, Source, batches, crashed, settle, until
 from tests.parity.test_producer_callbacks import check_downs, check_terminate
@@ -44,7 +44,7 @@ async def test_an_unknown_answer_to_a_subscription_ends_it():
     async with System() as system:
         counter = await system.start(Child(Counter))
         consumer = await system.start(Child(Forwarder, log, "unknown", subscribe_to=[]))
-        with pytest.raises(Exception):  # noqa: B017, PT011 (how the subscriber learns of it is not the point)
+        with pytest.raises(NoStageError):
             await consumer.subscribe(counter)
         fault = await crashed(consumer)
         assert isinstance(fault.reason, HandlerError)

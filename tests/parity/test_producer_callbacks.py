@@ -47,16 +47,17 @@ async def test_it_is_told_of_a_subscription():
 
 
 async def test_it_cannot_choose_manual_demand_for_a_consumer():
-    log = []
+    log, got = [], []
     async with System() as system:
         source = await system.start(Child(Source, log, "manual"))
-        consumer = await system.start(Child(Forwarder))
-        with pytest.raises(Exception):  # noqa: B017, PT011 (how the subscriber learns of it is not the point)
-            await consumer.subscribe(source, cancel="temporary")
+        consumer = await system.start(Child(Forwarder, got))
+        subscription = await consumer.subscribe(source, cancel="temporary")
         fault = await crashed(source)
         assert isinstance(fault.reason, HandlerError)
         assert (fault.reason.callback, fault.reason.got) == ("handle_subscribe", "manual")
-        assert log[0][:2] == ("subscribe", "consumer")
+        assert log[0] == ("subscribe", "consumer", subscription)
+        await until(lambda: ("cancel", End("down", fault), subscription) in got)
+        assert consumer.alive
 
 
 @pytest.mark.parametrize("side", ["producer", "consumer"])

@@ -81,6 +81,8 @@ class Buffer:
 
     def put_front(self, pieces: Iterable[Piece]) -> None:
         """Put events that came back ahead of all others, in order."""
+        while self._free:  # infos that were about to leave right behind these events
+            self._items.appendleft(Info(self._free.pop()))
         for piece in reversed(list(pieces)):
             self._items.appendleft(piece)
             self.size += piece[1]

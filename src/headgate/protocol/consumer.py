@@ -43,8 +43,9 @@ class ConsumerSide:
         self._handled = 0  # through windows that are gone
         self._tracked = tracked
         self._send = port.send
-        self.hand = port.hand
+        self.hand = port.ask
         self._owe = port.owe
+        self._resting = False
         self._due = False  # there are acknowledgements that no ask has carried yet
 
     def subscribe(self, subscription: Subscription) -> None:
@@ -59,7 +60,7 @@ class ConsumerSide:
             return
         if manual:
             window.set_manual()
-        if not window.manual:
+        if not window.manual and not self._resting:
             window.asked = window.most
             self.hand(window.producer, window.ask())
 
@@ -73,11 +74,19 @@ class ConsumerSide:
             self.hand(window.producer, window.ask())
         return True
 
+    def rest(self) -> None:
+        """Ask for nothing more: the stage is finishing."""
+        self._resting = True
+        for window in self.windows.values():
+            window.least = -1  # never reached
+
     def receive(self, subscription: Subscription, batch: Batch) -> bool:
         """Put events into the work; False when nobody knows the subscription."""
         window = self.windows.get(subscription)
-        if window is None or not window.open:
+        if window is None:
             return False
+        if not window.open:  # this stage is leaving: they go back with its leave
+            return True
         size = len(batch)
         window.received += size
         if size:
@@ -131,7 +140,8 @@ class ConsumerSide:
         if window.asked - handled <= window.least:
             window.asked = asked = handled + window.most
             window.told = acked = window.acked
-            self.hand(window.producer, (ASK, window.subscription, asked, acked))
+            ask = self.hand
+            ask(window.producer, (ASK, window.subscription, asked, acked))
         else:
             self.later(window)
 

@@ -5,7 +5,8 @@ way by ``super()``. The lane is open while no callback is outstanding, nothing w
 work, an empty queue) and nothing says that the stage should end.
 
 Why it exists: at the default demand a batch of 500 events may cost a few microseconds in all, and the calls between the
-parts of the core would be most of that (benchmarks, rows passthrough). Why it is apart: the core stays readable, and is
+parts of the core would be most of that (benchmarks, rows passthrough). (A callable that is an attribute is first put into
+a local variable: CPython 3.11 specialises that, and not a call by way of the attribute.) Why it is apart: the core stays readable, and is
 the reference that the lane is checked against (tests/simulation/test_lane.py).
 """
 
@@ -69,7 +70,8 @@ class ConsumerLane(_Lane):
         if window.asked - handled <= window.least:
             window.asked = asked = handled + window.most
             window.told = handled
-            into.hand(window.producer, (ASK, window.subscription, asked, handled))
+            ask = into.hand
+            ask(window.producer, (ASK, window.subscription, asked, handled))
         else:
             into.later(window)
         if into.work:
@@ -149,7 +151,8 @@ class ProducerLane(_Lane):
             single.sent = sent = single.sent + size
             if out.keeps:
                 single.ledger.append((value, size, None))
-            out.hand(single.address, (EVENTS, single.subscription, value))
+            hand = out.hand
+            hand(single.address, (EVENTS, single.subscription, value))
             count = single.asked - sent - out.requested
         else:
             out.emit(value, size, None)
@@ -216,6 +219,10 @@ class MiddleLane(_Lane):
                     if self.agenda:
                         self._advance()
                     return
+        elif message[0] == ASK and self.callback is not None and not self.held:
+            _, subscription, asked, acked = message
+            if self.out.ask(subscription, asked, acked):
+                return
         super().receive(message)
 
     def returned(self, value: Any) -> None:
@@ -239,13 +246,15 @@ class MiddleLane(_Lane):
                 single.ledger.append((value, size, origin))
             else:
                 origin.settle(size)
-            out.hand(single.address, (EVENTS, single.subscription, value))
+            hand = out.hand
+            hand(single.address, (EVENTS, single.subscription, value))
             into.window = into.origin = None
             window.handled = handled = window.handled + into.size
             if window.asked - handled <= window.least:
                 window.asked = asked = handled + window.most
                 window.told = acked = window.acked
-                into.hand(window.producer, (ASK, window.subscription, asked, acked))
+                ask = into.hand
+                ask(window.producer, (ASK, window.subscription, asked, acked))
             else:
                 into.later(window)
             if not into.work:
@@ -272,7 +281,10 @@ def _note(out: ProducerSide, subscriber: Subscriber, asked: int, acked: int) -> 
     more = asked - subscriber.asked
     if more > 0:
         subscriber.asked = asked
-        out.dispatcher.asked(subscriber, more)
+        if out.dispatcher.holds:
+            out.asked(subscriber, more)
+        else:
+            out.dispatcher.asked(subscriber, more)
 
 
 LANES = {m.PRODUCER: ProducerLane, m.PRODUCER_CONSUMER: MiddleLane, m.CONSUMER: ConsumerLane}

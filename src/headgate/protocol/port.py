@@ -16,7 +16,10 @@ class Port(Protocol):
         """Put a message into somebody's mailbox."""
 
     def hand(self, to: Any, message: Message) -> None:
-        """Send events or an ask: `send`, where a driver may take a shorter way into a core that is idle."""
+        """Send events: `send`, where a driver may take a shorter way into a core that is idle."""
+
+    def ask(self, to: Any, message: Message) -> None:
+        """Send an ask: `send`, where a driver may take a shorter way into a core that takes it."""
 
     def reply(self, token: Any, value: Any, error: BaseException | None) -> None:
         """Answer a call."""
@@ -25,7 +28,7 @@ class Port(Protocol):
         """Say how a subscription that this stage asked for came out."""
 
     def owe(self) -> None:
-        """Call the core's ``flush`` when there is nothing else to do: it has acknowledgements to give."""
+        """Call the core's ``flush`` when there is nothing else to do: something can wait until then (it may say so twice)."""
 
     def report(self, error: Exception) -> None:
         """Make an error known that does not end the stage."""

@@ -87,7 +87,8 @@ class ProducerSide:
         elif token is not None:
             token.settle(size)
         if self._corked is None:
-            self.hand(subscriber.address, (EVENTS, subscriber.subscription, batch))
+            hand = self.hand
+            hand(subscriber.address, (EVENTS, subscriber.subscription, batch))
             return
         if not subscriber.corked:
             self._corked.append(subscriber)
@@ -161,10 +162,22 @@ class ProducerSide:
         if more > 0:
             subscriber.asked = asked
             if self.single is None:
-                self.dispatcher.asked(subscriber, more)
+                self.asked(subscriber, more)
         if self.queue.size and not self.accumulating:  # after a mere acknowledgement too: it may lift a cap
             self.drain()
         return True
+
+    def asked(self, subscriber: Subscriber, more: int) -> None:
+        """Tell the dispatcher of an ask, and see to what it may have absorbed."""
+        dispatcher = self.dispatcher
+        if dispatcher.holds and self._corked is None:
+            self._corked = []
+            dispatcher.asked(subscriber, more)
+            self._uncork()
+            if dispatcher.absorbed:
+                self.port.owe()
+        else:
+            dispatcher.asked(subscriber, more)
 
     def hungry(self) -> bool:
         """Say whether more is wanted right now than is on hand."""
@@ -209,23 +222,25 @@ class ProducerSide:
                 return None
             self._sync()
             taken = self.dispatcher.dispatch(batch, size, token)
-            if self._detached:
+            while self._detached:
                 self._detach()
+                if taken < size and self.dispatcher.wanted > 0:  # the one that was detached had held the others up
+                    rest = None if token is None else token.part(taken, size)
+                    taken += self.dispatcher.dispatch(cut(batch, taken, size), size - taken, rest)
             if taken == size:
                 return None
             rest = None if token is None else token.part(taken, size)
             return self._store(cut(batch, taken, size), size - taken, rest, soft=soft)
         refused = self._store(batch, size, token, soft=soft)
-        if self.accumulating:
-            return refused
-        self.drain()
+        if not self.accumulating:
+            self.drain()
         return refused if queue.ordered or soft else self._bound()
 
     def drain(self) -> None:
         """Send from the queue as far as demand goes. Lists for one subscriber go out as one."""
         self._sync()
         queue = self.queue
-        self._corked = corked = []
+        self._corked = []
         while True:
             self.agenda.extend(("handle_info", (info,)) for info in queue.released() if not self.dispatcher.hold(info))
             ready = queue.ready()
@@ -239,13 +254,19 @@ class ProducerSide:
                 queue.put_front([(cut(batch, taken, size), size - taken, rest)])
                 if not taken:
                     break
-        self._corked = None
+        self._uncork()
+        if self._detached:
+            self._detach()
+        if self.dispatcher.absorbed:
+            self.port.owe()
+
+    def _uncork(self) -> None:
+        """Send what a drain has collected: the lists for one subscriber as one."""
+        corked, self._corked = self._corked or (), None
         for subscriber in corked:
             batches, subscriber.corked = subscriber.corked, []
             for joined in join(batches):
                 self.hand(subscriber.address, (EVENTS, subscriber.subscription, joined))
-        if self._detached:
-            self._detach()
 
     def info(self, message: Any) -> bool:
         """Keep an info until what waits has left; False when nothing waits."""
@@ -274,18 +295,26 @@ class ProducerSide:
             False when nobody was subscribed under this name.
         """
         subscriber = self.subscribers.pop(subscription, None)
+        expelled = subscriber is None  # both sides ended it at the same time, or it is a stage that had left before
         if subscriber is None:
-            return self.close(subscription, acked)
+            subscriber = self.closing.pop(subscription, None)
+        if subscriber is None:
+            return False
         subscriber.ack(acked)
         pieces = subscriber.unacked(handled)
+        if expelled:
+            returned = self.dispatcher.give_back(subscriber, pieces)
+        else:
+            self._sync()
+            returned = self.dispatcher.cancel(subscriber, pieces)
+            self._find_single()
         if handled > acked:
+            if not self.keeps:
+                self.discard(subscriber.sent - handled, None, "consumer left")
             subscriber.sent = handled
             self.closing[subscription] = subscriber
         else:
             self._forget(subscriber)
-        self._sync()
-        returned = self.dispatcher.cancel(subscriber, pieces)
-        self._find_single()
         self._return(returned)
         return True
 
@@ -309,12 +338,7 @@ class ProducerSide:
             return False
         subscriber.ack(acked)
         self._forget(subscriber)
-        pieces = subscriber.unacked()
-        if self.dispatcher.copies:
-            for _, size, token in pieces:
-                self.discard(size, token, "subscriber left")
-            return True
-        self._return(pieces)
+        self._return(self.dispatcher.give_back(subscriber, subscriber.unacked()))
         return True
 
     @property

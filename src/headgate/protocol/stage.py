@@ -4,7 +4,8 @@ A core is fed by its driver: `receive` a message, run the `callback` that it the
 `returned` or `failed`. It acts through its `Port` and never waits. Its rules (docs/spec.md, S1 to S12):
 
 * at most one callback is outstanding, and every callback ends in exactly one of returned and failed;
-* while one is outstanding, only a consumer's leave, a stop and a kill take effect; all else is held, in order;
+* while one is outstanding, only a consumer's leave, a stop and a kill take effect, and in a middle stage an ask (which
+  calls nobody there); all else is held, in order;
 * work that was begun comes before messages that came later; what a callback led to comes before both;
 * a middle stage is given work only when its output is wanted, so that it stops asking when nobody asks of it.
 """
@@ -103,10 +104,15 @@ class StageCore:
         if self.callback is None:
             self._handle(message)
             self._advance()
-        elif message[0] in _DIRECT:
+        elif message[0] in _DIRECT and (message[0] != m.CANCEL or self._knows(message[1])):
             self._handle(message)
         else:
             self.held.append(message)
+
+    def _knows(self, subscription: Subscription) -> bool:
+        """Say whether a leave can take effect: not when the subscription itself is still held back."""
+        out = self.out
+        return out is not None and (subscription in out.subscribers or subscription in out.closing)
 
     def returned(self, value: Any) -> None:
         """Take in what the outstanding callback returned. Afterwards run `callback`, if there is one."""
@@ -154,6 +160,12 @@ class StageCore:
         """Send acknowledgements that could wait; the driver calls it when there is nothing else to do."""
         if self.into is not None:
             self.into.flush()
+        out = self.out
+        if out is not None and out.dispatcher.absorbed:
+            out.dispatcher.idle()
+            if out.queue.size and not out.accumulating:
+                out.drain()
+            self._wake()
 
     def emit(self, batch: Any) -> None:
         """Dispatch events now.
@@ -176,9 +188,9 @@ class StageCore:
         refused = out.emit(batch, size, token, soft=token is not None)
         if out.dropped:
             self._note_discarded(out)
+        self._wake()
         if refused is not None and len(refused):
             raise BufferOverflowError(self.port.name, self._limit or 0, refused)
-        self._wake()
 
     def subscribe(self, subscription: Subscription) -> None:
         """Subscribe to ``subscription.producer``; the port's ``subscribed`` says how it came out."""
@@ -201,8 +213,12 @@ class StageCore:
         """End a subscription from this side; this stage lives on. False when it is not open."""
         end = End("cancel", reason)
         known = False
+        if self.state == "ended":
+            return False
         if self.into is not None:
             known = self.into.cancel(subscription, end)
+            if known:
+                self.port.subscribed(subscription, None)  # nobody may wait for its answer for ever
         if not known and self.out is not None:
             known = self.out.cancel(subscription, end)
         if known:
@@ -219,7 +235,7 @@ class StageCore:
         out.accumulate(mode == "accumulate")
         if not out.accumulating:
             out.drain()
-            self._wake()
+        self._wake()
 
     def info(self, message: Any) -> None:
         """Give a message to ``handle_info`` after everything that is buffered now."""
@@ -235,6 +251,8 @@ class StageCore:
             self.state = "finishing"
             self.plain = False
             self._finish = reason
+            if self.into is not None:
+                self.into.rest()
             self._wake()
 
     def stop(self, reason: Any) -> None:
@@ -288,26 +306,27 @@ class StageCore:
     def _on_refused(self, message: Message) -> None:
         _, subscription, error = message
         into = self.into
-        if into is None or into.windows.pop(subscription, None) is None:
+        if into is None:
             return
+        window = into.windows.pop(subscription, None)
         self.port.subscribed(subscription, error)
-        if error.missing and subscription.terms.cancel != "temporary":
+        if window is not None and error.missing and subscription.terms.cancel != "temporary":
             self.stop(error)
 
     def _on_cancel(self, message: Message) -> None:
         _, subscription, end, acked, handled = message
         out = self.out
-        if out is not None and subscription in out.subscribers:
-            out.leave(subscription, acked, handled)
-            self.agenda.append((m.HANDLE_CANCEL, (end, subscription)))
-        elif out is not None:
-            out.close(subscription, acked)
+        if out is not None:
+            subscribed = subscription in out.subscribers
+            if out.leave(subscription, acked, handled) and subscribed:
+                self.agenda.append((m.HANDLE_CANCEL, (end, subscription)))
 
     def _on_cancelled(self, message: Message) -> None:
         _, subscription, end = message
         into = self.into
         window = into.windows.get(subscription) if into is not None else None
         if into is not None and window is not None and window.open:
+            self.port.subscribed(subscription, None)  # it may have ended before it was confirmed
             into.work.append((window, end, -1))
 
     def _on_closed(self, message: Message) -> None:
@@ -348,8 +367,8 @@ class StageCore:
     def _advance(self) -> None:
         """Go on until a callback is outstanding or there is nothing to do."""
         agenda, into, out = self.agenda, self.into, self.out
-        while self.callback is None:
-            if self._ending is not None and self.state != "ended":
+        while self.callback is None and self.state != "ended":
+            if self._ending is not None:
                 self._begin_end()
             elif agenda:
                 name, args = agenda.popleft()
@@ -362,10 +381,10 @@ class StageCore:
                     self._conclude(name, args, None)
             elif into is not None and into.work and self._next_work(into):
                 pass
-            elif self.source and self._demand():
-                pass
             elif self.held:
                 self._handle(self.held.popleft())
+            elif self.source and self._demand():  # after the messages: a source whose events all go nowhere is asked again
+                pass
             else:
                 if self.state == "finishing":
                     self._check_finished()
@@ -383,7 +402,8 @@ class StageCore:
             return True
         into.work.popleft()
         if window is None:
-            self.info(what)
+            if self.out is None or not self.out.info(what):
+                self.agenda.append((m.HANDLE_INFO, (what,)))
         else:
             into.end(window)
             self.agenda.append((m.HANDLE_CANCEL, (what, window.subscription)))
@@ -565,6 +585,9 @@ class StageCore:
             for subscriber in self.out.subscribers.values():
                 self.port.send(subscriber.address, (m.CANCELLED, subscriber.subscription, end))
         held, self.held = self.held, deque()
+        self.agenda.clear()
+        if self.caller is not None:  # its handle_call was killed
+            self._answer(None, NoStageError(f"stage {self.port.name!r} has ended"))
         self.port.ended(self.reason)
         for message in held:
             self.refuse(message)

@@ -10,11 +10,15 @@ All drivers share the mailbox and the way messages get into the core; they diffe
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import functools
 import queue
 import threading
+from asyncio import _enter_task as enter_task
+from asyncio import _leave_task as leave_task
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from types import CoroutineType
 from typing import TYPE_CHECKING, Any
 
 from headgate.errors import HandlerError, NoStageError, StageCrashed
@@ -42,10 +46,13 @@ class Driver:
         receive: Takes in a message: the core, or the refusal of a stage that has ended.
         take: Takes in events and asks while nothing is queued: the core's `receive`, or the mailbox.
         queued: The scheduler knows that there is something to do.
+        owes: The core is to be flushed when there is nothing else to do.
         done: Resolves with the reason when the stage has ended.
     """
 
     place = ""
+    middle = False
+    """Its core takes asks while a handler runs."""
     inline = False
     """Its handlers run in the scheduler's turn, so its core may be fed without the mailbox."""
 
@@ -58,13 +65,16 @@ class Driver:
         self.name = child.name or f"{child.label}-{self.number}"
         self.inbox: deque[Message] = deque()
         self.queued = False
+        self.owes = False
         self.ref = Ref(self)
         self.send = node.send
         self.hand = node.hand
+        self.ask = node.ask
         self.done: asyncio.Future[Any] = node.loop.create_future()
         self.monitors: list[Callable[[Any], None]] = []
         self.instance: Any = None
         self.handlers: dict[str, Callable[..., Any]] = {}
+        self.on_events: Callable[..., Any] | None = None
         self._started: asyncio.Future[None] = node.loop.create_future()
         self._subscribing: dict[Subscription, asyncio.Future[Subscription]] = {}
         self.core = LANES[child.role](
@@ -80,6 +90,7 @@ class Driver:
         self.receive: Callable[[Message], Any] = self.core.receive
         self.take: Callable[[Message], Any] = self.inbox.append
         self.starting = True
+        self.middle = child.role == m.PRODUCER_CONSUMER
         self.context = StageContext(self)
 
     # -- starting -----------------------------------------------------------------------------------------------------
@@ -106,6 +117,7 @@ class Driver:
         self.instance = instance
         defined = self.child.defined
         self.handlers = {name: getattr(instance, name) for name in CALLBACKS if name in defined}
+        self.on_events = self.handlers.get(m.HANDLE_EVENTS)
 
     # -- the port -----------------------------------------------------------------------------------------------------
 
@@ -130,8 +142,10 @@ class Driver:
             self.node.report(error)  # type: ignore[arg-type]  # a SubscriptionError
 
     def owe(self) -> None:
-        """Remember that there are acknowledgements to give."""
-        self.node.owe(self)
+        """Remember that the core wants to be flushed."""
+        if not self.owes:
+            self.owes = True
+            self.node.owe(self)
 
     def report(self, error: Exception) -> None:
         """Make an error known that does not end the stage."""
@@ -268,27 +282,70 @@ class InlineDriver(Driver):
 
 
 class TaskDriver(Driver):
-    """Async handlers (and plain ones beside them), run in one task of the stage's own."""
+    """Async handlers (and plain ones beside them), run on behalf of one task of the stage's own.
+
+    A handler's coroutine is begun right in the scheduler's turn, with the stage's task as the current one and in its
+    context (`asyncio._enter_task` is documented for this, under "Extending asyncio"). If it does not suspend, that was
+    all, and it cost no wake-up; if it does, the task takes over from there.
+    """
 
     place = "task"
-    _task: asyncio.Task[None] | None = None
-    _wake: asyncio.Future[None] | None = None
+
+    def __init__(self, node: Node, child: Child) -> None:
+        """Let events and asks go straight into the core, and prepare the task."""
+        super().__init__(node, child)
+        self.take = self.core.receive
+        self._context = contextvars.copy_context()
+        self._task: asyncio.Task[None] | None = None
+        self._wake: asyncio.Future[None] | None = None
+        self._suspended: _Suspended | None = None
 
     async def start(self) -> None:
         """Start the task, then as everywhere."""
-        self._task = self.node.loop.create_task(self._run(), name=f"headgate: {self.name}")
+        self._task = self.node.loop.create_task(self._run(), name=f"headgate: {self.name}", context=self._context)
         await super().start()
 
     def step(self) -> int:
-        """Take in messages, and wake the task when there is a callback for it."""
-        self.take_in()
-        self.queued = False
-        self.took()
-        core = self.core
-        if core.callback is not None:
-            if self._wake is not None and not self._wake.done():
-                self._wake.set_result(None)
-        return 1
+        """Run messages and handlers, at most `STEP_LIMIT` of them, until one suspends."""
+        core, inbox, handlers = self.core, self.inbox, self.handlers
+        steps = 0
+        while steps < STEP_LIMIT:
+            callback = core.callback
+            if callback is None or self._suspended is not None:
+                if not inbox:
+                    break
+                self.receive(inbox.popleft())
+                continue
+            steps += 1
+            name, args = callback
+            try:
+                value = handlers[name](*args)
+                if type(value) is CoroutineType:
+                    value = self._begin(value)
+                    if value is _SUSPENDED:
+                        continue
+                elif value is not None and type(value) not in PLAIN and hasattr(type(value), "__await__"):
+                    value = self._begin(_await(value))
+                    if value is _SUSPENDED:
+                        continue
+            except (KeyboardInterrupt, SystemExit):
+                raise
+            except BaseException as error:  # noqa: BLE001 (the user's handler)
+                core.failed(error)
+            else:
+                core.returned(value)
+        if self.starting:
+            self.took()
+        if inbox or (core.callback is not None and self._suspended is None):
+            self.node.ready.append(self)
+        else:
+            self.queued = False
+        return steps
+
+    def ended(self, reason: Any) -> None:
+        """Refuse what still comes."""
+        super().ended(reason)
+        self.take = self.receive
 
     def close(self) -> None:
         """End the task; when it is the one that runs, it ends by itself."""
@@ -296,37 +353,79 @@ class TaskDriver(Driver):
         if task is not None and task is not _current_task():
             task.cancel()
 
+    def _begin(self, coroutine: CoroutineType[Any, Any, Any]) -> Any:
+        """Run a coroutine up to its first suspension; return its value, or `_SUSPENDED`."""
+        loop, task = self.node.loop, self._task
+        assert task is not None  # noqa: S101 (it lives as long as the stage)
+        enter_task(loop, task)
+        try:
+            awaited = self._context.run(coroutine.send, None)
+        except StopIteration as result:
+            return result.value
+        finally:
+            leave_task(loop, task)
+        self._suspended = _Suspended(coroutine, awaited)
+        if self._wake is not None and not self._wake.done():
+            self._wake.set_result(None)
+        return _SUSPENDED
+
     async def _run(self) -> None:
-        core = self.core
-        loop = self.node.loop
+        """Go on with handlers that have suspended."""
+        core, loop = self.core, self.node.loop
         while core.state != "ended":
-            if core.callback is None:
+            if self._suspended is None:
                 self._wake = loop.create_future()
                 await self._wake
                 self._wake = None
-            steps = 0
-            while (callback := core.callback) is not None:
-                handler = self.handlers[callback[0]]
-                try:
-                    value = handler(*callback[1])
-                    if value is not None and type(value) not in PLAIN and hasattr(type(value), "__await__"):
-                        value = await value
-                except BaseException as error:  # noqa: BLE001 (the user's handler, or a kill)
-                    if core.state == "ended":
-                        return
-                    core.failed(error)
-                    if isinstance(error, (KeyboardInterrupt, SystemExit)):
-                        raise
-                else:
-                    core.returned(value)
-                if self.starting:
-                    self.took()
-                if self.inbox:
-                    self.take_in()
-                steps += 1
-                if steps >= STEP_LIMIT and core.callback is not None:
-                    steps = 0
-                    await asyncio.sleep(0)
+                continue
+            value, error = None, None
+            try:
+                value = await self._suspended
+            except BaseException as raised:  # noqa: BLE001 (the user's handler, or a kill)
+                error = raised
+            self._suspended = None
+            if core.state == "ended":
+                return
+            if error is None:
+                self.act(core.returned, value)
+            else:
+                self.act(core.failed, error)
+            if isinstance(error, (KeyboardInterrupt, SystemExit)):
+                raise error
+            if self.starting:
+                self.took()
+
+
+class _Suspended:
+    """A coroutine that was begun elsewhere, to be awaited to its end."""
+
+    __slots__ = ("_awaited", "_coroutine")
+
+    def __init__(self, coroutine: CoroutineType[Any, Any, Any], awaited: Any) -> None:
+        self._coroutine = coroutine
+        self._awaited = awaited
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        """Yield what it waits for, and drive it from there, as ``yield from`` would."""
+        coroutine, awaited = self._coroutine, self._awaited
+        while True:
+            try:
+                sent = yield awaited
+            except BaseException as error:  # noqa: BLE001 (a cancellation goes to the coroutine)
+                step = functools.partial(coroutine.throw, error)
+            else:
+                step = functools.partial(coroutine.send, sent)
+            try:
+                awaited = step()
+            except StopIteration as result:
+                return result.value
+
+
+async def _await(awaitable: Any) -> Any:
+    return await awaitable
+
+
+_SUSPENDED = object()
 
 
 class ThreadDriver(Driver):

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from headgate.errors import HeadgateError, NameTakenError
+from headgate.protocol.messages import HANDLE_EVENTS
 
 if TYPE_CHECKING:
     from headgate.protocol.messages import Message
@@ -76,7 +77,7 @@ class Node:
             self.enqueue(driver)
 
     def hand(self, to: Ref, message: Message) -> None:
-        """Send events or an ask: past the mailbox into the core of an inline stage that is idle.
+        """Send events: past the mailbox into the core of an inline stage that is idle.
 
         The core only takes note; its handler runs in its turn. While a core is at work its driver counts as queued, so
         nothing enters it twice.
@@ -86,7 +87,8 @@ class Node:
             driver.inbox.append(message)
             return
         driver.queued = True
-        driver.take(message)
+        take = driver.take
+        take(message)
         if driver.core.callback is None and not driver.inbox:
             driver.queued = False
         else:
@@ -94,6 +96,16 @@ class Node:
             if not self._awake:
                 self._awake = True
                 self.loop.call_soon(self._turn)
+
+    def ask(self, to: Ref, message: Message) -> None:
+        """Send an ask: as `hand`, and also into a middle stage whose handler runs or is about to (no core code does)."""
+        driver = to.driver
+        if not driver.queued:
+            self.hand(to, message)
+        elif driver.middle and driver.core.callback is not None and not driver.inbox:
+            driver.core.receive(message)
+        else:
+            driver.inbox.append(message)
 
     def enqueue(self, driver: Driver) -> None:
         """Let a stage run that has something to do."""
@@ -121,8 +133,14 @@ class Node:
                     if callback is None or not driver.inline:
                         driver.step()
                         continue
-                    try:  # what `InlineDriver.step` does for a callback
-                        value = driver.handlers[callback[0]](*callback[1])
+                    name, args = callback
+                    try:
+                        if name is HANDLE_EVENTS:  # spelt out: a call with a tuple of arguments takes the slow way
+                            batch, source = args
+                            on_events = driver.on_events
+                            value = on_events(batch, source)
+                        else:
+                            value = driver.handlers[name](*args)
                     except Exception as error:  # noqa: BLE001 (the user's handler)
                         core.failed(error)
                     else:
@@ -139,6 +157,7 @@ class Node:
             while self.owing and not ready:
                 owing, self.owing = self.owing, []
                 for driver in owing:
+                    driver.owes = False
                     driver.act(driver.core.flush)
         finally:
             if ready or self.owing:

@@ -117,10 +117,16 @@ class Bench:
         """Return what was not taken."""
         taken = self.dispatcher.dispatch(batch, len(batch), token)
         assert 0 <= taken <= len(batch)
-        return list(cut(batch, taken, len(batch)))
+        rest = cut(batch, taken, len(batch))
+        if taken < len(batch) and self.wanted > 0:
+            return self.dispatch(rest, token)
+        return list(rest)
 
     @property
     def wanted(self):
+        """What is wanted when nothing else is going on."""
+        if self.dispatcher.absorbed:
+            self.dispatcher.idle()
         return self.dispatcher.wanted
 
 
@@ -144,6 +150,7 @@ class Port:
         self.name = name
         self.sent = []
         self.replies = []
+        self.order = []  # names of what was sent, answers included
         self.subscriptions = []
         self.errors = []
         self.warnings = []
@@ -153,10 +160,14 @@ class Port:
 
     def send(self, to, message):
         self.sent.append((to, message))
+        self.order.append(m.TAG_NAMES[message[0]])
+
+    hand = ask = send
 
     def reply(self, token, value, error):
         if token is not None:
             self.replies.append((token, value, error))
+            self.order.append("reply")
 
     def subscribed(self, subscription, error):
         self.subscriptions.append((subscription, error))

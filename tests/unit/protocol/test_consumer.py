@@ -5,7 +5,7 @@ import numpy as np
 from headgate.protocol import messages as m
 from headgate.protocol.consumer import ConsumerSide
 from headgate.protocol.messages import End
-from tests.unit.protocol.fakes import subscription
+from tests.unit.protocol.fakes import Port, subscription
 
 LEFT = End("cancel", "normal")
 
@@ -13,15 +13,11 @@ LEFT = End("cancel", "normal")
 class Fixture:
     def __init__(self, *, tracked=False, **terms):
         terms = {"max_demand": 10, "min_demand": 5, **terms}
-        self.sent = []
-        self.owed = 0
-        self.side = ConsumerSide(lambda to, message: self.sent.append((to, message)), self.owe, tracked=tracked)
+        self.port = Port()
+        self.side = ConsumerSide(self.port, tracked=tracked)
         self.a = self.open("a", **terms)
         self.b = self.open("b", **terms)
-        self.sent.clear()
-
-    def owe(self):
-        self.owed += 1
+        self.take()
 
     def open(self, producer, **terms):
         made = subscription(producer=producer, **terms)
@@ -29,16 +25,14 @@ class Fixture:
         self.side.opened(made, manual=False)
         return made
 
-    def take(self, tag=None):
-        taken = [message for _, message in self.sent if tag is None or message[0] == tag]
-        self.sent.clear()
-        return taken
+    def take(self):
+        return self.port.take()
 
 
 def test_a_subscription_says_so_to_the_producer_and_then_asks():
     fixture = Fixture()
     made = fixture.open("c", max_demand=4, min_demand=1)
-    assert fixture.sent == [("c", (m.SUBSCRIBE, made)), ("c", (m.ASK, made, 4, 0))]
+    assert fixture.port.sent == [("c", (m.SUBSCRIBE, made)), ("c", (m.ASK, made, 4, 0))]
 
 
 def test_messages_of_several_producers_are_handled_in_the_order_in_which_they_came():
@@ -130,7 +124,7 @@ def test_an_acknowledgement_that_no_ask_carries_is_owed_and_comes_with_the_flush
     fixture.side.next_batch()
     fixture.side.done()
     assert not fixture.take()
-    assert fixture.owed == 1
+    assert fixture.port.owed == 1
     fixture.side.flush()
     assert fixture.take() == [(m.ASK, fixture.a, 10, 2)]
     fixture.side.flush()

@@ -499,13 +499,10 @@ def test_events_of_a_call_go_out_before_the_answer():
     made = subscription()
     feed(m.SUBSCRIBE, made)
     feed(m.ASK, made, 5, 0)
-    port.take()
-    order = []
-    port.send = lambda to, message: order.append(message[0])
-    port.reply = lambda token, value, error: order.append(value)
-    core.out._send = port.send
+    port.order.clear()
     feed(m.CALL, "request", "token")
-    assert order == [m.EVENTS, "answer"]
+    assert port.order == ["events", "reply"]
+    assert port.replies == [("token", "answer", None)]
 
 
 def test_a_call_that_raises_is_answered_and_ends_the_stage():

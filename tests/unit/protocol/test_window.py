@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from headgate.protocol import messages as m
 from headgate.protocol.consumer import ConsumerSide
 from headgate.protocol.window import Window
-from tests.unit.protocol.fakes import subscription
+from tests.unit.protocol.fakes import Port, subscription
 
 # max/min, the messages that come, and for each batch of the handler: its length and what is then asked (GS-084).
 EXAMPLES = [
@@ -32,13 +32,17 @@ class Side:
     """A consuming side whose handler returns at once."""
 
     def __init__(self, most, least, tracked=False, manual=False):
-        self.sent = []
-        self.side = ConsumerSide(lambda to, message: self.sent.append(message), lambda: None, tracked=tracked)
+        self.port = Port()
+        self.side = ConsumerSide(self.port, tracked=tracked)
         self.subscription = subscription(max_demand=most, min_demand=least, manual=manual)
         self.side.subscribe(self.subscription)
         self.side.opened(self.subscription, manual=False)
         self.window = self.side.windows[self.subscription]
         self.asked = self.window.asked
+
+    @property
+    def sent(self):
+        return [message for _, message in self.port.sent]
 
     def receive(self, events):
         """Return (length, newly asked) of each batch that the handler is given."""

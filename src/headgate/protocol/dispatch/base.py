@@ -60,6 +60,11 @@ class Dispatcher:
     outlet: Outlet
     wanted: int = 0
     """How many more events could be taken right now."""
+    absorbed: bool = False
+    """True: there is unmet demand that is not in ``wanted``, as something is likely to change first. When the stage has
+    nothing else to do, `idle` is called."""
+    holds = False
+    """True: events may wait inside; an ask may then send several batches, which go out as one."""
     copies = False
     """True: a subscriber has events of its own, which nobody else is to get when it leaves."""
 
@@ -91,6 +96,18 @@ class Dispatcher:
         """
         raise NotImplementedError
 
+    def give_back(self, subscriber: Subscriber, pieces: list[Piece]) -> list[Piece]:  # noqa: ARG002 (a hook)
+        """Take what a subscriber that was forgotten before did not handle in the end.
+
+        Args:
+            subscriber: Its record; `cancel` was called for it.
+            pieces: What comes back, oldest first.
+
+        Returns:
+            Those pieces that are to go in front of the stage's queue, in order.
+        """
+        return pieces
+
     def asked(self, subscriber: Subscriber, count: int) -> None:
         """Take note that a subscriber's ``pending`` has just grown by ``count``."""
         raise NotImplementedError
@@ -107,6 +124,9 @@ class Dispatcher:
             How many events were taken.
         """
         raise NotImplementedError
+
+    def idle(self) -> None:
+        """Take back into ``wanted`` what was ``absorbed``: nothing else has happened."""
 
     def queued(self) -> dict[Any, int]:
         """Return how many events wait inside the dispatcher, by the name of their queue."""

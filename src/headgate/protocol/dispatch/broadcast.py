@@ -46,6 +46,7 @@ class BroadcastDispatcher(Dispatcher):
     """
 
     copies = True
+    holds = True
 
     def __init__(self, *, slow: str = "block", lag: int = 1000, replay: int = 0, wait_for: int = 0) -> None:
         """Check and keep the options."""
@@ -87,6 +88,12 @@ class BroadcastDispatcher(Dispatcher):
         for _, size, token in (*pieces, *subscriber.slot.pieces):
             self.outlet.discard(size, token, "subscriber left")
         self._look()
+        return []
+
+    def give_back(self, subscriber: Subscriber, pieces: list[Piece]) -> list[Piece]:  # noqa: ARG002 (the contract's form)
+        """Count it."""
+        for _, size, token in pieces:
+            self.outlet.discard(size, token, "subscriber left")
         return []
 
     def asked(self, subscriber: Subscriber, count: int) -> None:  # noqa: ARG002 (the contract's form)

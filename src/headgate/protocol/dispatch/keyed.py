@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from headgate.errors import DispatchError, OptionError
-from headgate.protocol.batching import Batch
+from headgate.protocol.batching import Batch, cut
 from headgate.protocol.buffer import Queue
 from headgate.protocol.dispatch.base import Outlet
 from headgate.protocol.dispatch.demand import DemandDispatcher
@@ -30,23 +30,12 @@ Entry = tuple[Any, Any, int]
 """An event, its token, and its number of arrival."""
 
 
-class _Held:
-    """An info, the arrival before which it came, and how many older events are still here."""
-
-    __slots__ = ("arrival", "before", "message")
-
-    def __init__(self, message: Any, arrival: int, before: int) -> None:
-        self.message = message
-        self.arrival = arrival
-        self.before = before
-
-
 class _Mixed:
     """The token of a batch that was put together from several keys and origins, in the order of its events."""
 
     __slots__ = ("_at", "_queue", "names", "tokens")
 
-    def __init__(self, queue: OrderedQueue, names: list[Any], tokens: list[Any]) -> None:
+    def __init__(self, queue: FairQueue, names: list[Any], tokens: list[Any]) -> None:
         self._queue = queue
         self._at = 0
         self.names = names
@@ -63,76 +52,135 @@ class _Mixed:
         return _Mixed(self._queue, self.names[start:stop], self.tokens[start:stop])
 
 
-class OrderedQueue:
-    """Common ground of both orders: the count, the infos, and what comes back."""
+def _lost(outlet: Outlet, option: str, expected: str, event: Any, token: Any, error: Exception) -> None:  # noqa: PLR0913
+    """Report and discard an event that a function of the user's failed for."""
+    fault = DispatchError(outlet.name, option, expected, f"{type(error).__name__}: {error}", event)
+    fault.__cause__ = error
+    outlet.report(fault)
+    outlet.discard(1, token, f"{option} raised")
+
+
+class _Key(deque[Any]):
+    """The events of one key, oldest first (with their tokens, when the queue is `FairQueue.marked`)."""
+
+    __slots__ = ("active", "deficit", "in_flight", "name", "share")
+
+    def __init__(self, name: Any, share: int) -> None:
+        super().__init__()
+        self.name = name
+        self.share = share  # events of one round
+        self.deficit = 0
+        self.in_flight = 0
+        self.active = False
+
+
+class FairQueue:
+    """Deficit round robin over keys. A `Queue`.
+
+    As long as no event has a token (the stage is a source, and there is no cap), the bare events are kept; from the first
+    token on, pairs of event and token.
+    """
 
     ordered = False
-    tracked = False
-    """True: tokens are needed, to know which keys are in flight."""
 
-    def __init__(self, outlet: Outlet, option: str, expected: str) -> None:
-        """Start empty."""
-        self._outlet = outlet
-        self._option = option
-        self._expected = expected
+    def __init__(
+        self, outlet: Outlet, key: Callable[[Any], Any], share: Callable[[Any], int] | None, quantum: int, cap: int | None
+    ) -> None:
+        """Start without keys. ``share``: a key's events of one round, or None: ``quantum`` for everybody."""
         self.size = 0
-        self._arrival = 0
-        self._infos: deque[_Held] = deque()
+        self._outlet = outlet
+        self._key = key
+        self._share = share
+        self._quantum = quantum
+        self._cap = cap
+        self._marked = cap is not None
+        self._blocked = 0  # events that cannot be taken as their key is at its cap
+        self._keys: dict[Any, _Key] = {}
+        self._round: deque[_Key] = deque()
+        self._infos: deque[tuple[Any, dict[Any, int]]] = deque()  # with how many events of each key go before them
         self._free: list[Any] = []
 
-
     def ready(self) -> int:
-        """Return how many could be taken now."""
-        return self.size
+        """Return how many could be taken now: what would take a key over its cap does not count."""
+        return self.size - self._blocked
 
-    def put(self, batch: Batch, size: int, token: Any) -> None:  # noqa: ARG002 (the contract's form)
-        """Put each event where it belongs."""
-        for index, event in enumerate(batch):
-            mark = token if token is None else token.part(index, index + 1)
-            self._arrival += 1
-            self._add((event, mark, self._arrival), front=False)
+    def put(self, batch: Batch, size: int, token: Any) -> None:
+        """Put each event behind the others of its key."""
+        if token is not None and not self._marked:
+            self._mark()
+        if self._marked:
+            for index, event in enumerate(batch):
+                self._add(event, None if token is None else token.part(index, index + 1), front=False)
+            return
+        keys, key_of, line = self._keys, self._key, self._round
+        before = self.size
+        at = 0
+        try:
+            for event in batch:
+                name = key_of(event)
+                key = keys.get(name)
+                if key is None:  # one that is here without a cap is in the round
+                    key = keys[name] = self._new(name)
+                    key.active = True
+                    line.append(key)
+                key.append(event)
+                at += 1
+        except Exception:  # noqa: BLE001 (a key that cannot be had: with more care, then)
+            self.size = before + at
+            for event in cut(batch, at, size):
+                self._add(event, None, front=False)
+        else:
+            self.size = before + size
 
     def put_front(self, pieces: Iterable[Piece]) -> None:
-        """Put what came back ahead of all of its kind."""
+        """Put what came back ahead of the others of its key."""
         for batch, size, token in reversed(list(pieces)):
             mixed = type(token) is _Mixed
             if mixed:
                 self.landed(token.names)
+            elif token is not None and not self._marked:
+                self._mark()
             for index in range(size - 1, -1, -1):
-                self._add((batch[index], token.tokens[index] if mixed else token, 0), front=True)
-                for info in self._infos:
-                    info.before += 1
+                name = self._add(batch[index], token.tokens[index] if mixed else token, front=True)
+                for _, before in self._infos:
+                    before[name] = before.get(name, 0) + 1
 
     def take(self, limit: int) -> Piece:
-        """Take up to ``limit`` events, whoever is next each time."""
-        limit = 1 if self._infos else min(limit, self.ready())  # an info may be due after any of them
-        entries: list[Entry] = []
+        """Take up to ``limit`` events, each key in its turn."""
+        limit = 1 if self._infos else min(limit, self.size - self._blocked)  # an info may be due after any of them
+        if self._share is None and self._quantum == 1 and not self._marked and not self._infos:
+            return self._take_evenly(limit), limit, None
+        entries: list[Any] = []
         names: list[Any] = []
         self._select(limit, entries, names)
-        size = len(entries)
-        self.size -= size
+        self.size -= limit
         if self._infos:
-            self._gone(entries[0])
-        events = [entry[0] for entry in entries]
-        if self.tracked or any(entry[1] is not None for entry in entries):
-            return events, size, _Mixed(self, names, [entry[1] for entry in entries])
-        return events, size, None
+            self._gone(names[0])
+        if not self._marked:
+            return entries, limit, None
+        return [entry[0] for entry in entries], limit, _Mixed(self, names, [entry[1] for entry in entries])
 
     def shed(self, count: int) -> list[Piece]:
-        """Take out events of the key that has the most (fair), or of the lowest rank (priority)."""
+        """Take out the oldest events of whoever has the most."""
         pieces: list[Piece] = []
         for _ in range(count):
-            entry = self._worst()
+            key = max(self._keys.values(), key=len)
+            before = self._excess(key)
+            entry = key.popleft()
+            self._blocked += self._excess(key) - before
             self.size -= 1
-            self._gone(entry)
-            pieces.append(([entry[0]], 1, entry[1]))
+            if not key and key.active:
+                self._round.remove(key)
+                self._retire(key)
+            self._gone(key.name)
+            pieces.append(([entry[0]], 1, entry[1]) if self._marked else ([entry], 1, None))
         return pieces
 
     def hold(self, message: Any) -> bool:
         """Keep an info until the events that are here now have left."""
         if not self.size:
             return False
-        self._infos.append(_Held(message, self._arrival, self.size))
+        self._infos.append((message, {name: len(key) for name, key in self._keys.items() if key}))
         return True
 
     def released(self) -> list[Any]:
@@ -143,65 +191,7 @@ class OrderedQueue:
         return free
 
     def landed(self, names: list[Any]) -> None:
-        """Take note that events of these keys are no longer in flight."""
-
-    def _lost(self, entry: Entry, error: Exception) -> None:
-        fault = DispatchError(self._outlet.name, self._option, self._expected, f"{type(error).__name__}: {error}", entry[0])
-        fault.__cause__ = error
-        self._outlet.report(fault)
-        self._outlet.discard(1, entry[1], f"{self._option} raised")
-
-    def _gone(self, entry: Entry) -> None:
-        for info in self._infos:
-            if entry[2] <= info.arrival:
-                info.before -= 1
-        while self._infos and not self._infos[0].before:
-            self._free.append(self._infos.popleft().message)
-
-    def _add(self, entry: Entry, *, front: bool) -> None:
-        raise NotImplementedError
-
-    def _select(self, limit: int, entries: list[Entry], names: list[Any]) -> None:
-        raise NotImplementedError
-
-    def _worst(self) -> Entry:
-        raise NotImplementedError
-
-
-class _Key:
-    """The events of one key, oldest first."""
-
-    __slots__ = ("active", "deficit", "entries", "in_flight", "name", "share")
-
-    def __init__(self, name: Any, share: int) -> None:
-        self.name = name
-        self.share = share  # events of one round
-        self.deficit = 0
-        self.in_flight = 0
-        self.active = False
-        self.entries: deque[Entry] = deque()
-
-
-class FairQueue(OrderedQueue):
-    """Deficit round robin over keys."""
-
-    def __init__(self, outlet: Outlet, key: Callable[[Any], Any], share: Callable[[Any], int], cap: int | None) -> None:
-        """Start without keys."""
-        super().__init__(outlet, "key", "a hashable key, whose weight is an integer of at least 1")
-        self._key = key
-        self._share = share
-        self._cap = cap
-        self.tracked = cap is not None
-        self._blocked = 0  # events that cannot be taken as their key is at its cap
-        self._keys: dict[Any, _Key] = {}
-        self._round: deque[_Key] = deque()
-
-    def ready(self) -> int:
-        """Return how many could be taken now: what would take a key over its cap does not count."""
-        return self.size - self._blocked
-
-    def landed(self, names: list[Any]) -> None:
-        """Let keys that were at their cap back into the round."""
+        """Take note that events of these keys are no longer in flight; keys that were at their cap may go on."""
         if self._cap is None:
             return
         for name in names:
@@ -212,120 +202,211 @@ class FairQueue(OrderedQueue):
             self._activate(key)
             self._forget(key)
 
-    def _excess(self, key: _Key) -> int:
-        if self._cap is None:
-            return 0
-        return max(0, len(key.entries) + key.in_flight - self._cap)
+    def _take_evenly(self, limit: int) -> list[Any]:
+        """Take one event of each key in turn: the round without deficits, which it is when every share is 1."""
+        line, keys = self._round, self._keys
+        taken: list[Any] = []
+        for _ in range(limit):
+            key = line.popleft()
+            taken.append(key.popleft())
+            if key:
+                line.append(key)
+            else:
+                del keys[key.name]
+        self.size -= limit
+        return taken
 
-    def _activate(self, key: _Key) -> None:
-        if key.entries and not key.active and (self._cap is None or key.in_flight < self._cap):
-            key.active = True
-            self._round.append(key)
-
-    def _forget(self, key: _Key) -> None:
-        if not key.entries and not key.in_flight:
-            self._keys.pop(key.name, None)
-
-    def _add(self, entry: Entry, *, front: bool) -> None:
-        try:
-            name = self._key(entry[0])
-            key = self._keys.get(name)
-            if key is None:
-                key = self._keys[name] = _Key(name, self._share(name))
-        except Exception as error:  # noqa: BLE001 (the user's function)
-            self._lost(entry, error)
-            return
-        before = self._excess(key)
-        if front:
-            key.entries.appendleft(entry)
-        else:
-            key.entries.append(entry)
-        self._blocked += self._excess(key) - before
-        self.size += 1
-        if not key.active:
-            self._activate(key)
-
-    def _select(self, limit: int, entries: list[Entry], names: list[Any]) -> None:
-        line = self._round
+    def _select(self, limit: int, entries: list[Any], names: list[Any]) -> None:
+        line, cap = self._round, self._cap
         while limit:
             key = line[0]
             if not key.deficit:
                 key.deficit = key.share
-            count = min(key.deficit, limit, len(key.entries))
-            if self._cap is not None:
-                count = min(count, self._cap - key.in_flight)
+            count = min(key.deficit, limit, len(key))
+            if cap is not None:
+                count = min(count, cap - key.in_flight)
                 key.in_flight += count
-                names.extend([key.name] * count)
-            if count == 1:
-                entries.append(key.entries.popleft())
-            else:
-                entries.extend([key.entries.popleft() for _ in range(count)])
+            names.extend([key.name] * count)
+            entries.extend([key.popleft() for _ in range(count)])
             limit -= count
             key.deficit -= count
-            if not key.entries or key.in_flight == self._cap:
+            if not key or key.in_flight == cap:
                 line.popleft()
-                key.active = False
-                key.deficit = 0
-                self._forget(key)
+                self._retire(key)
             elif not key.deficit:
                 line.rotate(-1)
 
-    def _worst(self) -> Entry:
-        key = max(self._keys.values(), key=lambda each: len(each.entries))
+    def _new(self, name: Any) -> _Key:
+        return _Key(name, self._quantum if self._share is None else self._share(name))
+
+    def _add(self, event: Any, token: Any, *, front: bool) -> Any:
+        """Put one event to its key and return the key's name; one whose key cannot be had is reported and discarded."""
+        try:
+            name = self._key(event)
+            key = self._keys.get(name)
+            if key is None:
+                key = self._keys[name] = self._new(name)
+        except Exception as error:  # noqa: BLE001 (the user's function)
+            expected = "a hashable key, whose weight is an integer of at least 1"
+            _lost(self._outlet, "key", expected, event, token, error)
+            return None
         before = self._excess(key)
-        entry = key.entries.popleft()
+        (key.appendleft if front else key.append)((event, token) if self._marked else event)
         self._blocked += self._excess(key) - before
-        if not key.entries and key.active:
-            self._round.remove(key)
-            key.active = False
-            key.deficit = 0
+        self.size += 1
+        self._activate(key)
+        return name
+
+    def _mark(self) -> None:
+        """Go over to pairs of event and token."""
+        self._marked = True
+        for key in self._keys.values():
+            for index in range(len(key)):
+                key[index] = (key[index], None)
+
+    def _excess(self, key: _Key) -> int:
+        """Return how many events of the key cannot be taken."""
+        return 0 if self._cap is None else max(0, len(key) + key.in_flight - self._cap)
+
+    def _activate(self, key: _Key) -> None:
+        if key and not key.active and (self._cap is None or key.in_flight < self._cap):
+            key.active = True
+            self._round.append(key)
+
+    def _retire(self, key: _Key) -> None:
+        """Take the key out of the round, with what was left of its share."""
+        key.active = False
+        key.deficit = 0
         self._forget(key)
-        return entry
+
+    def _forget(self, key: _Key) -> None:
+        if not key and not key.in_flight:
+            self._keys.pop(key.name, None)
+
+    def _gone(self, name: Any) -> None:
+        """Count an event that left against the infos that wait for it, and release those whose last it was."""
+        for _, before in self._infos:
+            if name in before:
+                before[name] -= 1
+                if not before[name]:
+                    del before[name]
+        while self._infos and not self._infos[0][1]:
+            self._free.append(self._infos.popleft()[0])
 
 
-class PriorityQueue(OrderedQueue):
-    """The lowest rank first."""
+class _Share:
+    """The token of a batch that was put together from several origins, in the order of its events."""
+
+    __slots__ = ("_at", "tokens")
+
+    def __init__(self, tokens: list[Any]) -> None:
+        self._at = 0
+        self.tokens = tokens
+
+    def settle(self, count: int) -> None:
+        start, self._at = self._at, self._at + count
+        for token in self.tokens[start : self._at]:
+            if token is not None:
+                token.settle(1)
+
+    def part(self, start: int, stop: int) -> _Share:
+        return _Share(self.tokens[start:stop])
+
+
+class PriorityQueue:
+    """The lowest rank first. A `Queue`."""
+
+    ordered = False
 
     def __init__(self, outlet: Outlet, priority: Callable[[Any], float], ageing: int | None) -> None:
         """Start empty."""
-        super().__init__(outlet, "priority", "a number")
+        self.size = 0
+        self._outlet = outlet
         self._priority = priority
         self._ageing = ageing
-        self._front: deque[Entry] = deque()
+        self._arrival = 0
+        self._front: deque[Entry] = deque()  # what came back
         self._heap: list[tuple[float, int, Entry]] = []
+        self._infos: deque[list[Any]] = deque()  # message, arrival before which it came, events still before it
+        self._free: list[Any] = []
 
-    def _add(self, entry: Entry, *, front: bool) -> None:
-        if front:
-            self._front.appendleft(entry)
-        else:
+    def ready(self) -> int:
+        """Return the number of events: all of them can be taken."""
+        return self.size
+
+    def put(self, batch: Batch, size: int, token: Any) -> None:  # noqa: ARG002 (the contract's form)
+        """Put each event where its rank belongs."""
+        priority, ageing, heap = self._priority, self._ageing, self._heap
+        for index, event in enumerate(batch):
+            mark = None if token is None else token.part(index, index + 1)
             try:
-                rank = self._rank(self._priority(entry[0]), entry[2])
+                rank = priority(event)
+                if not isinstance(rank, (int, float)) or math.isnan(rank):
+                    raise TypeError(repr(rank))  # noqa: TRY301 (one way for all that is wrong with it)
             except Exception as error:  # noqa: BLE001 (the user's function)
-                self._lost(entry, error)
-                return
-            heapq.heappush(self._heap, (rank, entry[2], entry))
-        self.size += 1
+                _lost(self._outlet, "priority", "a number", event, mark, error)
+                continue
+            self._arrival = arrival = self._arrival + 1
+            heapq.heappush(heap, (rank if ageing is None else rank * ageing + arrival, arrival, (event, mark, arrival)))
+            self.size += 1
 
-    def _rank(self, priority: float, arrival: int) -> float:
-        if not isinstance(priority, (int, float)) or math.isnan(priority):
-            raise TypeError(repr(priority))
-        return priority if self._ageing is None else priority * self._ageing + arrival
+    def put_front(self, pieces: Iterable[Piece]) -> None:
+        """Put what came back ahead of everything."""
+        for batch, size, token in reversed(list(pieces)):
+            shared = type(token) is _Share
+            for index in range(size - 1, -1, -1):
+                self._front.appendleft((batch[index], token.tokens[index] if shared else token, 0))
+            self.size += size
+            for info in self._infos:
+                info[2] += size
 
-    def _select(self, limit: int, entries: list[Entry], names: list[Any]) -> None:  # noqa: ARG002 (the base's form)
-        while limit and self._front:
-            entries.append(self._front.popleft())
-            limit -= 1
-        heap = self._heap
-        for _ in range(limit):
-            entries.append(heapq.heappop(heap)[2])
+    def take(self, limit: int) -> Piece:
+        """Take up to ``limit`` events, the lowest rank first."""
+        limit = 1 if self._infos else min(limit, self.size)  # an info may be due after any of them
+        front, heap = self._front, self._heap
+        entries = [front.popleft() if front else heapq.heappop(heap)[2] for _ in range(limit)]
+        self.size -= limit
+        if self._infos:
+            self._gone(entries[0])
+        tokens = [entry[1] for entry in entries]
+        mixed = any(token is not None for token in tokens)
+        return [entry[0] for entry in entries], limit, _Share(tokens) if mixed else None
 
-    def _worst(self) -> Entry:
-        if not self._heap:
-            return self._front.pop()
-        worst = max(range(len(self._heap)), key=self._heap.__getitem__)
-        entry = self._heap.pop(worst)[2]
-        heapq.heapify(self._heap)
-        return entry
+    def shed(self, count: int) -> list[Piece]:
+        """Take out the events of the highest rank."""
+        pieces: list[Piece] = []
+        for _ in range(count):
+            if self._heap:
+                worst = max(range(len(self._heap)), key=self._heap.__getitem__)
+                entry = self._heap.pop(worst)[2]
+                heapq.heapify(self._heap)
+            else:
+                entry = self._front.pop()
+            self.size -= 1
+            self._gone(entry)
+            pieces.append(([entry[0]], 1, entry[1]))
+        return pieces
+
+    def hold(self, message: Any) -> bool:
+        """Keep an info until the events that are here now have left."""
+        if not self.size:
+            return False
+        self._infos.append([message, self._arrival, self.size])
+        return True
+
+    def released(self) -> list[Any]:
+        """Take out the infos whose turn has come, in order."""
+        if not self._free:
+            return self._free
+        free, self._free = self._free, []
+        return free
+
+    def _gone(self, entry: Entry) -> None:
+        for info in self._infos:
+            if entry[2] <= info[1]:
+                info[2] -= 1
+        while self._infos and not self._infos[0][2]:
+            self._free.append(self._infos.popleft()[0])
 
 
 class FairDispatcher(DemandDispatcher):
@@ -371,12 +452,12 @@ class FairDispatcher(DemandDispatcher):
 
     def queue(self) -> Queue:
         """Return the fair queue."""
-        return FairQueue(self.outlet, self._key, self._share, self._cap)
+        share = None if self._weights is None else self._share
+        return FairQueue(self.outlet, self._key, share, self._quantum, self._cap)
 
     def _share(self, name: Any) -> int:
         weights = self._weights
-        if weights is None:
-            return self._quantum
+        assert weights is not None  # noqa: S101 (else nobody asks)
         weight = weights.get(name, 1) if isinstance(weights, Mapping) else weights(name)
         if type(weight) is not int or weight < 1:
             raise TypeError(f"the weight of key {name!r} is {weight!r}")

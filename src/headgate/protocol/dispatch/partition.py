@@ -44,15 +44,17 @@ class _Barrier:
 class _Lane:
     """One partition."""
 
-    __slots__ = ("name", "pieces", "size", "spilled", "store", "subscriber")
+    __slots__ = ("name", "pieces", "seen", "size", "spilled", "store", "subscriber", "want")
 
     def __init__(self, name: Hashable) -> None:
         self.name = name
         self.subscriber: Subscriber | None = None
         self.pieces: deque[Piece | _Barrier] = deque()
         self.size = 0  # events in `pieces` and in `store`
+        self.want = 0  # its unmet demand when it was looked at last
+        self.seen = 0  # its size then
         self.store: Any = None
-        self.spilled: deque[tuple[int, Any]] = deque()  # length and token of each batch in `store`
+        self.spilled: deque[tuple[int, Any] | _Barrier] = deque()  # length and token of each batch in `store`
 
     def room(self) -> int:
         subscriber = self.subscriber
@@ -72,6 +74,8 @@ class PartitionDispatcher(Dispatcher):
     Raises:
         OptionError: An option is missing, of the wrong type or out of range.
     """
+
+    holds = True
 
     def __init__(
         self,
@@ -101,6 +105,11 @@ class PartitionDispatcher(Dispatcher):
         self._queue_size = queue_size
         self._stuck = stuck
         self._lanes: dict[Any, _Lane] = {name: _Lane(name) for name in names}
+        self._unmet = 0  # the sum of all `want`
+        self._backed: dict[Any, _Lane] = {}  # the partitions that have a queue
+        self._waiting = 0  # the sum of all `seen`
+        self._written_off = 0
+        self._room = queue_size
 
     def subscribe(self, subscriber: Subscriber) -> None:
         """Give it its partition.
@@ -120,7 +129,7 @@ class PartitionDispatcher(Dispatcher):
             raise SubscriptionError(consumer, producer, f"expected option 'partition' to be a free partition, {name!r} is taken")
         lane.subscriber = subscriber
         subscriber.slot = lane
-        self._look()
+        self._look(lane)
 
     def cancel(self, subscriber: Subscriber, pieces: list[Piece]) -> list[Piece]:
         """Free the partition; what was in flight goes back to the head of its queue, for the successor."""
@@ -128,23 +137,32 @@ class PartitionDispatcher(Dispatcher):
         lane.subscriber = None
         lane.pieces.extendleft(reversed(pieces))
         lane.size += sum(piece[1] for piece in pieces)
-        self._look()
+        self._look(lane)
+        return []
+
+    def give_back(self, subscriber: Subscriber, pieces: list[Piece]) -> list[Piece]:
+        """Put it at the head of the partition's queue; a successor may be waiting for it already."""
+        lane: _Lane = subscriber.slot
+        lane.pieces.extendleft(reversed(pieces))
+        lane.size += sum(piece[1] for piece in pieces)
+        self._drain(lane)
+        self._look(lane)
         return []
 
     def asked(self, subscriber: Subscriber, count: int) -> None:  # noqa: ARG002 (the contract's form)
         """Serve the partition's own queue first."""
-        if subscriber.slot.pieces or subscriber.slot.size:
-            self._drain(subscriber.slot)
-        self._look()
+        lane = subscriber.slot
+        if lane.pieces or lane.size:
+            self._drain(lane)
+        self._look(lane)
 
     def dispatch(self, batch: Batch, size: int, token: Any) -> int:
         """Route events as long as any partition has unmet demand."""
         taken = 0
         while taken < size and self.wanted > 0:
-            count = min(size - taken, self.wanted, self._capacity())
-            self._route(batch if count == size else cut(batch, taken, taken + count), token)
+            count = min(size - taken, self.wanted, self._room)
+            self._route(batch if count == size else cut(batch, taken, taken + count), count, token)
             taken += count
-            self._look()
         return taken
 
     def queued(self) -> dict[Any, int]:
@@ -156,45 +174,93 @@ class PartitionDispatcher(Dispatcher):
         backed_up = [lane for lane in self._lanes.values() if lane.size]
         barrier = _Barrier(info, len(backed_up))
         for lane in backed_up:
-            lane.pieces.append(barrier)
+            (lane.spilled if lane.spilled else lane.pieces).append(barrier)
         return bool(backed_up)
 
-    def _look(self) -> None:
-        """See the unmet demand of all partitions; it is nothing while one that blocks is full."""
-        wanted = 0
-        block = self._stuck == "block"
-        for lane in self._lanes.values():
-            if block and lane.size >= self._queue_size:
-                wanted = 0
-                break
-            if not lane.size and lane.subscriber is not None:
-                wanted += lane.subscriber.asked - lane.subscriber.sent
-        self.wanted = wanted
+    def idle(self) -> None:
+        """Write off what is queued now: it is for partitions that do not ask, and the others shall not wait for them."""
+        self._written_off = self._waiting
+        self._sum_up()
 
-    def _capacity(self) -> int:
-        """Return how many events can come, all of them for the fullest partition, before a bound is passed."""
-        if self._stuck != "block":
-            return self._queue_size
-        return min(lane.room() + self._queue_size - lane.size for lane in self._lanes.values())
+    def _look(self, lane: _Lane) -> None:
+        """See again how one partition stands, and with it what all want."""
+        subscriber, size = lane.subscriber, lane.size
+        want = 0
+        if size:
+            self._backed[lane.name] = lane
+        else:
+            if self._backed:
+                self._backed.pop(lane.name, None)
+            if subscriber is not None:
+                want = subscriber.asked - subscriber.sent
+        self._unmet += want - lane.want
+        lane.want = want
+        self._waiting += size - lane.seen
+        lane.seen = size
+        self._sum_up()
 
-    def _route(self, batch: Batch, token: Any) -> None:
-        where: dict[Any, list[int]] = {}
-        for index, name in enumerate(self._names(batch, token)):
-            if name is not _NOWHERE:
-                where.setdefault(name, []).append(index)
-        for name, indices in where.items():
-            lane = self._lanes[name]
-            piece = batch if len(indices) == len(batch) else pick(batch, indices)
-            if not lane.size and len(indices) <= lane.room():
-                self.outlet.deliver(lane.subscriber, piece, len(indices), token)  # type: ignore[arg-type]  # room > 0
+    def _sum_up(self) -> None:
+        """See what all partitions want.
+
+        What waits in queues is counted against the unmet demand of all: its partitions are likely to ask for it next, and
+        what they ask is met by it. When the stage has nothing else to do and there is still unmet demand, they were not:
+        then what waits is written off (`idle`). ``_room`` is how many events may come, all of them for the fullest
+        partition, before a bound is passed.
+        """
+        waiting = self._waiting
+        if self._written_off > waiting:
+            self._written_off = waiting
+        self._room = self._queue_size
+        if self._backed and self._stuck == "block":
+            self._room -= max([each.size for each in self._backed.values()])
+        unmet = self._unmet
+        wanted = unmet - waiting + self._written_off
+        self.wanted = wanted if wanted > 0 and self._room > 0 else 0
+        self.absorbed = unmet > 0 and self.wanted == 0 and self._room > 0
+
+    def _route(self, batch: Batch, size: int, token: Any) -> None:
+        lanes = self._lanes
+        pieces = self._pieces(batch, token)
+        for name, piece in pieces.items():
+            count = len(piece)
+            if not count:
                 continue
-            self._enqueue(lane, piece, len(indices), token)
+            lane = lanes[name]
+            subscriber = lane.subscriber
+            if subscriber is not None and not lane.size and count <= subscriber.asked - subscriber.sent:
+                self.outlet.deliver(subscriber, piece if count < size else batch, count, token)
+            else:
+                self._enqueue(lane, piece, count, token)
+            self._look(lane)
+
+    def _pieces(self, batch: Batch, token: Any) -> dict[Any, Any]:
+        """Split a batch by partition."""
+        if hasattr(batch, "take"):  # arrays stay arrays
+            where: dict[Any, list[int]] = {}
+            for index, name in enumerate(self._names(batch, token)):
+                if name is not _NOWHERE:
+                    where.setdefault(name, []).append(index)
+            return {name: pick(batch, indices) for name, indices in where.items()}
+        route = self._hash or self._default
+        pieces: dict[Any, list[Any]] = {name: [] for name in self._lanes} if len(self._lanes) <= len(batch) else {}
+        try:
+            if pieces:
+                for event in batch:
+                    pieces[route(event)].append(event)
+                return pieces
+        except Exception:  # noqa: BLE001 (none, an unknown partition or a fault: with more care, then)
+            pieces = {}
+        for event, name in zip(batch, self._names(batch, token), strict=True):
+            if name is not _NOWHERE:
+                pieces.setdefault(name, []).append(event)
+        return pieces
+
+    def _default(self, event: Any) -> int:
+        return (event if type(event) is int else stable_hash(event)) % self._count
 
     def _names(self, batch: Batch, token: Any) -> list[Any]:
         """Return each event's partition; those that have none are discarded here."""
-        route, count = self._hash, self._count
-        if route is None:
-            return [stable_hash(event) % count for event in batch]
+        route = self._hash or self._default
         names: list[Any] = []
         lanes = self._lanes
         for event in batch:
@@ -237,8 +303,8 @@ class PartitionDispatcher(Dispatcher):
     def _drain(self, lane: _Lane) -> None:
         while lane.pieces or lane.spilled:
             if not lane.pieces:
-                size, token = lane.spilled.popleft()
-                lane.pieces.append((lane.store.popleft(), size, token))
+                oldest = lane.spilled.popleft()
+                lane.pieces.append(oldest if type(oldest) is _Barrier else (lane.store.popleft(), *oldest))
             piece = lane.pieces[0]
             if type(piece) is _Barrier:
                 lane.pieces.popleft()

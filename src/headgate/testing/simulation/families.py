@@ -112,6 +112,7 @@ def _swarm(rng: Random, scenario: Scenario, *more: str) -> Scenario:
         scenario.faults = rng.sample(kinds, rng.randint(1, min(5, len(kinds))))
         scenario.budget = rng.choice((1, 1, 2, 3, 5))
         scenario.rate = rng.choice((0.02, 0.05, 0.1))
+    scenario.lanes, scenario.hands = rng.random() < 0.7, rng.random() < 0.3  # noqa: PLR2004 (as drivers do)
     scenario.weights = (rng.choice((0.2, 1.0, 4.0)), rng.choice((0.1, 0.5, 2.0)), rng.choice((0.2, 0.5, 1.0)))
     return scenario
 
@@ -132,7 +133,7 @@ def demand(rng: Random) -> Scenario:
         upstream = [(source, _terms(rng, weight=rng.choice((1, 1, 3)))) for source in sources]
         sinks.append(_sink(rng, f"c{number}", upstream))
         sinks[-1].extra = number > 0 and rng.random() < 0.3  # noqa: PLR2004 (some)
-    return _swarm(rng, Scenario([*sources, *sinks]), "again", "join", "stop_signal")
+    return _swarm(rng, Scenario([*sources, *sinks], lossy=lossy), "again", "join", "stop_signal")
 
 
 def chain(rng: Random) -> Scenario:

@@ -86,6 +86,7 @@ def cancel(world: World) -> bool:
         return False
     site: Site = edge.consumer
     world.trace.append(("cancel", site, edge))
+    site.working = True
     site.core.cancel(edge, "normal")
     world.after(site)
     return True
@@ -99,6 +100,7 @@ def expel(world: World) -> bool:
         return False
     edge = _one(world, list(site.core.out.subscribers))
     world.trace.append(("expel", site, edge))
+    site.working = True
     site.core.cancel(edge, _one(world, ["normal", "oops"]))
     world.after(site)
     return True
@@ -115,8 +117,10 @@ def both(world: World) -> bool:
     if edge is None:
         return False
     world.trace.append(("both", edge))
+    edge.producer.working = True
     edge.producer.core.cancel(edge, "normal")
     world.after(edge.producer)
+    edge.consumer.working = True
     edge.consumer.core.cancel(edge, "normal")
     world.after(edge.consumer)
     return True
@@ -129,6 +133,7 @@ def resubscribe(world: World) -> bool:
         return False
     site: Site = edge.consumer
     world.trace.append(("resubscribe", site, edge))
+    site.working = True
     site.core.cancel(edge, "normal")
     world.after(site)
     world.subscribe(site, edge.producer, edge.terms)
@@ -161,6 +166,7 @@ def hold(world: World) -> bool:
         return False
     mode = "forward" if site.core.out.accumulating else "accumulate"
     world.trace.append((mode, site))
+    site.working = True
     site.core.set_demand(mode)
     world.after(site)
     return True

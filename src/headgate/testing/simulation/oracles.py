@@ -12,9 +12,10 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from headgate.protocol import messages as m
+from headgate.protocol.buffer import Buffer
 from headgate.protocol.dispatch.broadcast import BroadcastDispatcher
 from headgate.protocol.dispatch.demand import DemandDispatcher
-from headgate.protocol.dispatch.keyed import FairQueue, OrderedQueue
+from headgate.protocol.dispatch.keyed import FairQueue
 from headgate.protocol.dispatch.partition import PartitionDispatcher
 from headgate.protocol.ledger import Subscriber
 from headgate.protocol.producer import ProducerSide
@@ -56,7 +57,7 @@ def asked(site: Site, message: m.Message) -> None:
         raise Violation("ask-zero", f"{edge} sent an ask that says nothing new ({total}, {acked})")
     if acked > edge.taken or acked > window.handled:
         raise Violation("ack-early", f"{edge} acknowledged {acked} of {window.handled} handled, {edge.taken} received")
-    if total > edge.asked and site.core.state == "finishing" and site.core.role != m.CONSUMER:
+    if total > edge.asked and site.core.state == "finishing" and not window.manual:
         raise Violation("ask-finishing", f"{edge} asked for more although {site} is finishing")
     edge.asked = total
     edge.acked = acked
@@ -142,7 +143,7 @@ def begun(site: Site, callback: tuple[str, tuple[Any, ...]]) -> None:
 
 def info_given(site: Site, message: Any) -> None:
     """Remember what comes before an info that is given now."""
-    if not site.has_ended:
+    if not site.has_ended and m.HANDLE_INFO in site.slot.defined:
         site.infos.append((message, site.emissions, [(edge, edge.taken) for edge in site.edges]))
 
 
@@ -253,26 +254,37 @@ def _look_out(site: Site, out: ProducerSide) -> None:
                 f"queued {queued}, discarded {out.discarded}",
             )
     wanted = _wanted(out)
-    if wanted != dispatcher.wanted:
+    if wanted != dispatcher.wanted and out.single is None:
         raise Violation("wanted", f"{site}: its dispatcher wants {dispatcher.wanted}, its subscribers {wanted}")
+    if dispatcher.absorbed and not site.owes:
+        raise Violation("absorbed", f"{site}: demand is absorbed, and nobody will look at it again")
     ready = queue.ready() if size else 0
     if not out.accumulating:
         if ready > 0 and wanted > 0:
             raise Violation("held-back", f"{site}: {ready} events wait, {wanted} are wanted")
-        if core.source and core.callback is None and core._plain and wanted > out.requested + ready:
+        if core.source and core.callback is None and core.plain and wanted > out.requested + ready:
             limit = core._limit
             if limit is None or not size or size + out.requested < limit:
                 raise Violation("demand-forgotten", f"{site}: {wanted} wanted, {out.requested} asked for, {ready} on hand")
     if core.source:
         limit = core._limit
-        if limit is not None and size > limit and size > site.queue_before and out.emitted > site.emitted_before:
-            raise Violation("bound", f"{site}: {size} events in a buffer of {limit}")
-        site.queue_before = size
-        site.emitted_before = out.emitted
+        if limit is not None and size > limit:
+            fresh = [event for event in waiting(queue) if event not in site.delivered]
+            if len(fresh) > limit:  # what came back does not count
+                raise Violation("bound", f"{site}: {len(fresh)} events in a buffer of {limit}")
     if size or queued:
         _look_queue(site, out)
     if type(queue) is FairQueue and queue._cap is not None:
         _look_caps(site, out, queue)
+
+
+def waiting(queue: Any) -> list[Any]:
+    """Return the events in a queue."""
+    if isinstance(queue, Buffer):
+        return [event for item in queue._items if type(item) is tuple for event in item[0]]
+    if isinstance(queue, FairQueue):
+        return [entry[0] if queue._marked else entry for key in queue._keys.values() for entry in key]
+    return [entry[0] for entry in queue._front] + [item[2][0] for item in queue._heap]
 
 
 def _wanted(out: ProducerSide) -> int:
@@ -280,6 +292,8 @@ def _wanted(out: ProducerSide) -> int:
     dispatcher = out.dispatcher
     subscribers = out.subscribers.values()
     if isinstance(dispatcher, DemandDispatcher):
+        if out.single is not None and [out.single] != list(subscribers):
+            raise Violation("single", f"{out.name} takes {out.single.subscription} for the only one of {list(out.subscribers)}")
         wanted = 0
         for each in subscribers:
             wanted += each.asked - each.sent
@@ -292,7 +306,9 @@ def _wanted(out: ProducerSide) -> int:
     if isinstance(dispatcher, PartitionDispatcher):
         if dispatcher._stuck == "block" and any(lane.size >= dispatcher._queue_size for lane in dispatcher._lanes.values()):
             return 0
-        return sum(each.asked - each.sent for each in subscribers if not each.slot.size)
+        unmet = sum(each.asked - each.sent for each in subscribers if not each.slot.size)
+        least = 0 if dispatcher.absorbed else 1  # what waits for others may count against it until the stage is idle
+        return dispatcher.wanted if min(unmet, least) <= dispatcher.wanted <= unmet else unmet
     return dispatcher.wanted
 
 
@@ -338,7 +354,7 @@ def _look_caps(site: Site, out: ProducerSide, queue: FairQueue) -> None:
     assert cap is not None  # noqa: S101 (for the type checker)
     flight: Counter[Any] = Counter()
     for subscriber in (*out.subscribers.values(), *out.closing.values()):
-        skip = subscriber._head
+        skip = subscriber.head
         for batch, _, _ in subscriber.ledger:
             for event in batch[skip:] if skip else batch:
                 flight[queue._key(event)] += 1
@@ -349,8 +365,3 @@ def _look_caps(site: Site, out: ProducerSide, queue: FairQueue) -> None:
     for name, key in queue._keys.items():
         if key.in_flight != flight[name]:
             raise Violation("cap", f"{site}: key {name} counts {key.in_flight} in flight, {flight[name]} are")
-
-
-def ordered(queue: Any) -> bool:
-    """Say whether a queue has an order of its own (fair, priority)."""
-    return isinstance(queue, OrderedQueue)

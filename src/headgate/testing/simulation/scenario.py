@@ -134,6 +134,7 @@ class Middle(Script):
             return False
         at = 1 + int(site.world.user.random() * len(outputs))
         site.rest = outputs[at:]
+        site.working = True
         site.core.emit(outputs[:at])
         return True
 
@@ -205,6 +206,9 @@ class Scenario:
         unbroken: A subscription of a broadcast has no gaps.
         faults: Names of the faults that may happen, and their number.
         weights: How eager callbacks, flushes and all else are, next to 1 for a channel.
+        lanes: The cores take their fast lane.
+        hands: Events and asks go straight into a core that is idle.
+        lossy: A source delivers at most once.
         drops: Event -> True for those that are dropped on purpose (a hash that gives none, ...).
     """
 
@@ -218,6 +222,9 @@ class Scenario:
     weights: tuple[float, float, float] = (1.0, 0.5, 0.5)
     drops: Callable[[Any], bool] | None = None
     factor: int = 1
+    lossy: bool = False
+    lanes: bool = True
+    hands: bool = False
     at_end: Callable[[World], None] | None = None
     before_heal: Callable[[World], None] | None = None
 

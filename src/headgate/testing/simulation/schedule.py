@@ -137,6 +137,7 @@ def tend(world: World, slot: Slot) -> bool:
             return True
         if core.out is not None and core.state == "running" and _orphaned(slot, site):
             world.trace.append(("finish", site))
+            site.working = True
             core.finish()
             world.after(site)
             return True
@@ -150,7 +151,7 @@ def _restart(world: World, slot: Slot, site: Site) -> bool:
     else:
         slot.done = site.core._finished and not slot.script.left
     if slot.done:
-        return False
+        return True
     if slot.extra and not world.healed:
         return False
     world.start(slot)
@@ -178,6 +179,7 @@ def _ask(world: World, site: Site) -> bool:
         if window.manual and window.open and window.asked == window.handled and edge.answers:
             count = 1 + int(world.user.random() * 4)
             world.trace.append(("ask", site, edge, count))
+            site.working = True
             site.core.ask(edge, count)
             world.after(site)
             return True
@@ -198,6 +200,7 @@ def _give(world: World, script: Any, site: Site) -> bool:
         return False
     if not left:
         world.trace.append(("finish", site))
+        site.working = True
         core.finish()
         world.after(site)
         return True
@@ -217,6 +220,7 @@ def _give(world: World, script: Any, site: Site) -> bool:
         return False
     events = script.take(count)
     world.trace.append(("emit", site, events))
+    site.working = True
     site.emit(events)
     world.after(site)
     return True
