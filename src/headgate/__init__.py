@@ -1,7 +1,7 @@
 """Headgate: demand-driven data pipelines.
 
-Consumers ask, producers never send more than was asked. Start with `Producer`, `ProducerConsumer` and `Consumer`, put them
-into `Child` recipes, and run them in a `System`.
+Consumers ask, producers never send more than was asked. Start with `Producer`, `ProducerConsumer` and `Consumer`, put
+them into `Child` recipes, and run them in a `System`.
 """
 
 from headgate.errors import (

@@ -85,8 +85,7 @@ class HandlerError(ProtocolError):
         """Say it in one line."""
         kind = type(self.got).__name__
         return (
-            f"stage {self.stage!r}: expected {self.callback} to return {self.expected}, "
-            f"got {kind}: {_short(self.got)}"
+            f"stage {self.stage!r}: expected {self.callback} to return {self.expected}, got {kind}: {_short(self.got)}"
         )
 
 

@@ -81,7 +81,10 @@ class Stage:
 
     @_default
     def handle_info(self, message: Any) -> Any:
-        """Take a message that came in order with the buffered events, or a `Down`. Producing stages may return events."""
+        """Take a message that came in order with the buffered events, or a `Down`.
+
+        Producing stages may return events.
+        """
 
     @_default
     def handle_discarded(self, count: int) -> Any:

@@ -62,7 +62,11 @@ async def stream(
     if isinstance(subscriptions, (str, Ref, To)) or not isinstance(subscriptions, Iterable):
         raise OptionError("stream", "subscriptions", "a list of references or To(...)", subscriptions)
     wanted = [as_to(each) for each in subscriptions]
-    node = system.node if system is not None else next((w.producer.driver.node for w in wanted if isinstance(w.producer, Ref)), None)
+    node = (
+        system.node
+        if system is not None
+        else next((w.producer.driver.node for w in wanted if isinstance(w.producer, Ref)), None)
+    )
     if node is None:
         raise OptionError("stream", "subscriptions", "at least one reference (or names, with system=)", subscriptions)
     driver = TaskDriver(node, Child(_Sink, id="stream"))

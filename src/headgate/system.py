@@ -19,8 +19,8 @@ from headgate.runtime.reference import Ref, make_subscription
 class System:
     """Owns stages. Use it as ``async with System() as system:``; what still runs at the end is stopped.
 
-    A stage that crashes is logged at once and raised where somebody waits for it (`Ref.wait`, `Ref.call`, `wait`), or else
-    at the end of the ``async with``: one crash as its `StageCrashed`, several as an ``ExceptionGroup``.
+    A stage that crashes is logged at once and raised where somebody waits for it (`Ref.wait`, `Ref.call`, `wait`), or
+    else at the end of the ``async with``: one crash as its `StageCrashed`, several as an ``ExceptionGroup``.
 
     Args:
         seed: Seed for what is random (a shuffling dispatcher). Default: unpredictable.
@@ -68,13 +68,15 @@ class System:
             child: The recipe.
 
         Returns:
-            Its reference, when ``started`` has returned and every producer of ``subscribe_to`` has accepted, in that order.
+            Its reference, when ``started`` has returned and every producer of ``subscribe_to`` has accepted, in that
+            order.
 
         Raises:
             NameTakenError: A living stage has its name.
             StageCrashed: ``__init__`` or ``started`` raised.
             Ignore: They raised `Ignore`: the stage is not to run.
-            SubscriptionError: A producer refused or does not exist. The stage does not run; but one that is missing is no
+            SubscriptionError: A producer refused or does not exist. The stage does not run; but one that is missing
+            is no
                 reason to stop a consumer whose cancel mode for it is ``"temporary"``.
         """
         if not isinstance(child, Child):
@@ -119,7 +121,9 @@ class System:
         """
         found = self.node.names.get(name)
         if found is None:
-            raise NoStageError(f"there is no stage named {name!r}; there are: {', '.join(map(repr, self.node.names)) or 'none'}")
+            raise NoStageError(
+                f"there is no stage named {name!r}; there are: {', '.join(map(repr, self.node.names)) or 'none'}"
+            )
         return found
 
     def stages(self) -> list[Ref]:

@@ -33,9 +33,9 @@ class Queue(Protocol):
     size: int
     """The number of events; infos do not count."""
 
-
     def ready(self) -> int:
         """Return how many events could be taken now."""
+        ...
 
     def put(self, batch: Batch, size: int, token: Any) -> None:
         """Add events at the end."""
@@ -45,15 +45,19 @@ class Queue(Protocol):
 
     def take(self, limit: int) -> Piece:
         """Take the next events, at least one and at most ``limit``; there must be one ready."""
+        ...
 
     def shed(self, count: int) -> list[Piece]:
         """Take out ``count`` events that are to be dropped, the oldest first."""
+        ...
 
     def hold(self, message: Any) -> bool:
         """Keep an info until the events that are here now have left; False when there are none."""
+        ...
 
     def released(self) -> list[Any]:
         """Take out the infos whose turn has come, in order."""
+        ...
 
 
 class Buffer:
@@ -67,7 +71,6 @@ class Buffer:
         self._items: deque[Piece | Info] = deque()
         self.size = 0
         self._free: list[Any] = []
-
 
     def ready(self) -> int:
         """Return the number of events: all of them can be taken."""
@@ -97,8 +100,7 @@ class Buffer:
             A batch, its length and its token. Infos that stood right behind it are ready in `released`.
         """
         piece = self._items.popleft()
-        if isinstance(piece, Info):  # infos at the head are always released already
-            raise AssertionError(piece)
+        assert not isinstance(piece, Info)  # noqa: S101 (infos at the head are always released already)
         batch, size, token = piece
         if size > limit:
             rest = token.part(limit, size) if token is not None else None

@@ -1,7 +1,7 @@
 """The consuming side of a stage: its windows, and the work that lies before its handler.
 
-Work is kept in the order in which it came. A message of events is cut into batches of at most the window's size; the end
-of a subscription, and an info of a middle stage, wait behind the events that came before them.
+Work is kept in the order in which it came. A message of events is cut into batches of at most the window's size; the
+end of a subscription, and an info of a middle stage, wait behind the events that came before them.
 """
 
 from __future__ import annotations

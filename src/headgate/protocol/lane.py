@@ -1,13 +1,13 @@
 """The fast lane: `receive` and `returned` spelt out, role by role, for what happens nearly always.
 
-Everything here is a shortcut of `StageCore`, to the same state and the same messages; whatever is not expected goes the long
-way by ``super()``. The lane is open while no callback is outstanding, nothing waits (no agenda, no held messages, no
-work, an empty queue) and nothing says that the stage should end.
+Everything here is a shortcut of `StageCore`, to the same state and the same messages; whatever is not expected goes
+the long way by ``super()``. The lane is open while no callback is outstanding, nothing waits (no agenda, no held
+messages, no work, an empty queue) and nothing says that the stage should end.
 
 Why it exists: at the default demand a batch of 500 events may cost a few microseconds in all, and the calls between the
-parts of the core would be most of that (benchmarks, rows passthrough). (A callable that is an attribute is first put into
-a local variable: CPython 3.11 specialises that, and not a call by way of the attribute.) Why it is apart: the core stays readable, and is
-the reference that the lane is checked against (tests/simulation/test_lane.py).
+parts of the core would be most of that (benchmarks, rows passthrough). (A callable that is an attribute is first put
+into a local variable: CPython 3.11 specialises that, and not a call by way of the attribute.) Why it is apart: the
+core stays readable, and is the reference that the lane is checked against (tests/simulation/test_lane.py).
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class _Lane(StageCore):
 class ConsumerLane(_Lane):
     """A consumer: events in, an ask out."""
 
-    into: ConsumerSide
+    into: ConsumerSide  # pyright: ignore[reportIncompatibleVariableOverride]  # there in this role
 
     def receive(self, message: Message) -> None:
         """Give the events to the handler at once."""
@@ -83,7 +83,7 @@ class ConsumerLane(_Lane):
 class ProducerLane(_Lane):
     """A producer: an ask in, events out."""
 
-    out: ProducerSide
+    out: ProducerSide  # pyright: ignore[reportIncompatibleVariableOverride]  # there in this role
 
     def receive(self, message: Message) -> None:
         """Settle what is acknowledged, note what is asked, and ask the callback for it."""
@@ -170,8 +170,8 @@ class ProducerLane(_Lane):
 class MiddleLane(_Lane):
     """A middle stage: events in and out, asks in and out."""
 
-    out: ProducerSide
-    into: ConsumerSide
+    out: ProducerSide  # pyright: ignore[reportIncompatibleVariableOverride]  # there in this role
+    into: ConsumerSide  # pyright: ignore[reportIncompatibleVariableOverride]  # there in this role
 
     def receive(self, message: Message) -> None:
         """Give the events to the handler at once if their output is wanted; note what is asked and acknowledged."""

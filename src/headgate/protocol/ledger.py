@@ -26,6 +26,7 @@ class Token(Protocol):
 
     def part(self, start: int, stop: int) -> Token:
         """Return the token for the events from ``start`` up to ``stop`` of these."""
+        ...
 
 
 Piece = tuple[Batch, int, Any]
@@ -102,6 +103,14 @@ class Subscriber:
     def in_flight(self) -> int:
         """Events that it was sent and is not done with."""
         return self.sent - self.acked
+
+    def names(self) -> tuple[str, str]:
+        """Return the names of the consumer and of the producer, for errors."""
+        subscription = self.subscription
+        return (
+            str(getattr(subscription.consumer, "name", subscription.consumer)),
+            str(getattr(subscription.producer, "name", subscription.producer)),
+        )
 
     def ack(self, total: int) -> int:
         """Settle what is newly acknowledged.

@@ -28,7 +28,7 @@ class Port(Protocol):
         """Say how a subscription that this stage asked for came out."""
 
     def owe(self) -> None:
-        """Call the core's ``flush`` when there is nothing else to do: something can wait until then (it may say so twice)."""
+        """Call the core's ``flush`` when there is nothing else to do. It may be said twice."""
 
     def report(self, error: Exception) -> None:
         """Make an error known that does not end the stage."""

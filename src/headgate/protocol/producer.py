@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections import deque
 from typing import Any
 
-from headgate.errors import BufferOverflowError
 from headgate.protocol.batching import Batch, cut, join
 from headgate.protocol.buffer import Queue
 from headgate.protocol.dispatch.base import Dispatcher
@@ -144,6 +143,8 @@ class ProducerSide:
             if closing is None:
                 return False
             closing.ack(acked)
+            if self.queue.size and not self.accumulating:  # it may have lifted a cap
+                self.drain()
             return True
         if acked > subscriber.acked:
             ledger, done = subscriber.ledger, acked - subscriber.acked
@@ -227,6 +228,8 @@ class ProducerSide:
                 if taken < size and self.dispatcher.wanted > 0:  # the one that was detached had held the others up
                     rest = None if token is None else token.part(taken, size)
                     taken += self.dispatcher.dispatch(cut(batch, taken, size), size - taken, rest)
+            if self.dispatcher.absorbed:
+                self.port.owe()
             if taken == size:
                 return None
             rest = None if token is None else token.part(taken, size)
@@ -281,6 +284,7 @@ class ProducerSide:
         self.dispatcher.subscribe(subscriber)
         self.subscribers[subscription] = subscriber
         self._find_single()
+        self._return([])  # the others may have waited for it
 
     def leave(self, subscription: Subscription, acked: int, handled: int) -> bool:
         """Forget a consumer that leaves; what it did not handle comes back, in order, ahead of newer events.
@@ -288,7 +292,8 @@ class ProducerSide:
         Args:
             subscription: Its name.
             acked: Events that it is done with, in total.
-            handled: Events that went through its handler, in total. A middle stage that lives on still answers for those
+            handled: Events that went through its handler, in total. A middle stage that lives on still answers for
+            those
                 between the two; it acknowledges them when their outputs are safe.
 
         Returns:
@@ -388,6 +393,8 @@ class ProducerSide:
             self.queue.put_front(pieces)
         if self.queue.size and not self.accumulating:
             self.drain()
+        elif self.dispatcher.absorbed:
+            self.port.owe()
 
     def _detach(self) -> None:
         detached, self._detached = self._detached, []

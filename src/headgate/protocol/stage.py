@@ -13,10 +13,19 @@ A core is fed by its driver: `receive` a message, run the `callback` that it the
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Container
-from typing import Any, Final
+from collections.abc import Callable, Container
+from typing import Any, ClassVar, Final
 
-from headgate.errors import BufferOverflowError, HandlerError, Ignore, NoStageError, PeerError, StageCrashed, Stop, SubscriptionError
+from headgate.errors import (
+    BufferOverflowError,
+    HandlerError,
+    Ignore,
+    NoStageError,
+    PeerError,
+    StageCrashed,
+    Stop,
+    SubscriptionError,
+)
 from headgate.protocol import messages as m
 from headgate.protocol.batching import is_batch
 from headgate.protocol.consumer import ConsumerSide
@@ -25,7 +34,8 @@ from headgate.protocol.messages import ASK, EVENTS, HANDLE_DEMAND, HANDLE_EVENTS
 from headgate.protocol.port import Port
 from headgate.protocol.producer import AT_LEAST_ONCE, ProducerSide
 
-_DIRECT: Final = frozenset({m.CANCEL, m.STOP, m.KILL})
+_LEAVES: Final = frozenset({m.CANCEL, m.CLOSED})
+_DIRECT: Final = frozenset({*_LEAVES, m.STOP, m.KILL})
 _FOLLOW: Final = "follow"
 _EVENTS_EXPECTED: Final = "a sequence of events (list, tuple, range, array, ...) or None"
 
@@ -104,7 +114,7 @@ class StageCore:
         if self.callback is None:
             self._handle(message)
             self._advance()
-        elif message[0] in _DIRECT and (message[0] != m.CANCEL or self._knows(message[1])):
+        elif message[0] in _DIRECT and (message[0] not in _LEAVES or self._knows(message[1])):
             self._handle(message)
         else:
             self.held.append(message)
@@ -161,7 +171,7 @@ class StageCore:
         if self.into is not None:
             self.into.flush()
         out = self.out
-        if out is not None and out.dispatcher.absorbed:
+        if out is not None and out.dispatcher.absorbed and self.state != "ended":
             out.dispatcher.idle()
             if out.queue.size and not out.accumulating:
                 out.drain()
@@ -178,7 +188,9 @@ class StageCore:
         if out is None:
             raise HandlerError(self.port.name, "emit", "to be used in a producer (a consumer sends nothing)", batch)
         if not is_batch(batch):
-            raise HandlerError(self.port.name, "emit", "to be given a sequence of events (list, tuple, range, array, ...)", batch)
+            raise HandlerError(
+                self.port.name, "emit", "to be given a sequence of events (list, tuple, range, array, ...)", batch
+            )
         size = len(batch)
         if not size:
             return
@@ -230,7 +242,10 @@ class StageCore:
         """Hold demand and events (``"accumulate"``) or let them go (``"forward"``)."""
         out = self.out
         if out is None:
-            self.port.warn(f"stage {self.port.name!r}: expected set_demand on a stage that produces, a consumer has no demand to hold")
+            self.port.warn(
+                f"stage {self.port.name!r}: expected set_demand on a stage that produces, "
+                "a consumer has no demand to hold"
+            )
             return
         out.accumulate(mode == "accumulate")
         if not out.accumulating:
@@ -267,7 +282,9 @@ class StageCore:
         if tag == EVENTS:
             into = self.into
             if into is None:
-                self.port.report(PeerError(f"stage {self.port.name!r} is a producer, it was sent events by {message[1]!r}"))
+                self.port.report(
+                    PeerError(f"stage {self.port.name!r} is a producer, it was sent events by {message[1]!r}")
+                )
             elif not into.receive(message[1], message[2]):
                 self.port.send(message[1].producer, (m.CANCEL, message[1], End("cancel", "unknown_subscription"), 0, 0))
         elif tag == ASK:
@@ -275,25 +292,31 @@ class StageCore:
                 end = End("cancel", "unknown_subscription")
                 self.port.send(message[1].consumer, (m.CANCELLED, message[1], end))
         else:
-            _HANDLERS[tag](self, message)
+            self._handlers[tag](self, message)
 
     def _on_subscribe(self, message: Message) -> None:
         subscription = message[1]
         consumer = _name(subscription.consumer)
         error: SubscriptionError | None = None
         if self.out is None:
-            error = SubscriptionError(consumer, self.port.name, "expected a producer or a middle stage, it is a consumer")
+            error = SubscriptionError(
+                consumer, self.port.name, "expected a producer or a middle stage, it is a consumer"
+            )
         elif self.state in ("ending", "ended") or self._ending is not None:
             error = SubscriptionError(consumer, self.port.name, "it has ended", missing=True)
         elif subscription in self.out.subscribers:
-            error = SubscriptionError(consumer, self.port.name, "expected a new subscription, this one exists (duplicated_subscription)")
+            error = SubscriptionError(
+                consumer, self.port.name, "expected a new subscription, this one exists (duplicated_subscription)"
+            )
         else:
             try:
                 self.out.subscribe(subscription)
             except SubscriptionError as refusal:
                 error = refusal
             except Exception as fault:  # noqa: BLE001 (a dispatcher of the user's)
-                error = SubscriptionError(consumer, self.port.name, f"its dispatcher raised {type(fault).__name__}: {fault}")
+                error = SubscriptionError(
+                    consumer, self.port.name, f"its dispatcher raised {type(fault).__name__}: {fault}"
+                )
                 error.__cause__ = fault
         if error is not None:
             self.port.send(subscription.consumer, (m.REFUSED, subscription, error))
@@ -358,6 +381,21 @@ class StageCore:
         self.plain = False
         self._begin_end()
 
+    _handlers: ClassVar[dict[int, Callable[[StageCore, Message], None]]] = {
+        m.SUBSCRIBE: _on_subscribe,
+        m.SUBSCRIBED: _on_subscribed,
+        m.REFUSED: _on_refused,
+        m.CANCEL: _on_cancel,
+        m.CANCELLED: _on_cancelled,
+        m.CLOSED: _on_closed,
+        m.CALL: _on_call,
+        m.CAST: _on_cast,
+        m.INFO: _on_info,
+        m.TELL: _on_tell,
+        m.STOP: _on_stop,
+        m.KILL: _on_kill,
+    }
+
     # -- what comes next ----------------------------------------------------------------------------------------------
 
     def _wake(self) -> None:
@@ -366,7 +404,7 @@ class StageCore:
 
     def _advance(self) -> None:
         """Go on until a callback is outstanding or there is nothing to do."""
-        agenda, into, out = self.agenda, self.into, self.out
+        agenda, into = self.agenda, self.into
         while self.callback is None and self.state != "ended":
             if self._ending is not None:
                 self._begin_end()
@@ -383,7 +421,9 @@ class StageCore:
                 pass
             elif self.held:
                 self._handle(self.held.popleft())
-            elif self.source and self._demand():  # after the messages: a source whose events all go nowhere is asked again
+            elif (
+                self.source and self._demand()
+            ):  # after the messages: a source whose events all go nowhere is asked again
                 pass
             else:
                 if self.state == "finishing":
@@ -413,7 +453,8 @@ class StageCore:
     def _wants_work(self, out: ProducerSide, into: ConsumerSide) -> bool:
         """Say whether a middle stage is to handle its next batch: when more output is wanted than it has.
 
-        A message that was begun is gone on with as long as the surplus fits the buffer and what its consumers can ask for.
+        A message that was begun is gone on with as long as the surplus fits the buffer and what its consumers can ask
+        for.
         """
         if out.accumulating:
             return False
@@ -610,19 +651,3 @@ def refuse(port: Port, message: Message) -> None:
 
 def _name(address: Any) -> str:
     return str(getattr(address, "name", address))
-
-
-_HANDLERS: Final = {
-    m.SUBSCRIBE: StageCore._on_subscribe,  # noqa: SLF001 (its own table)
-    m.SUBSCRIBED: StageCore._on_subscribed,  # noqa: SLF001
-    m.REFUSED: StageCore._on_refused,  # noqa: SLF001
-    m.CANCEL: StageCore._on_cancel,  # noqa: SLF001
-    m.CANCELLED: StageCore._on_cancelled,  # noqa: SLF001
-    m.CLOSED: StageCore._on_closed,  # noqa: SLF001
-    m.CALL: StageCore._on_call,  # noqa: SLF001
-    m.CAST: StageCore._on_cast,  # noqa: SLF001
-    m.INFO: StageCore._on_info,  # noqa: SLF001
-    m.TELL: StageCore._on_tell,  # noqa: SLF001
-    m.STOP: StageCore._on_stop,  # noqa: SLF001
-    m.KILL: StageCore._on_kill,  # noqa: SLF001
-}

@@ -75,13 +75,19 @@ class StageStatistics:
 def statistics(core: StageCore) -> StageStatistics:
     """Read a stage's numbers off its state."""
     out, into = core.out, core.into
-    producers = consumers = ()
+    producers: tuple[SubscriptionStatistics, ...] = ()
+    consumers: tuple[SubscriptionStatistics, ...] = ()
     waiting = 0
     if into is not None:
         waiting = sum(size for _, _, size in into.work if size > 0) - into.at
         producers = tuple(
             SubscriptionStatistics(
-                _name(each.producer), each.asked, each.received, each.acked, each.outstanding, each.received - each.acked
+                _name(each.producer),
+                each.asked,
+                each.received,
+                each.acked,
+                each.outstanding,
+                each.received - each.acked,
             )
             for each in into.windows.values()
         )

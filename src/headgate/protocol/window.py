@@ -1,8 +1,8 @@
 """The consumer's side of one subscription: its demand window.
 
-The window holds totals: ``asked``, ``received``, ``handled``, ``acked``. Nothing is ever added to a demand and taken off
-again; what is out is ``asked - handled``, and more is asked when no more than ``min_demand`` of it is left. For batches
-of at most ``max_demand - min_demand`` events this gives the ask amounts of gen_stage's formula (GS-084).
+The window holds totals: ``asked``, ``received``, ``handled``, ``acked``. Nothing is ever added to a demand and taken
+off again; what is out is ``asked - handled``, and more is asked when no more than ``min_demand`` of it is left. For
+batches of at most ``max_demand - min_demand`` events this gives the ask amounts of gen_stage's formula (GS-084).
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ class Window:
         "acked",
         "asked",
         "handled",
+        "least",
         "leaving",
         "manual",
         "most",
-        "least",
         "open",
         "origins",
         "producer",

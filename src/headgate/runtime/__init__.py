@@ -1,0 +1,1 @@
+"""Drivers: what runs the protocol, on an event loop, in tasks and in threads."""

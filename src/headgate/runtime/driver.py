@@ -14,17 +14,17 @@ import contextvars
 import functools
 import queue
 import threading
-from asyncio import _enter_task as enter_task
-from asyncio import _leave_task as leave_task
+from asyncio import _enter_task as enter_task  # pyright: ignore[reportPrivateUsage]  # documented for extenders
+from asyncio import _leave_task as leave_task  # pyright: ignore[reportPrivateUsage]
 from collections import deque
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Coroutine, Generator
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any
 
-from headgate.errors import HandlerError, NoStageError, StageCrashed
+from headgate.errors import HandlerError, NoStageError
 from headgate.protocol import messages as m
-from headgate.protocol.messages import CALLBACKS, Down, Message, Subscription, crash
 from headgate.protocol.lane import LANES
+from headgate.protocol.messages import CALLBACKS, Down, Message, Subscription, crash
 from headgate.protocol.stage import refuse
 from headgate.runtime.node import PLAIN, logger
 from headgate.runtime.reference import Ref, StageContext
@@ -74,7 +74,7 @@ class Driver:
         self.monitors: list[Callable[[Any], None]] = []
         self.instance: Any = None
         self.handlers: dict[str, Callable[..., Any]] = {}
-        self.on_events: Callable[..., Any] | None = None
+        self.on_events: Callable[..., Any] = _no_handler
         self._started: asyncio.Future[None] = node.loop.create_future()
         self._subscribing: dict[Subscription, asyncio.Future[Subscription]] = {}
         self.core = LANES[child.role](
@@ -117,7 +117,7 @@ class Driver:
         self.instance = instance
         defined = self.child.defined
         self.handlers = {name: getattr(instance, name) for name in CALLBACKS if name in defined}
-        self.on_events = self.handlers.get(m.HANDLE_EVENTS)
+        self.on_events = self.handlers.get(m.HANDLE_EVENTS, _no_handler)
 
     # -- the port -----------------------------------------------------------------------------------------------------
 
@@ -225,6 +225,10 @@ class Driver:
 
     def step(self) -> int:
         """Do what there is to do, up to a bound; return how many steps it took."""
+        raise NotImplementedError
+
+    def odd_value(self, value: Any) -> None:
+        """Take in a value that may be an awaitable."""
         raise NotImplementedError
 
     def take_in(self) -> None:
@@ -353,7 +357,7 @@ class TaskDriver(Driver):
         if task is not None and task is not _current_task():
             task.cancel()
 
-    def _begin(self, coroutine: CoroutineType[Any, Any, Any]) -> Any:
+    def _begin(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
         """Run a coroutine up to its first suspension; return its value, or `_SUSPENDED`."""
         loop, task = self.node.loop, self._task
         assert task is not None  # noqa: S101 (it lives as long as the stage)
@@ -401,7 +405,7 @@ class _Suspended:
 
     __slots__ = ("_awaited", "_coroutine")
 
-    def __init__(self, coroutine: CoroutineType[Any, Any, Any], awaited: Any) -> None:
+    def __init__(self, coroutine: Coroutine[Any, Any, Any], awaited: Any) -> None:
         self._coroutine = coroutine
         self._awaited = awaited
 
@@ -510,6 +514,10 @@ class ThreadDriver(Driver):
         self.took()
         if core.callback is not None or self.inbox:
             self.node.enqueue(self)
+
+
+def _no_handler(*args: Any) -> Any:
+    raise AssertionError(args)
 
 
 def _unawaited(stage: str, name: str, value: Any, hint: str) -> HandlerError:

@@ -1,8 +1,8 @@
 """A node: one place with a scheduler and the stages that it runs, on one event loop.
 
 The scheduler is a queue of stages that have something to do. A turn takes them in order, gives each a bounded number of
-steps (a step is one callback), and yields to the event loop when its own bound is reached. All protocol state is touched
-on the loop's thread only; handlers in tasks and threads hand their results back to it.
+steps (a step is one callback), and yields to the event loop when its own bound is reached. All protocol state is
+touched on the loop's thread only; handlers in tasks and threads hand their results back to it.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ class Node:
                 self.loop.call_soon(self._turn)
 
     def ask(self, to: Ref, message: Message) -> None:
-        """Send an ask: as `hand`, and also into a middle stage whose handler runs or is about to (no core code does)."""
+        """Send an ask: as `hand`, and also into a middle stage whose handler runs (its core code does not)."""
         driver = to.driver
         if not driver.queued:
             self.hand(to, message)

@@ -17,7 +17,10 @@ from headgate.protocol.producer import AT_LEAST_ONCE, AT_MOST_ONCE
 from headgate.runtime.reference import Ref
 
 PLACES: Final = ("inline", "task", "thread")
-_DISPATCHERS: Final[dict[str, Callable[[], Dispatcher]]] = {"demand": DemandDispatcher, "broadcast": BroadcastDispatcher}
+_DISPATCHERS: Final[dict[str, Callable[[], Dispatcher]]] = {
+    "demand": DemandDispatcher,
+    "broadcast": BroadcastDispatcher,
+}
 
 
 class To:
@@ -67,7 +70,9 @@ class To:
             min_demand = max_demand // 2
         _integer(where, "min_demand", min_demand, 0)
         if min_demand >= max_demand:
-            raise OptionError(where, "min_demand", f"an integer from 0 to {max_demand - 1} (below max_demand)", min_demand)
+            raise OptionError(
+                where, "min_demand", f"an integer from 0 to {max_demand - 1} (below max_demand)", min_demand
+            )
         _one_of(where, "cancel", cancel, ("permanent", "transient", "temporary"))
         _one_of(where, "mode", mode, ("automatic", "manual"))
         _integer(where, "weight", weight, 1)
@@ -93,9 +98,9 @@ class Child:
             given more to handle while its output does not fit.
         buffer_keep: What happens to a surplus: None (default): an error; ``"first"``: the new events are dropped;
             ``"last"``: the oldest are. What is dropped is counted.
-        demand: ``"forward"`` (default), or ``"accumulate"``: demand and events are held until ``set_demand("forward")``.
-        restart: For supervisors: ``"permanent"`` (default), ``"transient"`` or ``"temporary"``.
-        shutdown: Seconds that the stage has to end by itself. Default 5.
+        demand: ``"forward"`` (default), or ``"accumulate"``: demand and events are held until
+        ``set_demand("forward")``. restart: For supervisors: ``"permanent"`` (default), ``"transient"`` or
+        ``"temporary"``. shutdown: Seconds that the stage has to end by itself. Default 5.
         place: ``"inline"``, ``"task"`` or ``"thread"``. Default: in a task when a handler is async, else inline.
         delivery: ``"at_least_once"`` (default): what a consumer did not handle goes to the next taker;
             ``"at_most_once"``: it is lost, and counted.
@@ -204,7 +209,9 @@ class Child:
             return dispatcher
         if isinstance(dispatcher, str) and dispatcher in _DISPATCHERS:
             return _DISPATCHERS[dispatcher]()
-        raise OptionError(where, "dispatcher", "'demand', 'broadcast' or a Dispatcher such as PartitionDispatcher(4)", dispatcher)
+        raise OptionError(
+            where, "dispatcher", "'demand', 'broadcast' or a Dispatcher such as PartitionDispatcher(4)", dispatcher
+        )
 
     def _check_place(self, where: str, place: str | None) -> str:
         asynchronous = sorted(name for name in self.defined if inspect.iscoroutinefunction(getattr(self.cls, name)))
@@ -245,7 +252,9 @@ def _refuse_unknown(where: str, unknown: dict[str, Any], function: Callable[...,
     if not unknown:
         return
     name, value = next(iter(unknown.items()))
-    known = [each for each in inspect.signature(function).parameters if each not in ("self", "unknown", "args", "kwargs")]
+    known = [
+        each for each in inspect.signature(function).parameters if each not in ("self", "unknown", "args", "kwargs")
+    ]
     close = difflib.get_close_matches(name, known, n=1)
     hint = f" (did you mean {close[0]!r}?)" if close else ""
     raise OptionError(where, name, f"one of the known options {', '.join(known)}{hint}", value)

@@ -1,0 +1,1 @@
+"""Dispatchers: who gets which events."""

@@ -8,8 +8,8 @@ The contract (docs/spec.md, rules D1 to D9):
 * deliver to a subscriber no more than its ``pending``;
 * `dispatch` takes a prefix of the batch and says how long it was; every event of that prefix is delivered, discarded,
   or queued inside (and counted by `queued`);
-* ``wanted`` is true after each call: derived from the subscribers as they are then, never kept by adding up what happened;
-  as long as it is positive `dispatch` takes at least one event;
+* ``wanted`` is true after each call: derived from the subscribers as they are then, never kept by adding up what
+  happened; as long as it is positive `dispatch` takes at least one event;
 * hand each event's token along with it, to `Outlet.deliver` or `Outlet.discard`;
 * a subscriber that is refused is refused by raising `SubscriptionError` from `subscribe`, before any change.
 """

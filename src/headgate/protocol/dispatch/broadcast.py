@@ -1,12 +1,12 @@
 """The broadcast dispatcher: every event to every subscriber.
 
-Each subscriber has a lane: what was dispatched and it has not asked for yet. With ``slow="block"`` lanes stay empty (but
-for a replay): nothing is dispatched beyond the smallest demand, so the slowest sets the pace. With ``"drop"`` and
+Each subscriber has a lane: what was dispatched and it has not asked for yet. With ``slow="block"`` lanes stay empty
+(but for a replay): nothing is dispatched beyond the smallest demand, so the slowest sets the pace. With ``"drop"`` and
 ``"detach"`` the fastest sets the pace and a lane holds up to ``lag`` events; then the oldest are dropped, or the
 subscription is cancelled.
 
-Demand is the minimum (or maximum) over those who are subscribed now, computed when it is wanted: it needs no repair when
-somebody joins or leaves.
+Demand is the minimum (or maximum) over those who are subscribed now, computed when it is wanted: it needs no repair
+when somebody joins or leaves.
 """
 
 from __future__ import annotations
@@ -68,12 +68,16 @@ class BroadcastDispatcher(Dispatcher):
         Raises:
             SubscriptionError: It is subscribed already, or its selector cannot be called.
         """
-        consumer, producer = _names(subscriber)
+        consumer, producer = subscriber.names()
         if any(other.address is subscriber.address for other in self._subscribers):
-            raise SubscriptionError(consumer, producer, "expected one subscription of a consumer to a broadcast, it has one already")
+            raise SubscriptionError(
+                consumer, producer, "expected one subscription of a consumer to a broadcast, it has one already"
+            )
         selector = subscriber.terms.selector
         if selector is not None and not callable(selector):
-            raise SubscriptionError(consumer, producer, f"expected option 'selector' to be a function of an event, got: {selector!r}")
+            raise SubscriptionError(
+                consumer, producer, f"expected option 'selector' to be a function of an event, got: {selector!r}"
+            )
         lane = subscriber.slot = _Lane()
         self._subscribers.append(subscriber)
         for event in self._history:
@@ -142,7 +146,7 @@ class BroadcastDispatcher(Dispatcher):
             self._history.extend(piece)
 
     def _select(self, subscriber: Subscriber, piece: Batch) -> Batch:
-        """Return what the subscriber chooses of these events; a selector that raises costs only its own subscription."""
+        """Return what the subscriber chooses; a selector that raises costs only its own subscription."""
         indices = [index for index, event in enumerate(piece) if self._chooses(subscriber, event)]
         return piece if len(indices) == len(piece) else pick(piece, indices)
 
@@ -152,7 +156,9 @@ class BroadcastDispatcher(Dispatcher):
         try:
             return bool(subscriber.terms.selector(event))
         except Exception as error:  # noqa: BLE001 (the user's function)
-            fault = DispatchError(self.outlet.name, "selector", "a truth value", f"{type(error).__name__}: {error}", event)
+            fault = DispatchError(
+                self.outlet.name, "selector", "a truth value", f"{type(error).__name__}: {error}", event
+            )
             fault.__cause__ = error
             subscriber.slot.faulty = True
             self.outlet.report(fault)
@@ -189,11 +195,3 @@ class BroadcastDispatcher(Dispatcher):
                 batch, size = cut(batch, 0, room), room
             lane.size -= size
             self.outlet.deliver(subscriber, batch, size, token)
-
-
-def _names(subscriber: Subscriber) -> tuple[str, str]:
-    subscription = subscriber.subscription
-    return (
-        str(getattr(subscription.consumer, "name", subscription.consumer)),
-        str(getattr(subscription.producer, "name", subscription.producer)),
-    )

@@ -3,8 +3,8 @@
 Routing is the demand dispatcher's: only the order in which events leave the stage differs, so fairness and priority are
 orders of the *queue*, and all else (bounds, infos, what a consumer hands back) is what it is everywhere.
 
-* `FairDispatcher`: deficit round robin over the keys (Shreedhar & Varghese, "Efficient fair queueing using deficit round
-  robin", SIGCOMM 1995; every event costs 1). A key is in the round while it has events; a round gives each key
+* `FairDispatcher`: deficit round robin over the keys (Shreedhar & Varghese, "Efficient fair queueing using deficit
+  round robin", SIGCOMM 1995; every event costs 1). A key is in the round while it has events; a round gives each key
   ``quantum * weight`` of them.
 * `PriorityDispatcher`: the lowest number first, with ageing: an event gains one class for each ``ageing`` events that
   came after it. Time cancels out of the comparison of two events, so the rank of an event,
@@ -52,7 +52,7 @@ class _Mixed:
         return _Mixed(self._queue, self.names[start:stop], self.tokens[start:stop])
 
 
-def _lost(outlet: Outlet, option: str, expected: str, event: Any, token: Any, error: Exception) -> None:  # noqa: PLR0913
+def _lost(outlet: Outlet, option: str, expected: str, event: Any, token: Any, error: Exception) -> None:
     """Report and discard an event that a function of the user's failed for."""
     fault = DispatchError(outlet.name, option, expected, f"{type(error).__name__}: {error}", event)
     fault.__cause__ = error
@@ -77,14 +77,19 @@ class _Key(deque[Any]):
 class FairQueue:
     """Deficit round robin over keys. A `Queue`.
 
-    As long as no event has a token (the stage is a source, and there is no cap), the bare events are kept; from the first
-    token on, pairs of event and token.
+    As long as no event has a token (the stage is a source, and there is no cap), the bare events are kept; from the
+    first token on, pairs of event and token.
     """
 
     ordered = False
 
     def __init__(
-        self, outlet: Outlet, key: Callable[[Any], Any], share: Callable[[Any], int] | None, quantum: int, cap: int | None
+        self,
+        outlet: Outlet,
+        key: Callable[[Any], Any],
+        share: Callable[[Any], int] | None,
+        quantum: int,
+        cap: int | None,
     ) -> None:
         """Start without keys. ``share``: a key's events of one round, or None: ``quantum`` for everybody."""
         self.size = 0

@@ -2,8 +2,8 @@
 
 Every partition has its own demand and its own queue. Events are wanted as long as any partition has unmet demand, so a
 stuck partition costs the others nothing until its own queue is full; then its policy decides: the source waits
-(``"block"``), the partition's oldest events are dropped and counted (``"shed"``), or its queue goes on outside of memory
-(``"spill"``). A partition whose subscriber leaves keeps its queue for the successor.
+(``"block"``), the partition's oldest events are dropped and counted (``"shed"``), or its queue goes on outside of
+memory (``"spill"``). A partition whose subscriber leaves keeps its queue for the successor.
 """
 
 from __future__ import annotations
@@ -16,12 +16,11 @@ from typing import Any
 from headgate.errors import DispatchError, OptionError, SubscriptionError
 from headgate.protocol.batching import Batch, cut, pick
 from headgate.protocol.dispatch.base import Dispatcher
-from headgate.protocol.dispatch.broadcast import _names
 from headgate.protocol.ledger import Piece, Subscriber
 
 
 def stable_hash(value: Any) -> int:
-    """Return a hash that is the same in every process: integers are themselves, all else is CRC-32 of its text or bytes."""
+    """Return a hash that is the same in every process: of integers themselves, of all else CRC-32 of text or bytes."""
     if isinstance(value, int):
         return int(value)
     if isinstance(value, str):
@@ -87,7 +86,11 @@ class PartitionDispatcher(Dispatcher):
     ) -> None:
         """Check and keep the options."""
         where = type(self).__name__
-        if isinstance(partitions, bool) or not isinstance(partitions, (int, Sequence)) or isinstance(partitions, (str, bytes)):
+        if (
+            isinstance(partitions, bool)
+            or not isinstance(partitions, (int, Sequence))
+            or isinstance(partitions, (str, bytes))
+        ):
             raise OptionError(where, "partitions", "an integer of at least 1 or a sequence of names", partitions)
         names = list(range(partitions)) if isinstance(partitions, int) else list(partitions)
         if not names or len(set(names)) != len(names):
@@ -117,16 +120,22 @@ class PartitionDispatcher(Dispatcher):
         Raises:
             SubscriptionError: The option ``partition`` is missing, unknown, or taken.
         """
-        consumer, producer = _names(subscriber)
+        consumer, producer = subscriber.names()
         name = subscriber.terms.partition
         names = ", ".join(map(repr, self._lanes))
         if name is None:
-            raise SubscriptionError(consumer, producer, f"expected option 'partition' to be one of {names}; it is missing")
+            raise SubscriptionError(
+                consumer, producer, f"expected option 'partition' to be one of {names}; it is missing"
+            )
         lane = self._lanes.get(name) if isinstance(name, Hashable) else None
         if lane is None:
-            raise SubscriptionError(consumer, producer, f"expected option 'partition' to be one of {names}, got: {name!r}")
+            raise SubscriptionError(
+                consumer, producer, f"expected option 'partition' to be one of {names}, got: {name!r}"
+            )
         if lane.subscriber is not None:
-            raise SubscriptionError(consumer, producer, f"expected option 'partition' to be a free partition, {name!r} is taken")
+            raise SubscriptionError(
+                consumer, producer, f"expected option 'partition' to be a free partition, {name!r} is taken"
+            )
         lane.subscriber = subscriber
         subscriber.slot = lane
         self._look(lane)
@@ -174,11 +183,11 @@ class PartitionDispatcher(Dispatcher):
         backed_up = [lane for lane in self._lanes.values() if lane.size]
         barrier = _Barrier(info, len(backed_up))
         for lane in backed_up:
-            (lane.spilled if lane.spilled else lane.pieces).append(barrier)
+            (lane.spilled or lane.pieces).append(barrier)
         return bool(backed_up)
 
     def idle(self) -> None:
-        """Write off what is queued now: it is for partitions that do not ask, and the others shall not wait for them."""
+        """Write off what is queued now: its partitions do not ask, and the others shall not wait for them."""
         self._written_off = self._waiting
         self._sum_up()
 
@@ -202,14 +211,13 @@ class PartitionDispatcher(Dispatcher):
     def _sum_up(self) -> None:
         """See what all partitions want.
 
-        What waits in queues is counted against the unmet demand of all: its partitions are likely to ask for it next, and
-        what they ask is met by it. When the stage has nothing else to do and there is still unmet demand, they were not:
-        then what waits is written off (`idle`). ``_room`` is how many events may come, all of them for the fullest
-        partition, before a bound is passed.
+        What waits in queues is counted against the unmet demand of all: its partitions are likely to ask for it next,
+        and what they ask is met by it. When the stage has nothing else to do and there is still unmet demand, they
+        were not: then what waits is written off (`idle`). ``_room`` is how many events may come, all of them for the
+        fullest partition, before a bound is passed.
         """
         waiting = self._waiting
-        if self._written_off > waiting:
-            self._written_off = waiting
+        self._written_off = min(self._written_off, waiting)
         self._room = self._queue_size
         if self._backed and self._stuck == "block":
             self._room -= max([each.size for each in self._backed.values()])
@@ -304,7 +312,7 @@ class PartitionDispatcher(Dispatcher):
         while lane.pieces or lane.spilled:
             if not lane.pieces:
                 oldest = lane.spilled.popleft()
-                lane.pieces.append(oldest if type(oldest) is _Barrier else (lane.store.popleft(), *oldest))
+                lane.pieces.append(oldest if isinstance(oldest, _Barrier) else (lane.store.popleft(), *oldest))
             piece = lane.pieces[0]
             if type(piece) is _Barrier:
                 lane.pieces.popleft()

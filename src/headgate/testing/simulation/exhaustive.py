@@ -1,0 +1,355 @@
+"""Exhaustive search: every order in which the actions of a small world can happen, and one fault at any point.
+
+A world without chance (a source answers in full, a handler returns what it must) is a graph: its states, and an edge for
+each enabled action. The search visits every state once, by cloning worlds (`pickle`) and comparing fingerprints. The
+oracles look after every step; in every state where nothing moves, everything that was emitted has to be handled.
+"""
+
+# ruff: noqa: SLF001 (a white-box test kit)
+# pyright: reportPrivateUsage=false
+from __future__ import annotations
+
+import io
+import itertools
+import os
+import pickle
+import sys
+import time
+from collections.abc import Iterable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from headgate.protocol import messages as m
+from headgate.protocol.dispatch.base import Dispatcher
+from headgate.protocol.dispatch.broadcast import BroadcastDispatcher
+from headgate.protocol.dispatch.demand import DemandDispatcher
+from headgate.protocol.dispatch.partition import PartitionDispatcher
+from headgate.protocol.messages import Terms
+from headgate.testing.simulation import faults
+from headgate.testing.simulation.oracles import Violation
+from headgate.testing.simulation.scenario import Scenario, Sink, Slot, Source
+from headgate.testing.simulation.schedule import check_end, tend
+from headgate.testing.simulation.world import World
+
+WINDOWS = ((1, 0), (2, 0), (2, 1), (3, 1))
+"""(max_demand, min_demand) of every consumer."""
+
+
+def _partition() -> Dispatcher:
+    return PartitionDispatcher(2, hash=_parity, queue_size=2)
+
+
+def _parity(event: Any) -> Any:
+    return None if event[1] == 2 else event[1] % 2  # noqa: PLR2004 (the third event goes nowhere)
+
+
+def _dropped(event: Any) -> bool:
+    return _parity(event) is None
+
+
+DISPATCHERS = {"demand": DemandDispatcher, "broadcast": BroadcastDispatcher, "partition": _partition}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One small configuration.
+
+    Attributes:
+        dispatcher: Key of `DISPATCHERS`.
+        producers: How many.
+        consumers: How many.
+        events: How many events each producer has.
+        window: (max_demand, min_demand).
+        fault: ``"none"``, ``"crash"``, ``"cancel"`` or ``"expel"``; it happens at most once, anywhere.
+    """
+
+    dispatcher: str
+    producers: int
+    consumers: int
+    events: int
+    window: tuple[int, int]
+    fault: str
+
+    def __str__(self) -> str:
+        """Name it in one word."""
+        most, least = self.window
+        return f"{self.dispatcher}-{self.producers}x{self.consumers}-{self.events}events-{most},{least}-{self.fault}"
+
+
+@dataclass
+class Found:
+    """The outcome of one search.
+
+    Attributes:
+        states: How many there are.
+        ends: In how many of them nothing moves any more.
+        whole: False when the search was given up at its limit.
+        failure: What broke first, with the actions that lead to it; or None.
+    """
+
+    case: Case
+    states: int = 0
+    ends: int = 0
+    whole: bool = True
+    failure: str | None = None
+
+
+def cases(*, small: bool = False) -> list[Case]:
+    """Return the configurations: all of them, or the few that take about a second together."""
+    found: list[Case] = []
+    kinds = ("none", "crash", "cancel", "expel")
+    for dispatcher, window, fault in itertools.product(DISPATCHERS, WINDOWS, kinds):
+        for producers, consumers, events in ((1, 1, 3), (1, 2, 2), (1, 2, 3), (2, 1, 1), (2, 2, 1)):
+            if dispatcher == "partition" and consumers == 1:
+                continue
+            if small and (producers * consumers > 2 or events > 2 or window not in ((1, 0), (2, 1))):  # noqa: PLR2004
+                continue
+            if producers * consumers == 4 and fault != "none":  # noqa: PLR2004 (too many states for the budget)
+                continue
+            found.append(Case(dispatcher, producers, consumers, events, window, fault))
+    return found
+
+
+def make(case: Case) -> World:
+    """Build the world of a configuration."""
+    most, least = case.window
+    sources = [
+        Slot(f"p{number}", m.PRODUCER, Source(f"p{number}", case.events), DISPATCHERS[case.dispatcher], crashes=False)
+        for number in range(case.producers)
+    ]
+    sinks = [
+        Slot(f"c{number}", m.CONSUMER, Sink(), upstream=[(source, Terms(most, least, partition=number)) for source in sources])
+        for number in range(case.consumers)
+    ]
+    copies = case.dispatcher == "broadcast"
+    for source in sources:
+        source.copies = copies
+        source.steady = copies
+    drops = _dropped if case.dispatcher == "partition" else None
+    scenario = Scenario([*sources, *sinks], copies=copies, drops=drops)
+    world = World(scenario, 0, tail=0)
+    world.user = world.chance = _NoChance()  # type: ignore[assignment]  # small, where worlds are copied
+    world.faults["left"] = 0 if case.fault == "none" else 1
+    return world
+
+
+def actions(world: World, case: Case) -> list[tuple[Any, ...]]:
+    """Return what can happen next."""
+    found: list[tuple[Any, ...]] = [("deliver", index) for index in range(len(world.busy))]
+    found += [("finish", index) for index in range(len(world.running))]
+    found += [("flush", index) for index in range(len(world.owing))]
+    if world.faults["left"]:
+        if case.fault == "crash":
+            found += [("crash", index) for index, site in enumerate(world.running) if site.slot.crashes]
+        elif case.fault == "cancel":
+            found += [("cancel", index) for index in range(len(faults._edges(world)))]
+        elif case.fault == "expel":
+            found += [("expel", index) for index in range(len(_subscribed(world)))]
+    if not world.busy and not world.running and not world.owing:
+        found += [("tend", index) for index in range(len(world.scenario.slots))]
+    return found
+
+
+def _subscribed(world: World) -> list[Any]:
+    return [
+        (site, edge)
+        for site in world.sites
+        if not site.has_ended and site.core.out is not None and site.core.state == "running"
+        for edge in site.core.out.subscribers
+    ]
+
+
+def act(world: World, action: tuple[Any, ...]) -> bool:
+    """Carry out one action; False when it turns out that there was nothing to do."""
+    kind, index = action
+    if kind == "deliver":
+        world.deliver(world.busy[index])
+    elif kind == "finish":
+        world.finish(world.running[index])
+    elif kind == "flush":
+        world.flush(world.owing[index])
+    elif kind == "tend":
+        return tend(world, world.scenario.slots[index])
+    else:
+        world.faults["left"] = 0
+        if kind == "crash":
+            world.fail(world.running[index], faults.Crash("boom"))
+        else:
+            site, edge = _subscribed(world)[index] if kind == "expel" else (None, faults._edges(world)[index])
+            site = site or edge.consumer
+            site.working = True
+            site.core.cancel(edge, "normal")
+            world.after(site)
+    return True
+
+
+def search(case: Case, limit: int = 200_000) -> Found:
+    """Visit every state of a configuration, depth first.
+
+    Args:
+        case: The configuration.
+        limit: Give up after so many states.
+    """
+    found = Found(case)
+    world = make(case)
+    seen = {fingerprint(world)}
+    stack: list[tuple[bytes, list[tuple[Any, ...]], tuple[Any, ...]]] = [(_freeze(world), actions(world, case), ())]
+    while stack:
+        frozen, left, path = stack.pop()
+        moved = False
+        for action in left:
+            world = _thaw(frozen)
+            try:
+                if not act(world, action):
+                    continue
+                moved = True
+                mark = fingerprint(world)
+                if mark in seen:
+                    continue
+                seen.add(mark)
+                found.states += 1
+                following = actions(world, case)
+                if following:
+                    stack.append((_freeze(world), following, (*path, action)))
+            except Exception as error:  # noqa: BLE001 (whatever the protocol raises is a finding)
+                found.failure = f"{case}: {type(error).__name__}: {error}\n{retrace(case, (*path, action))}"
+                return found
+        if not moved:
+            found.ends += 1
+            try:
+                check_end(_thaw(frozen))
+            except Violation as error:
+                found.failure = f"{case}: {error}\n{retrace(case, path)}"
+                return found
+        if found.states >= limit:
+            found.whole = False
+            return found
+    return found
+
+
+def retrace(case: Case, path: Iterable[tuple[Any, ...]]) -> str:
+    """Show what happened on the way to a failure."""
+    world = make(case)
+    world.trace = type(world.trace)(maxlen=1000)
+    try:
+        for action in path:
+            act(world, action)
+    except Exception:  # noqa: BLE001, S110 (it is known)
+        pass
+    return "\n".join(f"  {' '.join(map(str, action))}" for action in world.trace)
+
+
+class _NoChance:
+    """Stands in for a random generator: the user's handlers do what is usual."""
+
+    def random(self) -> float:
+        """Return the same every time."""
+        return 0.999
+
+
+def _thaw(frozen: bytes) -> World:
+    world: World = pickle.loads(frozen)  # noqa: S301 (our own, made here)
+    for site in world.sites:  # names of callbacks are compared by identity in the fast lane
+        callback = site.core.callback
+        if callback is not None:
+            site.callback = site.core.callback = (sys.intern(callback[0]), callback[1])
+    return world
+
+
+def _freeze(world: World) -> bytes:
+    buffer = io.BytesIO()
+    pickle.Pickler(buffer, protocol=5).dump(world)
+    return buffer.getvalue()
+
+
+def fingerprint(world: World) -> int:
+    """Return a number that two worlds share when they behave alike from here on."""
+    return hash((
+        tuple(_site(site) for site in world.sites),
+        tuple(sorted((channel.sender.name, channel.receiver.name, _messages(channel.messages)) for channel in world.busy)),
+        tuple(sorted(site.name for site in world.owing)),
+        tuple(sorted(world.history.handled.items())),
+        tuple((slot.done, slot.starts, slot.script.left) for slot in world.scenario.slots),
+        world.faults["left"],
+        world.allowed,
+    ))
+
+
+def _site(site: Any) -> tuple[Any, ...]:
+    core = site.core
+    out, into = core.out, core.into
+    callback = core.callback
+    shown: tuple[Any, ...] = (
+        core.state,
+        None if callback is None else (callback[0], _value(callback[1])),
+        tuple((name, _value(args)) for name, args in core.agenda),
+        _messages(core.held),
+        repr(core._ending),
+        core._finished,
+        tuple((edge.asked, edge.acked, edge.sent, edge.taken, edge.begun, bool(edge.answers)) for edge in site.edges),
+    )
+    if out is not None:
+        dispatcher = out.dispatcher
+        shown += (
+            out.requested,
+            out.emitted,
+            tuple(sorted(out.discarded.items())),
+            tuple(_value(item) for item in out.queue._items),
+            tuple((edge.id, _subscriber(each)) for edge, each in out.subscribers.items()),
+            tuple((edge.id, _subscriber(each)) for edge, each in out.closing.items()),
+            dispatcher.wanted,
+            tuple(each.subscription.id for each in getattr(dispatcher, "_line", ())),
+            tuple((name, tuple(map(_value, lane.pieces))) for name, lane in getattr(dispatcher, "_lanes", {}).items()),
+            dispatcher.absorbed,
+            getattr(dispatcher, "_written_off", 0),
+        )
+    if into is not None:
+        shown += (
+            into.at,
+            into.size if into.window is not None else 0,
+            tuple(_value(item) for item in into.work),
+            tuple(
+                (edge.id, each.asked, each.received, each.handled, each.acked, each.told, each.open, each.leaving is None)
+                for edge, each in into.windows.items()
+            ),
+        )
+    return shown
+
+
+def _subscriber(each: Any) -> tuple[Any, ...]:
+    slot = each.slot
+    lane = tuple(map(_value, slot.pieces)) if hasattr(slot, "pieces") else slot
+    return (each.asked, each.sent, each.acked, each.head, tuple(_value(piece) for piece in each.ledger), lane)
+
+
+def _messages(messages: Iterable[Any]) -> tuple[Any, ...]:
+    return tuple(_value(message) for message in messages)
+
+
+def _value(value: Any) -> Any:
+    """Return something that can be compared: events as they are, all else by name."""
+    if type(value) in (tuple, list, m.End):
+        return tuple(_value(item) for item in value)
+    if isinstance(value, m.Subscription):
+        return value.id
+    if value is None or isinstance(value, (int, str)):
+        return value
+    if hasattr(value, "subscription"):
+        return value.subscription.id
+    return repr(value)
+
+
+def search_all(chosen: Iterable[Case], *, jobs: int | None = None) -> tuple[list[Found], float]:
+    """Search configurations on all cores.
+
+    Returns:
+        What was found in each, and the seconds it took.
+    """
+    began = time.perf_counter()
+    jobs = jobs or os.cpu_count() or 1
+    ordered = sorted(chosen, key=lambda case: -case.events * case.consumers * case.producers - case.window[0])
+    if jobs == 1:
+        return [search(case) for case in ordered], time.perf_counter() - began
+    with ProcessPoolExecutor(jobs) as pool:
+        return list(pool.map(search, ordered)), time.perf_counter() - began
