@@ -1,7 +1,8 @@
-"""A dispatcher under a real producing side with a port that only writes down: for the rows about dispatchers and buffers."""
+"""A dispatcher under a real producing side whose port only writes down: for rows about dispatchers and buffers."""
 
 from collections import deque
 from types import SimpleNamespace
+from typing import Any
 
 from headgate.protocol.messages import EVENTS, Subscription, Terms
 from headgate.protocol.producer import ProducerSide
@@ -29,7 +30,7 @@ class RecordingPort:
     def send(self, to, message):
         self.messages.append((to, message))
 
-    hand = send  # no shorter way here
+    hand = ask = send  # no shorter ways here
 
     def owe(self):
         pass
@@ -43,6 +44,9 @@ class RecordingPort:
     def shuffle(self, items):
         self.shuffled.append(list(items))
         items.reverse()
+
+    def spill(self, name):
+        raise NotImplementedError
 
     def reply(self, token, value, error):
         self.answers.append((token, value, error))
@@ -64,9 +68,14 @@ class Bench:
 
     def __init__(self, dispatcher, *, buffer_size=10_000, buffer_keep=None):
         self.port = RecordingPort()
-        self.agenda = deque()
+        self.agenda: deque[Any] = deque()
         self.side = ProducerSide(
-            self.port, dispatcher, self.agenda, buffer_size=buffer_size, buffer_keep=buffer_keep, delivery="at_least_once"
+            self.port,
+            dispatcher,
+            self.agenda,
+            buffer_size=buffer_size,
+            buffer_keep=buffer_keep,
+            delivery="at_least_once",
         )
         self.dispatcher = dispatcher
         self.known = {}
@@ -99,7 +108,7 @@ class Bench:
         queue = self.side.queue
         assert not queue.size
         assert self.emit(*events) is None
-        left = []
+        left: list[Any] = []
         while queue.size:
             left += queue.take(queue.size)[0]
         return left

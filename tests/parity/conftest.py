@@ -5,7 +5,7 @@ import inspect
 
 import pytest
 
-DEADLINE = 20.0
+DEADLINE = 10.0
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -1,7 +1,7 @@
-"""Which behaviours of gen_stage's own tests there are, which tests say what about them, and what that makes in numbers.
+"""Which behaviours of gen_stage's own tests there are, which of our tests hold them, and what that makes in numbers.
 
-``rows.txt`` holds the rows: an id and a tag. P is asked of us as it is, A after adaptation, X means nothing outside of the
-BEAM. A test says in the first words of its docstring which rows it holds (``"G004: ..."``, ``"G025, G026: ..."``).
+``rows.txt`` holds the rows: an id and a tag. P is asked of us as it is, A after adaptation, X means nothing outside
+of the BEAM. A test says in the first words of its docstring which it holds: ``"G004: ..."``, ``"G025, G026: ..."``.
 """
 
 import re
@@ -100,7 +100,11 @@ class Ledger:
 
     def broken(self) -> list[str]:
         """Return the rows of which a test failed, or did not run."""
-        return [row for row, nodes in self.tests.items() if not all(n in self.passed and n not in self.failed for n in nodes)]
+        return [
+            row
+            for row, nodes in self.tests.items()
+            if not all(n in self.passed and n not in self.failed for n in nodes)
+        ]
 
     def held(self) -> list[str]:
         """Return the rows that hold: as they are, or after adaptation to Python's idioms."""

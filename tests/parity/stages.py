@@ -1,24 +1,30 @@
 """The stages of the scenarios, and how to wait for what they do.
 
-Each writes what happens to it into a list: ``("events", [...])``, ``("demand", 10)``, ``("subscribe", role, subscription)``,
-``("cancel", end, subscription)``, ``("info", message)``, ``("terminate", reason)``.
+Each writes what happens to it into a list: ``("events", [...])``, ``("demand", 10)``, ``("info", message)``,
+``("subscribe", role, subscription)``, ``("cancel", end, subscription)``, ``("terminate", reason)``.
 """
 
 import asyncio
 import contextlib
+import itertools
+from typing import Any
 
 import pytest
 
 from headgate import Consumer, Producer, ProducerConsumer, StageCrashed
 
-DEADLINE = 10.0
+DEADLINE = 5.0
+
+
+class Log(list[Any]):
+    """What has happened, in order."""
 
 
 async def until(condition):
     """Let the system run until this is true."""
     try:
         async with asyncio.timeout(DEADLINE):
-            while not condition():
+            while not condition():  # noqa: ASYNC110 (the stages know of no event)
                 await asyncio.sleep(0)
     except TimeoutError:
         raise AssertionError("this did not become true before the deadline") from None
@@ -53,7 +59,7 @@ def batches(log, kind="events"):
 
 def numbers(*bounds):
     """Return lists of the numbers between neighbouring bounds: numbers(0, 2, 5) -> [[0, 1], [2, 3, 4]]."""
-    return [list(range(start, stop)) for start, stop in zip(bounds, bounds[1:], strict=False)]
+    return [list(range(start, stop)) for start, stop in itertools.pairwise(bounds)]
 
 
 def doubled(start, stop):
@@ -68,8 +74,10 @@ class Noting:
         answer: What ``handle_subscribe`` returns.
     """
 
+    stage: Any
+
     def __init__(self, log=None, answer=None):
-        self.log = [] if log is None else log
+        self.log = Log() if log is None else log
         self.answer = answer
 
     def handle_subscribe(self, role, options, peer):

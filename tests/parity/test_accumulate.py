@@ -1,8 +1,7 @@
 """The demand mode: holding demand and events, and letting them go."""
 
 from headgate import Child, System, To
-
-from tests.parity.stages import Counter, Forwarder, Source, batches, settle, until
+from tests.parity.stages import Counter, Doubler, Forwarder, Log, Source, batches, settle, until
 
 FOUR = {"max_demand": 4, "min_demand": 0}
 
@@ -23,7 +22,7 @@ async def consumer_of(system, producer, log, **terms):
 
 async def test_a_producer_can_start_by_holding_demand():
     """G018: nothing comes until the mode is forward, and the mode can be read back."""
-    log, got = [], []
+    log, got = Log(), Log()
     async with System() as system:
         counter = await system.start(Child(Counter, log, demand="accumulate"))
         assert counter.demand == "accumulate"
@@ -37,7 +36,7 @@ async def test_a_producer_can_start_by_holding_demand():
 
 async def test_events_emitted_meanwhile_are_held_too():
     """G019: consumers come and go; after forward the new ones get all in order, and the buffer is empty."""
-    one, two = [], []
+    one, two = Log(), Log()
     async with System() as system:
         source = await system.start(Child(Source, dispatcher="broadcast"))
         assert source.demand == "forward"
@@ -66,7 +65,7 @@ async def test_events_emitted_meanwhile_are_held_too():
 
 async def test_a_running_producer_can_be_told_to_hold_demand():
     """G020: demand that comes after accumulate waits for forward."""
-    log, got = [], []
+    log, got = Log(), Log()
     async with System() as system:
         counter = await system.start(Child(Counter, log))
         assert counter.demand == "forward"
@@ -82,7 +81,7 @@ async def test_a_running_producer_can_be_told_to_hold_demand():
 
 async def test_forward_before_anybody_subscribes():
     """G021: later subscriptions flow as usual."""
-    got = []
+    got = Log()
     async with System() as system:
         counter = await system.start(Child(Counter, demand="accumulate"))
         assert counter.demand == "accumulate"
@@ -94,7 +93,7 @@ async def test_forward_before_anybody_subscribes():
 
 async def test_accumulate_twice_keeps_the_demand_that_was_held():
     """G022: the second accumulate drops nothing."""
-    log, got = [], []
+    log, got = Log(), Log()
     async with System() as system:
         counter = await system.start(Child(Counter, log, demand="accumulate"))
         await consumer_of(system, counter, got, **FOUR)
@@ -109,7 +108,7 @@ async def test_accumulate_twice_keeps_the_demand_that_was_held():
 
 async def test_demands_that_were_held_are_not_put_together():
     """G023: two asks of 2 are two demands of 2, not one of 4."""
-    log, one, two = [], [], []
+    log, one, two = Log(), Log(), Log()
     async with System() as system:
         echo = await system.start(Child(Echo, log, demand="accumulate"))
         for got in (one, two):
@@ -127,8 +126,6 @@ async def test_demands_that_were_held_are_not_put_together():
 async def test_the_mode_of_a_middle_stage_can_be_read():
     """In the original it crashes."""
     async with System() as system:
-        from tests.parity.stages import Doubler
-
         doubler = await system.start(Child(Doubler))
         assert doubler.demand == "forward"
         await settle()

@@ -5,9 +5,8 @@ import logging
 import pytest
 
 from headgate import BufferOverflowError, Child, System, To
-
 from tests.parity.registry import different
-from tests.parity.stages import Counter, Forwarder, Source, batches, queue, settle, until
+from tests.parity.stages import Counter, Forwarder, Log, Source, batches, queue, settle, until
 
 FOUR = {"max_demand": 4, "min_demand": 0}
 
@@ -26,7 +25,7 @@ class Discarding(Source):
 
 async def drain(system, producer, count=2, **terms):
     """Return the first batches of a new consumer."""
-    got = []
+    got = Log()
     consumer = await system.start(Child(Forwarder, got))
     await consumer.subscribe(To(producer, **(terms or FOUR)))
     await until(lambda: len(batches(got)) >= count)
@@ -56,7 +55,10 @@ async def test_keep_first_drops_the_newest(caplog):
         assert await drain(system, source) == [["a", "b", "c", "d"], ["e"]]
 
 
-@different("G026", "keeping the last is a choice; by default a surplus is an error, raised where it is emitted, and nothing is dropped")
+@different(
+    "G026",
+    "dropping the oldest is a choice; by default a surplus is an error for who emits it, and nothing is dropped",
+)
 async def test_keep_last_drops_the_oldest_but_is_not_the_default(caplog):
     """G026: with room for 5 the first 3 of 8 are dropped, and a line of the log says so."""
     async with System() as system:
@@ -91,7 +93,7 @@ async def test_without_a_bound_everything_is_kept():
 
 async def test_a_stage_is_told_how_many_events_its_buffer_dropped():
     """G028: handle_discarded gets 3, once."""
-    log = []
+    log = Log()
     async with System() as system:
         source = await system.start(Child(Discarding, log, False, buffer_size=5, buffer_keep="first"))
         await source.call(queue(*"abcdefgh"))
@@ -104,7 +106,7 @@ async def test_a_stage_is_told_how_many_events_its_buffer_dropped():
 @pytest.mark.parametrize("keep", ["first", "last"])
 async def test_handle_discarded_can_let_the_log_line_through(caplog, keep):
     """G029: when it returns True."""
-    log = []
+    log = Log()
     async with System() as system:
         source = await system.start(Child(Discarding, log, True, name="source", buffer_size=5, buffer_keep=keep))
         await source.call(queue(*"abcdefgh"))
@@ -117,7 +119,7 @@ async def test_handle_discarded_can_let_the_log_line_through(caplog, keep):
 
 async def test_handle_discarded_can_suppress_the_log_line(caplog):
     """G030: when it returns False."""
-    log = []
+    log = Log()
     async with System() as system:
         source = await system.start(Child(Discarding, log, False, buffer_size=5, buffer_keep="first"))
         await source.call(queue(*"abcdefgh"))

@@ -4,8 +4,8 @@ import pytest
 
 from headgate import DemandDispatcher
 from headgate.protocol.buffer import Buffer
-
 from tests.parity.bench import Bench
+from tests.parity.stages import Log
 
 
 def bounded(size, keep):
@@ -26,7 +26,7 @@ def put(buffer, *events):
 
 def take(buffer, limit):
     """Take up to ``limit`` events, until an info comes: return the events, the infos, and how many are still wanted."""
-    events, infos = [], []
+    events, infos = Log(), Log()
     while limit and buffer.ready() and not infos:
         batch, size, _ = buffer.take(limit)
         assert len(batch) == size

@@ -3,13 +3,8 @@
 import pytest
 
 from headgate import Child, End, HandlerError, NoStageError, System, To
-
-from tests.parity.stages import Counter, Forwarder, Source, batches, crashed, settle, until
-from tests.parity.test_producer_callbacks import check_downs, check_terminate
-
-
-class Reason:
-    """A reason that is nobody else's."""
+from tests.parity.checks import Reason, check_downs, check_terminate, killed
+from tests.parity.stages import Counter, Forwarder, Log, Source, batches, crashed, settle, until
 
 
 class Careless(Forwarder):
@@ -31,7 +26,7 @@ async def pair(system, log, **terms):
 
 async def test_it_is_told_of_its_own_subscription():
     """G070: with the identity of the producer and the subscription."""
-    log = []
+    log = Log()
     async with System() as system:
         source, _, subscription = await pair(system, log)
         assert log == [("subscribe", "producer", subscription)]
@@ -40,7 +35,7 @@ async def test_it_is_told_of_its_own_subscription():
 
 async def test_an_unknown_answer_to_a_subscription_ends_it():
     """G071: for the reason that this must not be returned."""
-    log = []
+    log = Log()
     async with System() as system:
         counter = await system.start(Child(Counter))
         consumer = await system.start(Child(Forwarder, log, "unknown", subscribe_to=[]))
@@ -75,7 +70,7 @@ async def ends(log, end, subscription, consumer):
 
 async def test_temporary_and_cancelled():
     """G072: it is told, and lives."""
-    log = []
+    log = Log()
     async with System() as system:
         source, consumer, subscription = await pair(system, log, cancel="temporary")
         source.cancel(subscription, "oops")
@@ -85,7 +80,7 @@ async def test_temporary_and_cancelled():
 @pytest.mark.parametrize("reason", ["normal", "shutdown", ("shutdown", "for the night")])
 async def test_transient_and_cancelled_for_a_normal_reason(reason):
     """G073: it is told, and lives."""
-    log = []
+    log = Log()
     async with System() as system:
         source, consumer, subscription = await pair(system, log, cancel="transient")
         source.cancel(subscription, reason)
@@ -94,7 +89,7 @@ async def test_transient_and_cancelled_for_a_normal_reason(reason):
 
 async def test_transient_and_cancelled_for_an_abnormal_reason():
     """G074: it is told, and ends for that reason, which is not wrapped."""
-    log = []
+    log = Log()
     async with System() as system:
         source, consumer, subscription = await pair(system, log, cancel="transient")
         end = End("cancel", Reason())
@@ -105,7 +100,7 @@ async def test_transient_and_cancelled_for_an_abnormal_reason():
 
 async def test_permanent_and_cancelled():
     """G075: it is told, and ends for that reason."""
-    log = []
+    log = Log()
     async with System() as system:
         source, consumer, subscription = await pair(system, log, cancel="permanent")
         end = End("cancel", Reason())
@@ -115,7 +110,7 @@ async def test_permanent_and_cancelled():
 
 @pytest.mark.parametrize("reason", ["normal", "shutdown"])
 async def test_permanent_and_cancelled_for_a_normal_reason(reason):
-    log = []
+    log = Log()
     async with System() as system:
         source, consumer, subscription = await pair(system, log)
         source.cancel(subscription, reason)
@@ -125,21 +120,16 @@ async def test_permanent_and_cancelled_for_a_normal_reason(reason):
 
 @pytest.mark.parametrize("cancel", ["permanent", "transient"])
 async def test_cancelling_does_not_stop_the_one_who_cancels(cancel):
-    log = []
+    log = Log()
     async with System() as system:
         _, consumer, subscription = await pair(system, log, cancel=cancel)
         consumer.cancel(subscription, "oops")
         await lives(system, log, End("cancel", "oops"), subscription, consumer)
 
 
-async def killed(source):
-    source.kill()
-    assert (await crashed(source)).reason == "killed"
-
-
 async def test_temporary_and_the_producer_is_killed():
     """G076: it is told that the producer is down, and lives."""
-    log = []
+    log = Log()
     async with System() as system:
         source, consumer, subscription = await pair(system, log, cancel="temporary")
         await killed(source)
@@ -148,7 +138,7 @@ async def test_temporary_and_the_producer_is_killed():
 
 async def test_transient_and_the_producer_is_killed():
     """G077: it is told, and ends as killed."""
-    log = []
+    log = Log()
     async with System() as system:
         source, consumer, subscription = await pair(system, log, cancel="transient")
         await killed(source)
@@ -156,7 +146,7 @@ async def test_transient_and_the_producer_is_killed():
 
 
 async def test_permanent_and_the_producer_is_killed():
-    log = []
+    log = Log()
     async with System() as system:
         source, consumer, subscription = await pair(system, log, cancel="permanent")
         await killed(source)
@@ -175,8 +165,8 @@ async def test_terminate_gets_the_reason_of_a_stop():
 
 async def test_events_that_it_returns_are_an_error_and_go_nowhere(caplog):
     """G081: the error is reported, or logged when nobody listens, and the consumer goes on."""
-    for errors in (None, []):
-        log = []
+    for errors in (None, Log()):
+        log = Log()
         async with System(on_error=None if errors is None else errors.append) as system:
             source = await system.start(Child(Source))
             consumer = await system.start(Child(Careless, log, name="careless", subscribe_to=[source]))
@@ -187,7 +177,8 @@ async def test_events_that_it_returns_are_an_error_and_go_nowhere(caplog):
             await settle()
             assert consumer.alive
             assert source.statistics().in_flight == 0
-        text = "stage 'careless': expected handle_events to return None (a consumer dispatches no events), got list: [1, 'more']"
+        expected = "expected handle_events to return None (a consumer dispatches no events)"
+        text = f"stage 'careless': {expected}, got list: [1, 'more']"
         found = caplog.messages if errors is None else [str(error) for error in errors]
         assert found[0] == text
         assert len(found) == 3

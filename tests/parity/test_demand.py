@@ -3,13 +3,12 @@
 import pytest
 
 from headgate import Child, System, To
-
-from tests.parity.stages import Counter, Forwarder, Source, batches, numbers, settle, until
+from tests.parity.stages import Counter, Forwarder, Log, Source, batches, numbers, settle, until
 
 
 async def first_batches(count, **terms):
     """Return the first batches that a consumer on these terms gets from a counter."""
-    log = []
+    log = Log()
     async with System() as system:
         counter = await system.start(Child(Counter))
         await system.start(Child(Forwarder, log, subscribe_to=[To(counter, **terms)]))
@@ -34,7 +33,7 @@ async def test_with_100_and_20_replies_of_100_are_cut_and_refills_of_80_are_not(
 
 
 async def test_what_the_producer_is_asked_for_with_100_and_20():
-    log, got = [], []
+    log, got = Log(), Log()
     async with System() as system:
         counter = await system.start(Child(Counter, log))
         await system.start(Child(Forwarder, got, subscribe_to=[To(counter, max_demand=100, min_demand=20)]))
@@ -44,7 +43,7 @@ async def test_what_the_producer_is_asked_for_with_100_and_20():
 
 async def test_with_1_and_0_events_come_one_by_one():
     """G005: one event at a time, and the next is asked for only when it is handled."""
-    log = []
+    log = Log()
     async with System() as system:
         counter = await system.start(Child(Counter, log))
         consumer = await system.start(Child(Forwarder, log))
@@ -56,7 +55,7 @@ async def test_with_1_and_0_events_come_one_by_one():
 
 async def test_consumers_of_a_broadcast_get_the_same_batches():
     """G006: with max_demand 10 and 20 both end up with the same batches of 10."""
-    one, two = [], []
+    one, two = Log(), Log()
     async with System() as system:
         counter = await system.start(Child(Counter, dispatcher="broadcast"))
         await system.start(Child(Forwarder, one, subscribe_to=[To(counter, max_demand=10, min_demand=0)]))
@@ -72,7 +71,7 @@ async def test_consumers_of_a_broadcast_get_the_same_batches():
 
 async def test_a_subscriber_of_a_broadcast_that_never_asks_blocks_everybody_until_it_is_cancelled():
     """G007: with it nobody gets anything; without it the others get the same batches."""
-    log, one, two = [], [], []
+    log, one, two = Log(), Log(), Log()
     async with System() as system:
         counter = await system.start(Child(Counter, log, dispatcher="broadcast"))
         stale = await system.start(Child(Forwarder))
@@ -90,7 +89,7 @@ async def test_a_subscriber_of_a_broadcast_that_never_asks_blocks_everybody_unti
 
 async def test_the_common_demand_of_a_broadcast_reaches_the_producer_once():
     """G008: of 10 and 20 the producer is asked for 10, one time."""
-    log = []
+    log = Log()
     async with System() as system:
         source = await system.start(Child(Source, log, dispatcher="broadcast"))
         for most in (10, 20):
@@ -100,19 +99,22 @@ async def test_the_common_demand_of_a_broadcast_reaches_the_producer_once():
         assert batches(log, "demand") == [10]
 
 
-@pytest.mark.parametrize(("most", "least", "received", "batched", "asked"), [
-    (1000, 750, [100, 100, 100], [100, 100, 100], [1000, 300]),
-    (10, 0, [3, 3, 3], [3, 3, 3], [10]),
-    (10, 5, [1] * 6, [1] * 6, [10, 5]),
-    (10, 9, [10], [1] * 10, [10] + [1] * 10),
-    (3, 1, [3], [2, 1], [3, 2]),
-    (7, 3, [7, 4], [4, 3, 4], [7, 4, 7]),
-    (100, 80, [100], [20] * 5, [100] + [20] * 5),
-    (1000, 500, [100] * 6, [100] * 6, [1000, 500]),
-])
+@pytest.mark.parametrize(
+    ("most", "least", "received", "batched", "asked"),
+    [
+        (1000, 750, [100, 100, 100], [100, 100, 100], [1000, 300]),
+        (10, 0, [3, 3, 3], [3, 3, 3], [10]),
+        (10, 5, [1] * 6, [1] * 6, [10, 5]),
+        (10, 9, [10], [1] * 10, [10] + [1] * 10),
+        (3, 1, [3], [2, 1], [3, 2]),
+        (7, 3, [7, 4], [4, 3, 4], [7, 4, 7]),
+        (100, 80, [100], [20] * 5, [100] + [20] * 5),
+        (1000, 500, [100] * 6, [100] * 6, [1000, 500]),
+    ],
+)
 async def test_when_more_is_asked_for(most, least, received, batched, asked):
     """The worked examples of gen_stage's formula: how messages are cut, and which of the batches leads to an ask."""
-    log, got = [], []
+    log, got = Log(), Log()
     async with System() as system:
         source = await system.start(Child(Source, log))
         consumer = await system.start(Child(Forwarder, got))

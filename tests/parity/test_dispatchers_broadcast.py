@@ -3,7 +3,6 @@
 import pytest
 
 from headgate import BroadcastDispatcher, SubscriptionError
-
 from tests.parity.bench import Bench
 from tests.parity.stages import refused
 

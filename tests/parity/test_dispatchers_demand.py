@@ -3,7 +3,6 @@
 import pytest
 
 from headgate import DemandDispatcher
-
 from tests.parity.bench import Bench
 
 

@@ -3,25 +3,27 @@
 import pytest
 
 from headgate import Child, DispatchError, OptionError, PartitionDispatcher, SubscriptionError, System, To
-
 from tests.parity.bench import Bench
 from tests.parity.registry import different
-from tests.parity.stages import Forwarder, Source, batches, refused, settle
+from tests.parity.stages import Forwarder, Log, Source, batches, refused, settle
 
 
 def parity(event):
     return "even" if event % 2 == 0 else "odd"
 
 
-def partitions(count=2, hash=None, **consumers):
+def partitions(count=2, route=None, **consumers):
     """Return a bench; ``a=0``: consumer a has partition 0. By default an event's partition is its tens."""
-    bench = Bench(PartitionDispatcher(count, hash=hash or (lambda event: event // 10 % 10)))
+    bench = Bench(PartitionDispatcher(count, hash=route or (lambda event: event // 10 % 10)))
     for name, partition in consumers.items():
         assert bench.subscribe(name, partition=partition) == 0
     return bench
 
 
-@different("G155", "events that come while nobody is subscribed wait in the stage's own buffer, and are given to the partitions when somebody asks")
+@different(
+    "G155",
+    "events that come while nobody is subscribed wait in the stage's buffer until somebody asks",
+)
 def test_demand_of_who_has_left_is_remembered_for_any_partition():
     """G155: it is deducted from the next ask; events that come for nobody lower it from 10 to 6."""
     bench = partitions(a=0)
@@ -113,7 +115,10 @@ def test_events_beyond_the_demand_of_their_partition_are_kept_for_it():
     assert bench.dispatcher.queued() == {}
 
 
-@different("G161", "what is queued for a partition outlives its consumer: it goes to the successor in order, so it is not asked for again, and infos wait with it")
+@different(
+    "G161",
+    "a partition's queue outlives its consumer: the successor gets it in order, so it is neither lost nor asked again",
+)
 def test_the_queue_of_a_partition_outlives_its_consumer():
     """G161: nothing is dropped, and the info behind it comes when the successor has got it."""
     bench = partitions(a=0, b=1)
@@ -172,7 +177,10 @@ def check_lost(event, got):
     assert bench.pending() == {"a": 1}
 
 
-@different("G165", "the event is reported as a DispatchError and counted, instead of ending the producer and all who are attached to it")
+@different(
+    "G165",
+    "the event is reported as a DispatchError and counted; the original ends the producer and all its consumers",
+)
 def test_an_event_of_an_unknown_partition_is_reported():
     """G165: and costs nothing but itself."""
     check_lost(7, "oops")
@@ -193,7 +201,7 @@ def test_a_hash_that_answers_something_else_is_reported(got):
 
 
 async def test_a_hash_that_raises_does_not_end_the_producer():
-    errors, log = [], []
+    errors, log = Log(), Log()
     async with System(on_error=errors.append) as system:
         dispatcher = PartitionDispatcher(2, hash=lambda event: 0 if event else 1 // 0)
         source = await system.start(Child(Source, dispatcher=dispatcher))
@@ -208,12 +216,14 @@ async def test_a_hash_that_raises_does_not_end_the_producer():
 def test_the_options_are_checked():
     """G167: partitions are required, and names need a hash."""
     with pytest.raises(TypeError, match="partitions"):
-        PartitionDispatcher()
-    with refused(OptionError, "expected option 'hash' to be a function of an event, as the partitions have names of their own"):
+        PartitionDispatcher()  # type: ignore[call-arg]
+    with refused(
+        OptionError, "expected option 'hash' to be a function of an event, as the partitions have names of their own"
+    ):
         PartitionDispatcher(["odd", "even"])
     for wrong in (0, -1, [], None, "ab", [1, 1], 2.0):
         with refused(OptionError, "partitions"):
-            PartitionDispatcher(wrong)
+            PartitionDispatcher(wrong)  # type: ignore[arg-type]
 
 
 def test_a_subscription_needs_a_partition_that_is_free():
@@ -234,7 +244,7 @@ def test_a_subscription_needs_a_partition_that_is_free():
 
 async def test_a_refused_subscription_stops_nobody():
     """In the original it kills the producer and everybody attached."""
-    log = []
+    log = Log()
     async with System() as system:
         source = await system.start(Child(Source, dispatcher=PartitionDispatcher(2)))
         await system.start(Child(Forwarder, log, subscribe_to=[To(source, partition=0)]))

@@ -3,8 +3,7 @@
 import pytest
 
 from headgate import Child, System, To
-
-from tests.parity.stages import Doubler, Forwarder, Source, batches, queue, settle, until
+from tests.parity.stages import Doubler, Forwarder, Log, Source, batches, queue, settle, until
 
 
 async def inform(ref, message):
@@ -17,7 +16,7 @@ async def inform(ref, message):
 
 async def test_an_info_to_a_consumer_comes_at_once():
     """G032: from outside and from inside."""
-    log = []
+    log = Log()
     async with System() as system:
         consumer = await system.start(Child(Forwarder, log))
         assert await inform(consumer, "info") == batches(log, "info")
@@ -25,7 +24,7 @@ async def test_an_info_to_a_consumer_comes_at_once():
 
 async def test_an_info_to_a_middle_stage_with_nothing_to_do_comes_at_once():
     """G033: when nothing lies before its handler."""
-    log = []
+    log = Log()
     async with System() as system:
         source = await system.start(Child(Source))
         doubler = await system.start(Child(Doubler, log, subscribe_to=[source]))
@@ -35,7 +34,7 @@ async def test_an_info_to_a_middle_stage_with_nothing_to_do_comes_at_once():
 
 async def test_an_info_to_a_middle_stage_waits_for_what_lies_before_its_handler():
     """G034: it comes when that was handled."""
-    log = []
+    log = Log()
     async with System() as system:
         source = await system.start(Child(Source))
         doubler = await system.start(Child(Doubler, log, subscribe_to=[source]))
@@ -51,7 +50,7 @@ async def test_an_info_to_a_middle_stage_waits_for_what_lies_before_its_handler(
 
 async def test_an_info_to_a_producer_with_an_empty_buffer_comes_at_once():
     """G035: from outside and from inside."""
-    log = []
+    log = Log()
     async with System() as system:
         source = await system.start(Child(Source, log))
         assert await inform(source, "info") == batches(log, "info")
@@ -59,13 +58,13 @@ async def test_an_info_to_a_producer_with_an_empty_buffer_comes_at_once():
 
 async def wait_for_buffer(events, **options):
     """Queue events and an info; check that it waits, and that a consumer's arrival lets it through."""
-    log = []
+    log = Log()
     async with System() as system:
         source = await system.start(Child(Source, log, **options))
         await source.call(queue(*events))
         sent = await inform(source, "info")
         assert log == []
-        got = []
+        got = Log()
         consumer = await system.start(Child(Forwarder, got))
         await consumer.subscribe(source)
         await until(lambda: batches(log, "info") == sent)
@@ -99,7 +98,7 @@ async def by_hand(system, source, got):
 
 
 async def test_infos_keep_their_places_while_the_buffer_moves():
-    log = []
+    log = Log()
     async with System() as system:
         source = await system.start(Child(Source, log, buffer_size=3))
         consumer, subscription = await by_hand(system, source, log)
@@ -123,7 +122,7 @@ async def test_infos_keep_their_places_while_the_buffer_moves():
 
 
 async def test_an_info_is_not_dropped_with_the_event_before_it():
-    log = []
+    log = Log()
     async with System() as system:
         source = await system.start(Child(Source, log, buffer_size=3, buffer_keep="last"))
         await source.call(queue(*"ab"))
@@ -138,10 +137,10 @@ async def test_an_info_is_not_dropped_with_the_event_before_it():
 @pytest.mark.parametrize("at_once", [True, False])
 async def test_infos_at_several_places_come_in_order(at_once):
     """G042: first in, first out."""
-    log = []
+    log = Log()
     async with System() as system:
         source = await system.start(Child(Source, log, buffer_size=20))
-        sent = []
+        sent = Log()
         for place, events in enumerate(["ab", "cde", "f"]):
             await source.call(queue(*events))
             for number in range(3):
@@ -149,7 +148,7 @@ async def test_infos_at_several_places_come_in_order(at_once):
                 source.info(sent[-1])
         await settle()
         assert log == []
-        got = []
+        got = Log()
         consumer, subscription = await by_hand(system, source, got)
         log.clear()
         for count, through in [(6, 9)] if at_once else [(1, 0), (1, 3), (2, 3), (1, 6), (1, 9)]:

@@ -6,7 +6,6 @@ from headgate import End, PeerError, Subscription, SubscriptionError, Terms
 from headgate.protocol import messages as m
 from headgate.protocol.dispatch.demand import DemandDispatcher
 from headgate.protocol.stage import StageCore
-
 from tests.parity.bench import RecordingPort
 from tests.parity.registry import different
 
@@ -49,7 +48,10 @@ def test_an_ask_for_an_unknown_subscription_is_answered_by_a_cancel():
     assert core.callback is None
 
 
-@different("G099", "whoever subscribes to a consumer gets a SubscriptionError instead of waiting for ever; the consumer takes no notice, as in the original")
+@different(
+    "G099",
+    "who subscribes to a consumer gets a SubscriptionError; in the original it would wait for ever",
+)
 def test_a_subscribe_request_to_a_consumer_does_not_touch_it():
     """G099: the subscriber is told."""
     core, port = running(m.CONSUMER)

@@ -3,8 +3,7 @@
 import asyncio
 
 from headgate import Child, End, ProducerConsumer, System, To
-
-from tests.parity.stages import Counter, Doubler, Forwarder, Sleeper, batches, doubled, numbers, settle, until
+from tests.parity.stages import Counter, Doubler, Forwarder, Log, Sleeper, batches, doubled, numbers, settle, until
 
 
 class Discarder(Doubler):
@@ -93,7 +92,7 @@ class Passing(Doubler):
 
 
 async def test_a_middle_stage_stops_asking_when_its_consumer_does():
-    log, got, gate = [], [], asyncio.Event()
+    log, got, gate = Log(), Log(), asyncio.Event()
     async with System() as system:
         counter = await system.start(Child(Counter, log))
         passing = await system.start(Child(Passing, log, subscribe_to=[To(counter, max_demand=10, min_demand=8)]))
@@ -108,7 +107,7 @@ async def test_a_middle_stage_stops_asking_when_its_consumer_does():
 
 async def test_output_that_comes_later_stops_it_as_well():
     """What is already on its way when demand is used up may still be taken in, and no more."""
-    log, got, gate = [], [], asyncio.Event()
+    log, got, gate = Log(), Log(), asyncio.Event()
     async with System() as system:
         counter = await system.start(Child(Counter, log))
         postponer = await system.start(Child(Postponer, log, subscribe_to=[To(counter, max_demand=10, min_demand=8)]))
@@ -126,7 +125,7 @@ async def test_output_that_comes_later_stops_it_as_well():
 
 async def test_a_middle_stage_that_gives_nothing_goes_on_pulling():
     """G014: what it drops takes nothing off the demand of its consumers."""
-    log, got = [], []
+    log, got = Log(), Log()
     async with System() as system:
         counter = await system.start(Child(Counter))
         discarder = await system.start(Child(Discarder, log, subscribe_to=[To(counter, max_demand=100, min_demand=80)]))
@@ -138,7 +137,7 @@ async def test_a_middle_stage_that_gives_nothing_goes_on_pulling():
 
 async def test_consumers_of_a_broadcasting_middle_stage_get_the_same_batches():
     """G015: with max_demand 10 and 20 both get the same output in batches of 10."""
-    one, two = [], []
+    one, two = Log(), Log()
     async with System() as system:
         counter = await system.start(Child(Counter))
         doubler = await system.start(Child(Doubler, dispatcher="broadcast", subscribe_to=[counter]))
@@ -158,7 +157,7 @@ async def test_consumers_of_a_broadcasting_middle_stage_get_the_same_batches():
 
 async def test_a_subscriber_of_a_broadcasting_middle_stage_that_never_asks_blocks_until_it_is_cancelled():
     """G016: nothing comes before, and the same batches for all come after."""
-    log, one, two = [], [], []
+    log, one, two = Log(), Log(), Log()
     async with System() as system:
         counter = await system.start(Child(Counter))
         doubler = await system.start(Child(Doubler, log, dispatcher="broadcast", subscribe_to=[counter]))
@@ -176,12 +175,11 @@ async def test_a_subscriber_of_a_broadcasting_middle_stage_that_never_asks_block
 
 async def test_events_of_a_lost_producer_are_still_handled_and_the_cancel_comes_after_them():
     """G017: they wait for demand, then they are handled, and only then handle_cancel is called."""
-    log, got = [], []
+    log, got = Log(), Log()
     async with System() as system:
         counter = await system.start(Child(Counter))
         doubler = await system.start(Child(Doubler, log))
-        terms = {"cancel": "temporary", "max_demand": 100, "min_demand": 50}
-        subscription = await doubler.subscribe(To(counter, **terms))
+        subscription = await doubler.subscribe(To(counter, cancel="temporary", max_demand=100, min_demand=50))
         assert log == [("subscribe", "producer", subscription)]
         counter.cancel(subscription, "done")
         await settle()

@@ -1,13 +1,12 @@
 """By what a producer can be named in ``subscribe_to``."""
 
 from headgate import Child, System, To
-
-from tests.parity.stages import Counter, Forwarder, batches, until
+from tests.parity.stages import Counter, Forwarder, Log, batches, until
 
 
 async def get_something(name, to):
     """Start a counter under a name and a consumer that subscribes to what ``to`` makes of it."""
-    log = []
+    log = Log()
     async with System() as system:
         counter = await system.start(Child(Counter, name=name))
         await system.start(Child(Forwarder, log, subscribe_to=[to(counter)]))
@@ -33,7 +32,7 @@ async def test_by_a_name_of_several_parts_with_options():
 
 async def test_by_a_name_that_is_looked_up_for_the_whole_system_with_options():
     """G122: instead of a cluster-wide name: the system finds its living stage."""
-    log = []
+    log = Log()
     async with System() as system:
         await system.start(Child(Counter, name="{:global, name}"))
         ref = system.ref("{:global, name}")

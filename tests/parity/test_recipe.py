@@ -1,13 +1,12 @@
 """Recipes: what gen_stage calls a child specification."""
 
 from headgate import Child
-
-from tests.parity.stages import Counter
+from tests.parity.stages import Counter, Log
 
 
 def test_a_recipe_has_defaults_and_every_field_can_be_overridden():
     """G001: id, start and the rest come by themselves, and can be given where the child is declared."""
-    log = []
+    log = Log()
     plain = Child(Counter, log)
     assert (plain.id, plain.cls, plain.args, plain.name) == ("Counter", Counter, (log,), None)
     assert (plain.restart, plain.shutdown) == ("permanent", 5.0)

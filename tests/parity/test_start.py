@@ -3,7 +3,6 @@
 import pytest
 
 from headgate import Child, Ignore, NameTakenError, OptionError, StageCrashed, Stop, System
-
 from tests.parity.stages import Counter, Doubler, Forwarder, crashed, settle
 
 ROLES = {"producer": Counter, "middle stage": Doubler, "consumer": Forwarder}
@@ -41,10 +40,14 @@ async def check_start(kind):
         with pytest.raises(StageCrashed) as caught:
             await system.start(Child(wrong))
         assert isinstance(caught.value.__cause__, TypeError)
-        with pytest.raises(OptionError, match="expected option 'cls' to be a subclass of Producer, ProducerConsumer or Consumer"):
+        with pytest.raises(
+            OptionError, match="expected option 'cls' to be a subclass of Producer, ProducerConsumer or Consumer"
+        ):
             Child(object)
 
-        with pytest.raises(OptionError, match="expected option 'unknown' to be one of the known options .*, got: 'value'"):
+        with pytest.raises(
+            OptionError, match=r"expected option 'unknown' to be one of the known options .*, got: 'value'"
+        ):
             Child(kind, unknown="value")
 
         taken = await system.start(Child(kind, name="taken"))
@@ -58,15 +61,19 @@ async def check_start(kind):
 
 
 def check_dispatcher(kind):
-    with pytest.raises(OptionError, match="expected option 'dispatcher' to be 'demand', 'broadcast' or a Dispatcher .*, got: 0"):
-        Child(kind, dispatcher=0)
+    with pytest.raises(
+        OptionError, match=r"expected option 'dispatcher' to be 'demand', 'broadcast' or a Dispatcher .*, got: 0"
+    ):
+        Child(kind, dispatcher=0)  # type: ignore[arg-type]
 
 
 async def test_a_producer():
     """G058: every way to start wrongly has its own error."""
     await check_start(Counter)
     check_dispatcher(Counter)
-    with pytest.raises(OptionError, match="expected option 'buffer_size' to be an integer of at least 0, or None, got: -1"):
+    with pytest.raises(
+        OptionError, match="expected option 'buffer_size' to be an integer of at least 0, or None, got: -1"
+    ):
         Child(Counter, buffer_size=-1)
 
 

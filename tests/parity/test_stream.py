@@ -8,8 +8,8 @@ import pytest
 
 import headgate
 from headgate import Child, DemandDispatcher, OptionError, StageCrashed, SubscriptionError, System, To
-
-from tests.parity.stages import Counter, Forwarder, Source, batches, refused, settle, until
+from tests.parity.checks import take
+from tests.parity.stages import Counter, Forwarder, Log, Source, batches, refused, settle, until
 
 
 class Refusing(DemandDispatcher):
@@ -25,18 +25,6 @@ class Leaving(Source):
     def handle_subscribe(self, role, options, peer):
         self.stage.cancel(peer, "no thanks")
         self.stage.stop()
-
-
-async def take(subscriptions, count=None, **options):
-    """Return the first events of a stream, or all of them."""
-    got = []
-    async with contextlib.aclosing(headgate.stream(subscriptions, **options)) as events:
-        async for event in events:
-            got.append(event)
-            if len(got) == count:
-                await settle()  # as a caller that does something of its own in between
-                break
-    return got
 
 
 async def nothing_left(system, *stages):
@@ -73,7 +61,7 @@ async def test_300_events_with_max_demand_100():
 
 
 async def test_a_stream_does_not_touch_what_belongs_to_others():
-    log = []
+    log = Log()
     async with System() as system:
         source = await system.start(Child(Source, log, demand="accumulate"))
         other = await system.start(Child(Forwarder, log))
@@ -189,14 +177,14 @@ async def test_bad_options_are_an_error_that_names_the_producer():
         counter = await system.start(Child(Counter, name="counter"))
         with refused(OptionError, "To('counter')", "max_demand"):
             await take([To(counter, max_demand=0)])
-        for wrong in (counter, "counter", []):
+        for wrong in (counter, "counter", ()):
             with refused(OptionError, "subscriptions"):
                 await take(wrong)
 
 
 async def test_a_slow_caller_slows_the_producer():
     """With max_demand 4 and min_demand 2, three events taken have asked for six."""
-    log = []
+    log = Log()
     async with System() as system:
         counter = await system.start(Child(Counter, log))
         async with contextlib.aclosing(headgate.stream([To(counter, max_demand=4, min_demand=2)])) as events:

@@ -3,9 +3,8 @@
 import pytest
 
 from headgate import Child, End, OptionError, Subscription, SubscriptionError, System, Terms, To
-
 from tests.parity.registry import different
-from tests.parity.stages import Counter, Forwarder, Source, batches, crashed, numbers, refused, settle, until
+from tests.parity.stages import Counter, Forwarder, Log, Source, batches, crashed, numbers, refused, settle, until
 
 
 async def dead(system, kind=Counter):
@@ -36,7 +35,10 @@ async def test_a_dead_consumer_cannot_subscribe():
 
 BAD_OPTIONS = [
     ({"max_demand": 0}, "To('whatever'): expected option 'max_demand' to be an integer of at least 1, got: 0"),
-    ({"min_demand": 2000}, "To('whatever'): expected option 'min_demand' to be an integer from 0 to 999 (below max_demand), got: 2000"),
+    (
+        {"min_demand": 2000},
+        "To('whatever'): expected option 'min_demand' to be an integer from 0 to 999 (below max_demand), got: 2000",
+    ),
 ]
 
 
@@ -52,7 +54,10 @@ async def test_bad_demand_options_are_errors_that_say_what_is_expected(options, 
         assert consumer.alive
 
 
-@different("G046", "the call raises a SubscriptionError that says so, besides stopping the consumer, where the original answers ok first")
+@different(
+    "G046",
+    "besides stopping the consumer, the call raises a SubscriptionError; the original's answers ok first",
+)
 async def test_a_permanent_subscription_to_an_unknown_name_stops_the_consumer(caplog):
     """G046: with a clear message, for the reason that there is no such stage."""
     async with System() as system:
@@ -80,7 +85,7 @@ async def test_a_permanent_subscription_to_a_dead_producer_stops_the_consumer(ca
 
 
 async def survives_temporary(system, producer):
-    log = []
+    log = Log()
     consumer = await system.start(Child(Forwarder, log))
     with pytest.raises(SubscriptionError) as caught:
         await consumer.subscribe(producer, cancel="temporary")
@@ -108,7 +113,7 @@ async def test_a_subscription_that_the_dispatcher_refuses_leaves_everything_else
     async with System() as system:
         source = await system.start(Child(Source, dispatcher="broadcast"))
         for _ in range(2):
-            log = []
+            log = Log()
             consumer = await system.start(Child(Forwarder, log))
             kept = await consumer.subscribe(source)
             with refused(SubscriptionError, "it has one already"):
@@ -134,7 +139,7 @@ def subscribed(log):
 @pytest.mark.parametrize("cancel", ["temporary", "permanent"])
 async def test_resubscribing_gives_a_new_subscription(cancel):
     """G051: the consumer is told of both, and lives."""
-    log, other = [], []
+    log, other = Log(), Log()
     async with System() as system:
         source = await system.start(Child(Source, other))
         consumer = await system.start(Child(Forwarder, log))
@@ -152,7 +157,7 @@ async def test_resubscribing_gives_a_new_subscription(cancel):
 
 async def test_resubscribing_with_an_unknown_old_subscription_just_subscribes():
     """G052: and does no more."""
-    log = []
+    log = Log()
     async with System() as system:
         source = await system.start(Child(Source))
         consumer = await system.start(Child(Forwarder, log))
@@ -166,7 +171,7 @@ async def test_resubscribing_with_an_unknown_old_subscription_just_subscribes():
 @pytest.mark.parametrize(("options", "text"), BAD_OPTIONS)
 async def test_resubscribing_with_bad_options_is_the_same_error(options, text):
     """G053: and the old subscription stands."""
-    log = []
+    log = Log()
     async with System() as system:
         source = await system.start(Child(Source))
         consumer = await system.start(Child(Forwarder, log))
@@ -190,7 +195,7 @@ def anew(old, source):
 
 async def test_a_stage_can_resubscribe_itself_without_waiting():
     """G054: that gives a new subscription."""
-    log = []
+    log = Log()
     async with System() as system:
         source = await system.start(Child(Source))
         consumer = await system.start(Child(Forwarder, log))
@@ -205,7 +210,7 @@ async def test_a_stage_can_resubscribe_itself_without_waiting():
 
 async def test_a_stage_can_resubscribe_itself_with_an_unknown_old_subscription():
     """G055: it just subscribes."""
-    log = []
+    log = Log()
     async with System() as system:
         source = await system.start(Child(Source))
         consumer = await system.start(Child(Forwarder, log))
@@ -229,7 +234,7 @@ async def ask_by_hand(system, counter, consumer, subscription, log):
 
 async def test_manual_demand():
     """G056: nothing comes until it is asked for, and each ask of 50 gives exactly 50."""
-    log = []
+    log = Log()
     async with System() as system:
         counter = await system.start(Child(Counter))
         consumer = await system.start(Child(Forwarder, log))
@@ -239,7 +244,7 @@ async def test_manual_demand():
 
 async def test_manual_demand_of_a_subscription_made_at_the_start():
     """G057: the same."""
-    log = []
+    log = Log()
     async with System() as system:
         counter = await system.start(Child(Counter))
         consumer = await system.start(Child(Forwarder, log, subscribe_to=[To(counter, mode="manual")]))
@@ -248,7 +253,7 @@ async def test_manual_demand_of_a_subscription_made_at_the_start():
 
 
 async def test_manual_demand_chosen_by_handle_subscribe():
-    log = []
+    log = Log()
     async with System() as system:
         counter = await system.start(Child(Counter))
         consumer = await system.start(Child(Forwarder, log, "manual"))

@@ -255,15 +255,25 @@ class InlineDriver(Driver):
         """Let events and asks go straight into the core."""
         super().__init__(node, child)
         self.take = self.core.receive
+        self.inline = False  # until it has started: the scheduler's short way does not look for that
 
     def step(self) -> int:
-        """Take in messages until there is a callback to run."""
+        """Take in messages until there is a callback to run; while the stage starts, run that too."""
         inbox, core = self.inbox, self.core
         while inbox and core.callback is None:
             self.receive(inbox.popleft())
+        if core.callback is not None and not self.inline:
+            name, args = core.callback
+            try:
+                value = self.handlers[name](*args)
+            except Exception as error:  # noqa: BLE001 (the user's handler)
+                core.failed(error)
+            else:
+                self.odd_value(value)
         if self.starting:
             self.took()
-        if core.callback is None:
+            self.inline = not self.starting
+        if core.callback is None and not inbox:
             self.queued = False
         else:
             self.node.ready.append(self)

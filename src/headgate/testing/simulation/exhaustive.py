@@ -105,8 +105,10 @@ def cases(*, small: bool = False) -> list[Case]:
                 continue
             if small and (producers * consumers > 2 or events > 2 or window not in ((1, 0), (2, 1))):  # noqa: PLR2004
                 continue
-            if producers * consumers == 4 and fault != "none":  # noqa: PLR2004 (too many states for the budget)
-                continue
+            if producers * consumers == 4 and (fault != "none" or dispatcher == "broadcast" or window not in ((1, 0), (2, 1))):  # noqa: PLR2004
+                continue  # too many states for the budget
+            if (producers, consumers, events) == (1, 2, 2) and window not in ((1, 0), (2, 1)) and not small:
+                continue  # the same with three events is there
             found.append(Case(dispatcher, producers, consumers, events, window, fault))
     return found
 
@@ -135,7 +137,15 @@ def make(case: Case) -> World:
 
 
 def actions(world: World, case: Case) -> list[tuple[Any, ...]]:
-    """Return what can happen next."""
+    """Return what can happen next.
+
+    A message that changes nothing for anybody else (a confirmation, or whatever comes too late for a stage that has ended)
+    is not tried in every order: it comes at once.
+    """
+    for index, channel in enumerate(world.busy):
+        tag = channel.messages[0][0]
+        if tag == m.SUBSCRIBED or (channel.receiver.has_ended and tag != m.SUBSCRIBE):
+            return [("deliver", index)]
     found: list[tuple[Any, ...]] = [("deliver", index) for index in range(len(world.busy))]
     found += [("finish", index) for index in range(len(world.running))]
     found += [("flush", index) for index in range(len(world.owing))]
@@ -194,31 +204,30 @@ def search(case: Case, limit: int = 200_000) -> Found:
     found = Found(case)
     world = make(case)
     seen = {fingerprint(world)}
-    stack: list[tuple[bytes, list[tuple[Any, ...]], tuple[Any, ...]]] = [(_freeze(world), actions(world, case), ())]
+    stack: list[tuple[World, tuple[tuple[Any, ...], ...]]] = [(world, ())]
     while stack:
-        frozen, left, path = stack.pop()
+        live, path = stack.pop()
+        left = actions(live, case)
+        frozen = _freeze(live) if len(left) > 1 else b""
         moved = False
-        for action in left:
-            world = _thaw(frozen)
+        for number, action in enumerate(left, 1):
+            world = live if number == len(left) else _thaw(frozen)
             try:
                 if not act(world, action):
                     continue
                 moved = True
                 mark = fingerprint(world)
-                if mark in seen:
-                    continue
-                seen.add(mark)
-                found.states += 1
-                following = actions(world, case)
-                if following:
-                    stack.append((_freeze(world), following, (*path, action)))
             except Exception as error:  # noqa: BLE001 (whatever the protocol raises is a finding)
                 found.failure = f"{case}: {type(error).__name__}: {error}\n{retrace(case, (*path, action))}"
                 return found
+            if mark not in seen:
+                seen.add(mark)
+                found.states += 1
+                stack.append((world, (*path, action)))
         if not moved:
             found.ends += 1
             try:
-                check_end(_thaw(frozen))
+                check_end(live)
             except Violation as error:
                 found.failure = f"{case}: {error}\n{retrace(case, path)}"
                 return found

@@ -182,6 +182,7 @@ class Selector:
     def __call__(self, event: Any) -> bool:
         """Choose."""
         if event[1] == self.raises_at:
+            self.raises_at = None  # or else it would be refused again and again
             raise ValueError(event)
         return self.peek(event)
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from headgate.errors import Stop
 from headgate.protocol import messages as m
+from headgate.protocol.dispatch.partition import PartitionDispatcher
 
 if TYPE_CHECKING:
     from headgate.testing.simulation.world import Edge, Site, World
@@ -99,11 +100,18 @@ def expel(world: World) -> bool:
     if site is None:
         return False
     edge = _one(world, list(site.core.out.subscribers))
+    _expels(site)
     world.trace.append(("expel", site, edge))
     site.working = True
     site.core.cancel(edge, _one(world, ["normal", "oops"]))
     world.after(site)
     return True
+
+
+def _expels(site: Site) -> None:
+    """A partition's events come back out of order when the successor has left before the one that was expelled."""
+    if type(site.core.out.dispatcher) is PartitionDispatcher:  # type: ignore[union-attr]  # it produces
+        site.orderly = False
 
 
 def both(world: World) -> bool:
@@ -117,6 +125,7 @@ def both(world: World) -> bool:
     if edge is None:
         return False
     world.trace.append(("both", edge))
+    _expels(edge.producer)
     edge.producer.working = True
     edge.producer.core.cancel(edge, "normal")
     world.after(edge.producer)

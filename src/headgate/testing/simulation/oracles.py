@@ -69,6 +69,7 @@ def sent(site: Site, edge: Edge, batch: Any) -> None:
     if site.has_ended:
         raise Violation("events-after-end", f"{site} sent {list(batch)} after its end")
     size = len(batch)
+    edge.starts.add(edge.sent)
     edge.sent += size
     if edge.sent > edge.asked:
         raise Violation("beyond-demand", f"{edge} was sent {edge.sent} events, {edge.asked} were asked for")
@@ -83,7 +84,7 @@ def sent(site: Site, edge: Edge, batch: Any) -> None:
         number = emitted.get(event)
         if number is None:
             raise Violation("unexpected", f"{site} sent {event}, which it never emitted")
-        if key is not _UNORDERED:
+        if key is not _UNORDERED and site.orderly:
             name = None if key is None else key(event)
             if number <= first.get(name, -1):
                 raise Violation("reordered", f"{edge} was sent {event} after newer events: {list(batch)}")
@@ -131,6 +132,9 @@ def begun(site: Site, callback: tuple[str, tuple[Any, ...]]) -> None:
             raise Violation("batch-size", f"{site} is to handle {size} events of {edge}, its batches are of {window.size}")
         if list(batch) != edge.stream[edge.begun : edge.begun + size]:
             raise Violation("handled-order", f"{site} is to handle {list(batch)}, next on {edge} is {edge.stream[edge.begun :]}")
+        out = core.out
+        if out is not None and edge.begun in edge.starts and _wanted(out) <= (out.queue.ready() if out.queue.size else 0):
+            raise Violation("unwanted-work", f"{site} is to handle a message although no more output is wanted")
         edge.begun += size
     elif name == m.HANDLE_DEMAND:
         if args[0] < 1:
@@ -316,7 +320,7 @@ def _look_queue(site: Site, out: ProducerSide) -> None:
     """What came back stands before what was never sent; a partition's queue is in the order of emission."""
     queue, dispatcher = out.queue, out.dispatcher
     delivered = site.delivered
-    if queue.ordered and not site.slot.copies:
+    if queue.ordered and site.orderly and not site.slot.copies:
         fresh = False
         count = 0
         for item in queue._items:  # type: ignore[attr-defined]  # the Buffer
@@ -340,7 +344,7 @@ def _look_queue(site: Site, out: ProducerSide) -> None:
                 numbers += [emitted[event] for batch in lane.store for event in batch]
             if len(numbers) != lane.size:
                 raise Violation("conservation", f"{site}: partition {lane.name} counts {lane.size}, has {len(numbers)}")
-            if any(after < before for before, after in zip(numbers, numbers[1:], strict=False)):
+            if site.orderly and any(after < before for before, after in zip(numbers, numbers[1:], strict=False)):
                 raise Violation("reordered", f"{site}: partition {lane.name} is out of order: {numbers}")
             if dispatcher._stuck == "shed" and lane.size > dispatcher._queue_size and lane.subscriber is not None:
                 seen = sum(1 for item in lane.pieces if type(item) is tuple for event in item[0] if event in delivered)

@@ -12,6 +12,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
+from headgate.protocol.messages import TAG_NAMES
 from headgate.testing.simulation.families import FAMILIES, build
 from headgate.testing.simulation.oracles import Violation
 from headgate.testing.simulation.schedule import Schedule
@@ -163,23 +164,21 @@ def expected_faults(family: str, seen: Counter[str]) -> dict[str, int]:
 def _explain(family: str, seed: int, world: World | None, error: Exception) -> str:
     lines = [f"family {family}, seed {seed}: {type(error).__name__}: {error}"]
     if world is not None:
-        number = world.steps - len(world.trace)
-        lines.append(f"the last {len(world.trace)} of {world.steps} actions:")
-        lines += [f"  {number + index:5d} {_action(action)}" for index, action in enumerate(world.trace)]
+        lines.append(f"its last {len(world.trace)} actions:")
+        lines += [f"  {show(action)}" for action in world.trace]
     if not isinstance(error, Violation):
         lines += traceback.format_exception(error)[-12:]
     lines.append(f"replay: python -m headgate.testing.simulation --family {family} --seed {seed} --trace")
     return "\n".join(lines)
 
 
-def _action(action: tuple[Any, ...]) -> str:
+def show(action: tuple[Any, ...]) -> str:
+    """Show an action in one line."""
     kind, *rest = action
     if kind == "deliver":
-        from headgate.protocol.messages import TAG_NAMES  # noqa: PLC0415 (only for failures)
-
         sender, receiver, message = rest
         return f"{sender} -> {receiver}: {TAG_NAMES[message[0]]} {', '.join(map(str, message[1:]))}"
     return f"{kind} {' '.join(map(str, rest))}"
 
 
-__all__ = ["FAMILIES", "SimulationError", "Summary", "run_all", "run_family", "run_seed", "uncovered"]
+__all__ = ["FAMILIES", "SimulationError", "Summary", "run_all", "run_family", "run_seed", "show", "uncovered"]

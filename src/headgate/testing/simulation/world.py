@@ -53,12 +53,13 @@ class Edge(Subscription):
         sent: Events sent.
         taken: Events that the consumer's core was given.
         stream: The events sent, in order.
+        starts: Where in it a message began.
         begun: How many of them the consumer's handler was given.
         first: Emission number of the newest event that went along here before anywhere else, by key.
         answers: How often the subscriber was told how the subscription came out.
     """
 
-    __slots__ = ("acked", "answers", "asked", "asks", "begun", "first", "sent", "stream", "taken")
+    __slots__ = ("acked", "answers", "asked", "asks", "begun", "first", "sent", "starts", "stream", "taken")
 
     def __init__(self, number: int, producer: Site, consumer: Site, terms: Terms) -> None:
         """Join two sites."""
@@ -71,6 +72,7 @@ class Edge(Subscription):
         self.begun = 0
         self.answers = 0
         self.stream: list[Event] = []
+        self.starts: set[int] = set()
         self.first: dict[Any, int] = {}
 
 
@@ -86,6 +88,8 @@ class Site:
         delivered: Events that it has sent to anybody.
         infos: Infos given and not handled, oldest first, each with what had to come before it.
         rest: What an inner emission has left of the outputs of the batch in the handler.
+        orderly: False when order cannot be judged any more: it got an input again and emitted the same once more, or a
+            consumer that it expelled may hand events back after its successor has come.
         steady: Who was subscribed before its first event.
     """
 
@@ -107,6 +111,7 @@ class Site:
         self.emissions = 0
         self.delivered: set[Event] = set()
         self.infos: deque[tuple[Any, int, list[tuple[Edge, int]]]] = deque()
+        self.orderly = True
         self.steady: set[Any] = set()
         self.rest: list[Event] | None = None
         self.script = slot.script
@@ -207,6 +212,8 @@ class Site:
         if not number and self.core.out is not None:
             self.steady = set(self.core.out.subscribers)
         for event in events:
+            if event in emitted:
+                self.orderly = False
             emitted[event] = number
             number += 1
         self.emissions = number

@@ -1,0 +1,97 @@
+"""``python -m headgate.testing.simulation``: run seeds, replay one, or search small configurations exhaustively."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from headgate.testing.simulation import exhaustive
+from headgate.testing.simulation.families import FAMILIES
+from headgate.testing.simulation.runner import SimulationError, expected_faults, run_all, run_seed, show, uncovered
+
+ENOUGH = 1000
+"""With so many schedules of a family each of its faults has to happen in 1 % of them."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run what the command line says; return the exit status."""
+    options = _parser().parse_args(arguments)
+    if options.family is not None:
+        return _replay(options.family, options.seed, trace=options.trace)
+    names = list(FAMILIES) if options.families == "all" else options.families.split(",")
+    unknown = [name for name in names if name not in FAMILIES]
+    if unknown:
+        _say(f"expected families to be among {', '.join(FAMILIES)}, got: {', '.join(unknown)}")
+        return 2
+    status = 0
+    if options.schedules:
+        status = _run(names, options.schedules, options.first, options.jobs)
+    if options.exhaustive != "none" and not status:
+        status = _search(small=options.exhaustive == "small", jobs=options.jobs)
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m headgate.testing.simulation", description=__doc__)
+    parser.add_argument("--families", default="all", help=f"'all', or some of {','.join(FAMILIES)}")
+    parser.add_argument("--schedules", type=int, default=10_000, help="how many, over all families (default 10000)")
+    parser.add_argument("--first", type=int, default=0, help="the first seed (default 0)")
+    parser.add_argument("--jobs", type=int, default=None, help="processes (default: one for each core)")
+    parser.add_argument("--exhaustive", choices=("none", "small", "all"), default="all", help="default all")
+    parser.add_argument("--family", choices=tuple(FAMILIES), help="replay one seed of this family")
+    parser.add_argument("--seed", type=int, default=0, help="which")
+    parser.add_argument("--trace", action="store_true", help="show every action of it")
+    return parser
+
+
+def _replay(family: str, seed: int, *, trace: bool) -> int:
+    try:
+        world = run_seed(family, seed, trace=trace)
+    except SimulationError as failure:
+        _say(failure.text)
+        return 1
+    if trace:
+        for index, action in enumerate(world.trace):
+            _say(f"{index:6d} {show(action)}")
+    _say(f"family {family}, seed {seed}: {world.steps} actions, faults {dict(world.faults)}: nothing wrong")
+    return 0
+
+
+def _run(names: Sequence[str], schedules: int, first: int, jobs: int | None) -> int:
+    summaries, seconds = run_all(names, schedules, first=first, jobs=jobs)
+    status = 0
+    for name, summary in summaries.items():
+        faults = ", ".join(f"{fault} {count}" for fault, count in expected_faults(name, summary.faults).items())
+        _say(f"{name:<11}{summary.schedules:>6} schedules{summary.steps / max(1, summary.schedules):>6.0f} actions each; {faults}")
+        for _, _, _, text in summary.failures:
+            _say(text)
+            status = 1
+    done = sum(summary.schedules for summary in summaries.values())
+    _say(f"{done} schedules in {seconds:.1f} s: {done / seconds:.0f}/s")
+    if not status and all(summary.schedules >= ENOUGH for summary in summaries.values()):
+        rare = uncovered(summaries)
+        if rare:
+            _say("faults that hardly ever happen: " + "; ".join(rare))
+            status = 1
+    return status
+
+
+def _search(*, small: bool, jobs: int | None) -> int:
+    found, seconds = exhaustive.search_all(exhaustive.cases(small=small), jobs=jobs)
+    status = 0
+    for each in found:
+        if each.failure is not None:
+            _say(each.failure)
+            status = 1
+    states = sum(each.states for each in found)
+    _say(f"{len(found)} small configurations, {states} states in {seconds:.1f} s: {states / seconds:.0f}/s")
+    return status
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(text + "\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
