@@ -47,7 +47,7 @@ class System:
         """Stop what still runs, and raise the crashes that nobody has seen."""
         node = self.node
         await self.stop()
-        unseen = [each for each in node.crashes if not any(each is seen for seen in node.observed)]
+        unseen = node.unseen()
         if error is not None or not unseen:
             return
         if len(unseen) == 1:
@@ -108,9 +108,7 @@ class System:
             if getattr(error, "missing", False) and to.terms.cancel == "temporary":
                 self.node.report(error)
                 return
-            ref.driver.node.observed.extend(ref.driver.node.crashes)
             await ref.stop(error)
-            self.node.observed.append(self.node.crashes[-1]) if self.node.crashes else None
             raise
 
     def ref(self, name: str) -> Ref:
@@ -142,7 +140,7 @@ class System:
         """
         node = self.node
         while True:
-            unseen = [each for each in node.crashes if not any(each is seen for seen in node.observed)]
+            unseen = node.unseen()
             if unseen:
                 node.observed.append(unseen[0])
                 raise unseen[0]

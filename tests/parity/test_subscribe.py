@@ -2,7 +2,7 @@
 
 import pytest
 
-from headgate import Child, End, OptionError, Subscription, SubscriptionError, System, Terms, To
+from headgate import Child, End, OptionError, StageCrashed, Subscription, SubscriptionError, System, Terms, To
 from tests.parity.registry import different
 from tests.parity.stages import Counter, Forwarder, Log, Source, batches, crashed, numbers, refused, settle, until
 
@@ -259,3 +259,17 @@ async def test_manual_demand_chosen_by_handle_subscribe():
         consumer = await system.start(Child(Forwarder, log, "manual"))
         subscription = await consumer.subscribe(counter)
         await ask_by_hand(system, counter, consumer, subscription, log)
+
+
+async def test_a_failed_start_does_not_hide_the_crash_of_another_stage():
+    with pytest.raises(StageCrashed) as caught:
+        async with System() as system:
+            other = await system.start(Child(Source, name="other"))
+            other.cast("no events")
+            await settle()
+            assert not other.alive
+            for wanted in ("unknown", "other"):
+                with pytest.raises(SubscriptionError):
+                    await system.start(Child(Forwarder, subscribe_to=[wanted]))
+            assert system.stages() == []
+    assert caught.value.stage == "other"

@@ -8,7 +8,7 @@ import threading
 from headgate import Child, Consumer, Producer, ProducerConsumer, System, To
 from headgate.protocol.messages import CALLBACKS
 
-DEADLINE = 15.0
+DEADLINE = 8.0
 """Seconds after which a scenario counts as hanging; none comes near it."""
 
 
@@ -55,7 +55,7 @@ def leftovers():
     return tasks + [thread.name for thread in threading.enumerate() if thread.name.startswith("headgate")]
 
 
-async def until(condition, what="", timeout=5.0):
+async def until(condition, what="", timeout=3.0):
     """Wait for a condition to come true."""
     try:
         async with asyncio.timeout(timeout):

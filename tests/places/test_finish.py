@@ -371,8 +371,9 @@ def test_a_stream_of_nobody(place):
                     await anext(stream([what], system=system))
             async with aclosing(stream([To(source, cancel="temporary")])) as events:
                 assert [event async for event in events] == []
+            living = await system.start(child(place, Emitter))
             with pytest.raises(OptionError):
-                await anext(stream([source], demand="fast"))
+                await anext(stream([living], demand="fast"))
 
     run(scenario)
 

@@ -21,7 +21,7 @@ from collections.abc import Callable, Coroutine, Generator
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any
 
-from headgate.errors import HandlerError, NoStageError
+from headgate.errors import HandlerError, NoStageError, StageCrashed
 from headgate.protocol import messages as m
 from headgate.protocol.lane import LANES
 from headgate.protocol.messages import CALLBACKS, Down, Message, Subscription, crash
@@ -47,6 +47,7 @@ class Driver:
         take: Takes in events and asks while nothing is queued: the core's `receive`, or the mailbox.
         queued: The scheduler knows that there is something to do.
         owes: The core is to be flushed when there is nothing else to do.
+        told_to_end: The reasons with which somebody outside has asked for the end: such a reason is no crash.
         done: Resolves with the reason when the stage has ended.
     """
 
@@ -66,6 +67,7 @@ class Driver:
         self.inbox: deque[Message] = deque()
         self.queued = False
         self.owes = False
+        self.told_to_end: list[Any] = []
         self.ref = Ref(self)
         self.send = node.send
         self.hand = node.hand
@@ -230,6 +232,12 @@ class Driver:
     def odd_value(self, value: Any) -> None:
         """Take in a value that may be an awaitable."""
         raise NotImplementedError
+
+    def break_down(self, error: BaseException) -> None:
+        """End a stage whose core has raised: its state cannot be trusted, so it goes at once, and everybody is told."""
+        self.inbox.appendleft((m.KILL, StageCrashed(self.name, error)))
+        self.queued = False
+        self.act(self.take_in)
 
     def take_in(self) -> None:
         """Let the core see the mailbox; it holds back what has to wait."""

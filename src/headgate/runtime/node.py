@@ -119,39 +119,11 @@ class Node:
     def _turn(self) -> None:
         """Run stages until nothing is ready or the turn has been long enough."""
         ready = self.ready
-        popleft = ready.popleft
         clock = self.loop.time
         stop = clock() + TURN_SECONDS
         try:
             for _ in range(TURN_BURSTS):
-                for _ in range(BURST):
-                    if not ready:
-                        break
-                    driver = popleft()
-                    core = driver.core
-                    callback = core.callback
-                    if callback is None or not driver.inline:
-                        driver.step()
-                        continue
-                    name, args = callback
-                    try:
-                        if name is HANDLE_EVENTS:  # spelt out: a call with a tuple of arguments takes the slow way
-                            batch, source = args
-                            on_events = driver.on_events
-                            value = on_events(batch, source)
-                        else:
-                            value = driver.handlers[name](*args)
-                    except Exception as error:  # noqa: BLE001 (the user's handler)
-                        core.failed(error)
-                    else:
-                        if value is None or type(value) in PLAIN:
-                            core.returned(value)
-                        else:
-                            driver.odd_value(value)
-                    if core.callback is None and not driver.inbox:
-                        driver.queued = False
-                    else:
-                        ready.append(driver)
+                self._burst()
                 if not ready or clock() > stop:
                     break
             while self.owing and not ready:
@@ -164,6 +136,44 @@ class Node:
                 self.loop.call_soon(self._turn)
             else:
                 self._awake = False
+
+    def _burst(self) -> None:
+        """Run the next few stages, each for one callback."""
+        ready = self.ready
+        popleft = ready.popleft
+        for _ in range(BURST):
+            if not ready:
+                return
+            driver = popleft()
+            core = driver.core
+            try:
+                callback = core.callback
+                if callback is None or not driver.inline:
+                    driver.step()
+                    continue
+                name, args = callback
+                try:
+                    if name is HANDLE_EVENTS:  # spelt out: a call with a tuple of arguments takes the slow way
+                        batch, source = args
+                        on_events = driver.on_events
+                        value = on_events(batch, source)
+                    else:
+                        value = driver.handlers[name](*args)
+                except Exception as error:  # noqa: BLE001 (the user's handler)
+                    core.failed(error)
+                else:
+                    if value is None or type(value) in PLAIN:
+                        core.returned(value)
+                    else:
+                        driver.odd_value(value)
+                if core.callback is None and not driver.inbox:
+                    driver.queued = False
+                else:
+                    ready.append(driver)
+            except BaseException as error:  # a fault of a dispatcher of the user's, or of ours
+                driver.break_down(error)
+                if not isinstance(error, Exception):
+                    raise
 
     def owe(self, driver: Driver) -> None:
         """Let a stage give its acknowledgements when there is nothing else to do."""
@@ -207,15 +217,27 @@ class Node:
         self.drivers.pop(driver.number, None)
         if driver.registered:
             self.names.pop(driver.name, None)
-        if crash is not None and all(crash is not other for other in self.crashes):
+        if crash is not None and self.known(crash) is None:
             self.crashes.append(crash)
-            logger.error("%s", crash, exc_info=crash.__cause__ or crash)
+            if any(reason is each for each in driver.told_to_end):  # by somebody outside, with this reason: no news to them
+                self.observed.append(crash)
+            else:
+                logger.error("%s", crash, exc_info=crash.__cause__ or crash)
         for monitor in driver.monitors:
             monitor(reason)
         changed, self._changed = self._changed, []
         for future in changed:
             if not future.done():
                 future.set_result(None)
+
+    def known(self, crash: HeadgateError) -> HeadgateError | None:
+        """Return the crash that this one came of: a stage that follows another ends with the very same reason."""
+        reason = getattr(crash, "reason", None)
+        return next((each for each in self.crashes if each is crash or getattr(each, "reason", None) is reason), None)
+
+    def unseen(self) -> list[HeadgateError]:
+        """Return the crashes that nobody has been told of."""
+        return [each for each in self.crashes if not any(each is seen for seen in self.observed)]
 
     async def changed(self) -> None:
         """Wait until the next stage ends."""

@@ -182,6 +182,7 @@ class Ref:
         Returns:
             The reason that it ended with.
         """
+        self.driver.told_to_end.append(reason)
         self._post((m.STOP, reason))
         try:
             async with asyncio.timeout(self.driver.child.shutdown if timeout is None else timeout):
@@ -192,6 +193,7 @@ class Ref:
 
     def kill(self, reason: Any = "killed") -> Done:
         """End the stage at once, without ``terminate``. What it was at counts as not handled."""
+        self.driver.told_to_end.append(reason)
         self._post((m.KILL, reason))
         return Done()
 
@@ -208,10 +210,9 @@ class Ref:
         fault = crash(self.name, reason)
         if fault is None:
             return reason
-        for known in self.driver.node.crashes:
-            if known is reason or getattr(known, "reason", None) is reason:
-                fault = known  # type: ignore[assignment]  # the same crash, seen before
-        self.driver.node.observed.append(fault)
+        node = self.driver.node
+        fault = node.known(fault) or fault
+        node.observed.append(fault)
         raise fault
 
     def _post(self, message: tuple[Any, ...]) -> None:
@@ -371,6 +372,7 @@ class Nobody:
     """The address of a stage that does not exist: whoever subscribes to it is refused."""
 
     __slots__ = ("_consumer", "name")
+    middle = False
 
     def __init__(self, name: str, consumer: Ref) -> None:
         """Remember who wanted whom."""

@@ -209,7 +209,7 @@ def broadcast(rng: Random) -> Scenario:
     for number in range(max(wait_for, rng.randint(1, 4))):
         selector = None
         if rng.random() < 0.4:  # noqa: PLR2004 (some)
-            raises = rng.randint(0, 8) if rng.random() < 0.2 and wait_for < 2 else None  # noqa: PLR2004 (a few)
+            raises = rng.randint(0, 8) if rng.random() < 0.4 and wait_for < 2 else None  # noqa: PLR2004 (a few)
             selector = Selector(rng.randint(1, 3), raises)
         slot = _sink(rng, f"c{number}", [(head, _terms(rng, selector=selector))])
         slot.steady = selector is None or selector.raises_at is None
@@ -349,7 +349,7 @@ def infos(rng: Random) -> Scenario:
     """Infos, calls and casts among the events; streams that finish."""
     scenario = rng.choice((chain, demand, partition, fair, priority, broadcast))(rng)
     for slot in scenario.slots:
-        slot.defined = _defined(rng, m.HANDLE_INFO)
+        slot.defined = _defined(rng, m.HANDLE_INFO, m.HANDLE_CALL)
     _swarm(rng, scenario, "info", "info", "info", "call", "cast")
     if scenario.at_end is not None:
         scenario.faults = []

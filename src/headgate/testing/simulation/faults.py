@@ -63,7 +63,12 @@ def stop_signal(world: World) -> bool:
 
 
 def kill(world: World) -> bool:
-    """A stage is killed, whatever it is at."""
+    """A stage is killed: at some time, or right now in the middle of a callback."""
+    if world.chance.random() < 0.5:  # noqa: PLR2004 (half of them)
+        site = _one(world, [site for site in world.running if site.slot.crashes])
+        if site is not None:
+            world.kill(site)
+            return True
     site = _one(world, _living(world, crashes=True))
     if site is None:
         return False

@@ -23,6 +23,8 @@ class Script:
 
     def __init__(self) -> None:
         """Start with nothing refused."""
+        self.owed = 0
+        """Events that its stage was asked for and has not given."""
         self.stock: deque[Event] = deque()
         """Events that were refused since the buffer was full, to be given again."""
 
@@ -84,6 +86,7 @@ class Source(Script):
             name, first = self.name, self.next
             self.next = first + more
             events += [(name, number) for number in range(first, self.next)]
+        self.owed = max(0, self.owed - len(events))
         return events
 
     def run(self, site: Site, name: str, args: tuple[Any, ...]) -> Any:
@@ -91,6 +94,7 @@ class Source(Script):
         if name != m.HANDLE_DEMAND:
             return None
         count = args[0]
+        self.owed += count
         x = site.world.user.random()
         if x < self.late:
             return None

@@ -205,7 +205,7 @@ def _give(world: World, script: Any, site: Site) -> bool:
         world.after(site)
         return True
     out = core.out
-    owed = out.requested
+    owed = min(out.requested, script.owed) if core.answers else out.requested  # it knows of what it was asked for
     x = world.user.random()
     count = 0
     if owed:

@@ -305,6 +305,7 @@ class World:
     def start(self, slot: Slot) -> Site:
         """Start a slot, or start it again, and subscribe it to the living sites that it wants."""
         slot.starts += 1
+        slot.script.owed = 0
         name = slot.name if slot.starts == 1 else f"{slot.name}#{slot.starts}"
         site = slot.site = Site(self, slot, name)
         self.sites.append(site)
@@ -374,6 +375,13 @@ class World:
         site.rest = None
         site.working = True
         site.core.failed(error)
+        self.after(site)
+
+    def kill(self, site: Site) -> None:
+        """Kill a site at once."""
+        self.trace.append(("kill", site, site.callback))
+        site.working = True
+        site.core.receive((m.KILL, "killed"))
         self.after(site)
 
     def flush(self, site: Site) -> None:

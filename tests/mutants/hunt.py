@@ -1,0 +1,45 @@
+"""One hunt: plant a bug in this process, and run seeds until one of them fails."""
+
+from __future__ import annotations
+
+import signal
+import time
+
+from headgate.testing.simulation import FAMILIES, SimulationError, run_seed
+from tests.mutants.planted import MUTANTS
+
+SEEDS = 1000
+SECONDS = 60
+"""A mutant that hangs for so long counts as found."""
+
+
+class _HangError(Exception):
+    """The alarm has gone off."""
+
+
+def hunt(name: str | None) -> tuple[str, str, int, float]:
+    """Plant a bug (None: no bug) and run seeds until one fails.
+
+    Returns:
+        Its name, the rule that was found to be broken ("" if none), the number of seeds that took, and seconds.
+    """
+    began = time.perf_counter()
+    if name is not None:
+        MUTANTS[name]()
+    families = list(FAMILIES)
+    if hasattr(signal, "SIGALRM"):
+        signal.signal(signal.SIGALRM, _alarm)
+        signal.alarm(SECONDS)
+    for seed in range(SEEDS * len(families)):
+        family = families[seed % len(families)]
+        try:
+            run_seed(family, seed // len(families))
+        except SimulationError as failure:
+            return name or "", f"{family}: {failure.rule}", seed + 1, time.perf_counter() - began
+        except _HangError:
+            return name or "", f"{family}: it hangs", seed + 1, time.perf_counter() - began
+    return name or "", "", SEEDS * len(families), time.perf_counter() - began
+
+
+def _alarm(*_: object) -> None:
+    raise _HangError

@@ -1,0 +1,218 @@
+"""Starting, stopping, killing; statistics that are true at every moment; nothing is left behind."""
+
+import asyncio
+import threading
+
+import pytest
+
+from headgate import Child, Consumer, Ignore, Producer, StageCrashed, Stop
+from tests.places.helpers import Collect, Counter, Emitter, System, Times, To, calm, child, leftovers, run, until
+
+
+def test_the_end_of_a_system_stops_everything(place):
+    async def scenario():
+        ends = []
+        async with System() as system:
+            counter = await system.start(child(place, Closing, ends))
+            await system.start(child(place, Collect, subscribe_to=[To(counter, max_demand=5)]))
+        assert ends == ["shutdown"]
+        assert system.stages() == []
+
+    run(scenario)
+
+
+class Closing(Counter):
+    def __init__(self, ends):
+        super().__init__()
+        self.ends = ends
+
+    def terminate(self, reason):
+        self.ends.append(reason)
+
+
+@pytest.mark.parametrize("reason", ["normal", "shutdown", ("shutdown", 5), "oops", None])
+def test_a_stage_ends_with_the_reason_that_it_was_stopped_with(place, reason):
+    async def scenario():
+        ends = []
+        async with System() as system:
+            counter = await system.start(child(place, Closing, ends))
+            assert await counter.stop(reason) == reason
+            if reason in ("oops", None):
+                with pytest.raises(StageCrashed):
+                    await counter.wait()
+        assert ends == [reason]
+
+    run(scenario)
+
+
+def test_a_kill_needs_no_terminate(place):
+    async def scenario():
+        ends = []
+        async with System() as system:
+            counter = await system.start(child(place, Closing, ends))
+            counter.kill()
+            with pytest.raises(StageCrashed, match="killed"):
+                await counter.wait()
+        assert ends == []
+
+    run(scenario)
+
+
+def test_a_stage_that_does_not_stop_in_time_is_killed_and_its_events_go_back():
+    async def scenario():
+        seen, entered = [], asyncio.Event()
+
+        class Stuck(Consumer):
+            async def handle_events(self, events, source):
+                entered.set()
+                await asyncio.Event().wait()
+
+        async with System() as system:
+            counter = await system.start(child("inline", Counter, 10))
+            stuck = await system.start(Child(Stuck, subscribe_to=[counter]))
+            await entered.wait()
+            assert await stuck.stop(timeout=0.01) == "killed"
+            with pytest.raises(StageCrashed):
+                await stuck.wait()
+            await (await system.start(child("inline", Collect, seen, subscribe_to=[counter]))).wait()
+        assert seen == list(range(10))
+
+    run(scenario)
+
+
+def test_a_blocked_thread_is_given_up_and_its_events_go_back():
+    async def scenario():
+        seen, entered, go = [], threading.Event(), threading.Event()
+
+        class Stuck(Consumer):
+            def handle_events(self, events, source):
+                entered.set()
+                go.wait()
+
+        async with System() as system:
+            counter = await system.start(child("inline", Counter, 10))
+            stuck = await system.start(child("thread", Stuck, subscribe_to=[counter]))
+            await until(entered.is_set)
+            assert await stuck.stop(timeout=0.01) == "killed"
+            with pytest.raises(StageCrashed):
+                await stuck.wait()
+            await (await system.start(child("inline", Collect, seen, subscribe_to=[counter]))).wait()
+            go.set()
+        assert seen == list(range(10))
+
+    run(scenario)
+
+
+class Starting(Producer):
+    def __init__(self, error=None, log=None):
+        self.error = error
+        self.log = log
+
+    def started(self):
+        if self.log is not None:
+            self.log.append(self.stage.name)
+        if self.error is not None:
+            raise self.error
+
+
+def test_started_has_run_when_start_returns(place):
+    async def scenario():
+        log = []
+        async with System() as system:
+            await system.start(child(place, Starting, None, log, name="one"))
+            assert log == ["one"]
+
+    run(scenario)
+
+
+def test_a_stage_may_decide_not_to_run(place):
+    async def scenario():
+        async with System() as system:
+            with pytest.raises(Ignore):
+                await system.start(child(place, Starting, Ignore()))
+            with pytest.raises(StageCrashed):
+                await system.start(child(place, Starting, Stop("oops")))
+            ref = await system.start(child(place, Starting, Stop()))
+            assert (ref.alive, ref.reason) == (False, "normal")
+            assert system.stages() == []
+
+    run(scenario)
+
+
+class Stopping(Collect):
+    def handle_events(self, events, source):
+        super().handle_events(events, source)
+        if len(self.seen) >= 10:
+            raise Stop
+
+
+def test_a_stage_may_stop_by_itself_and_gives_back_what_it_did_not_handle(place):
+    async def scenario():
+        first, second = [], []
+        async with System() as system:
+            counter = await system.start(child(place, Counter, 50))
+            stopping = await system.start(child(place, Stopping, first, subscribe_to=[To(counter, max_demand=10)]))
+            assert await stopping.wait() == "normal"
+            await system.start(child(place, Collect, second, subscribe_to=[counter]))
+            await system.wait()
+        assert len(first) == 10
+        assert first + second == list(range(50))
+
+    run(scenario)
+
+
+def test_statistics_are_true_at_several_moments(place):
+    async def scenario():
+        async with System() as system:
+            source = await system.start(child(place, Emitter, name="source"))
+            times = await system.start(child(place, Times, 1, 2, name="times", subscribe_to=[To(source, max_demand=10)]))
+            sink = await system.start(child(place, Collect, name="sink"))
+            subscription = await sink.subscribe(times, mode="manual")
+            await calm(source, times, sink)
+
+            read = source.statistics()
+            assert (read.demand, read.emitted, read.delivered, read.buffered) == (10, 0, 0, 0)
+            source.cast(list(range(12)))
+            await until(lambda: source.statistics().emitted == 12)
+            await calm(source, times, sink)
+            read = source.statistics()
+            assert (read.demand, read.delivered, read.in_flight, read.buffered, read.handled) == (0, 10, 10, 2, 0)
+            assert times.statistics().waiting == 10
+
+            sink.ask(subscription, 4)
+            await until(lambda: sink.statistics().handled == 4)
+            await calm(source, times, sink)
+            numbers = system.statistics()
+            assert list(numbers) == ["source", "times", "sink"]
+            middle = numbers["times"]
+            assert middle.emitted == middle.delivered + middle.buffered
+            assert middle.consumers[0].sent == 4
+            assert middle.emitted == 2 * middle.handled
+            assert numbers["source"].emitted == 12 == numbers["source"].delivered + numbers["source"].buffered
+            assert (await sink.statistics()).handled == 4
+
+            sink.ask(subscription, 100)
+            await until(lambda: sink.statistics().handled == 24)
+            await until(lambda: source.statistics().handled == 12)
+            read = source.statistics()
+            assert (read.in_flight, read.buffered, read.demand) == (0, 0, 8)
+            assert times.statistics().in_flight == 0
+
+    run(scenario)
+
+
+def test_a_stage_that_is_started_and_stopped_many_times_leaves_nothing(place):
+    async def scenario():
+        async with System() as system:
+            counter = await system.start(child(place, Counter))
+            for _ in range(50):
+                sink = await system.start(child(place, Collect, name="sink", subscribe_to=[To(counter, max_demand=3)]))
+                await sink.stop()
+            await calm(counter)
+            core = counter.driver.core
+            assert not core.out.subscribers
+            assert not core.out.closing
+            assert len(system.stages()) == 1
+            await until(lambda: len(leftovers()) <= 1)
+
+    run(scenario)
