@@ -116,7 +116,7 @@ class DispatchError(HeadgateError):
         """Say it in one line."""
         return (
             f"stage {self.stage!r}: expected option {self.option!r} to give {self.expected}, "
-            f"got {self.got} for event {_short(self.event)}"
+            f"got {' '.join(self.got.split())} for event {_short(self.event)}"
         )
 
 
@@ -194,7 +194,7 @@ class StageCrashed(HeadgateError):  # noqa: N818 (a fact about a stage, and the 
     def __str__(self) -> str:
         """Say it in one line."""
         if isinstance(self.reason, BaseException):
-            return f"stage {self.stage!r} crashed: {type(self.reason).__name__}: {self.reason}"
+            return f"stage {self.stage!r} crashed: {_line(self.reason)}"
         return f"stage {self.stage!r} stopped abnormally: {_short(self.reason)}"
 
 
@@ -216,5 +216,18 @@ class Ignore(Exception):  # noqa: N818 (a signal, not an error)
 
 
 def _short(value: Any, limit: int = 200) -> str:
-    text = repr(value)
+    """Show a value in one line, whatever its own ``repr`` does."""
+    try:
+        text = " ".join(repr(value).split())
+    except Exception:  # noqa: BLE001 (the error that is being told must not be lost over it)
+        text = f"<{type(value).__name__} that cannot be shown>"
     return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+def _line(error: BaseException) -> str:
+    """Show an exception in one line."""
+    try:
+        text = " ".join(str(error).split())
+    except Exception:  # noqa: BLE001 (as above)
+        text = "(its message cannot be shown)"
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

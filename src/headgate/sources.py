@@ -93,6 +93,11 @@ class IterableProducer(_Source):
             return []
         return self._pull(demand)
 
+    def handle_info(self, message: Any) -> None:
+        """Crash with what the iterator raised, after all that came before it."""
+        if isinstance(message, BaseException):
+            raise message
+
     def handle_cast(self, message: Any) -> list[Any]:  # noqa: ARG002 (a callback's form)
         """Go on for what is still owed."""
         self._slow = False
@@ -105,9 +110,14 @@ class IterableProducer(_Source):
         chunk = 1  # grows as long as the iterator is quick, so that the clock costs nothing
         while len(events) < count:
             wanted = min(chunk, count - len(events))
-            more = list(itertools.islice(self._iterator, wanted))
-            events += more
-            if len(more) < wanted:
+            before = len(events)
+            try:
+                events.extend(itertools.islice(self._iterator, wanted))  # keeps what came before one that raises
+            except Exception as error:  # noqa: BLE001 (the user's iterator)
+                self.stage.info(error)
+                self._iterator = iter(())
+                break
+            if len(events) - before < wanted:
                 self.stage.finish()
                 break
             if clock() - begun > LINGER:

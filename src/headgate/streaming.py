@@ -7,8 +7,8 @@ from collections.abc import AsyncGenerator, Iterable
 from typing import Any
 
 from headgate.errors import OptionError, SubscriptionError
-from headgate.protocol.batching import cut
-from headgate.protocol.messages import End, Subscription, crash, is_normal
+from headgate.protocol.batching import cut, rows
+from headgate.protocol.messages import NORMAL, End, Subscription, is_normal
 from headgate.runtime.driver import TaskDriver
 from headgate.runtime.options import Child, To, as_to
 from headgate.runtime.reference import Ref, make_subscription
@@ -83,31 +83,35 @@ async def stream(
             events, at, sink.batch = sink.batch, 0, None
             if events is None:  # it was woken by its end
                 break
-            for event in events:
+            for event in rows(events):
                 at += 1
                 yield event
             events = None
             sink.taken.set()
-        fault = crash(driver.name, driver.done.result())
-        if fault is not None:
-            node.observed.append(fault)
-            raise fault
+        if driver.fault is not None:
+            raise driver.fault
     finally:
-        if events is not None and driver.core.into is not None:  # the caller has left in the middle of a batch
-            driver.core.into.give_back(cut(events, at, len(events)))
-            sink.taken.set()
+        rest = sink.batch if events is None else cut(events, at, len(events))
+        if rest is not None and driver.core.into is not None:  # the caller has left in the middle of a batch
+            driver.core.into.give_back(rest)
+        driver.act(driver.core.stop, NORMAL)  # before its handler returns: it is not to be given another batch
+        sink.taken.set()
         await driver.ref.stop()
+        node.see(driver)  # the caller has it, or does not want it any more
 
 
 async def _subscribe(driver: TaskDriver, wanted: list[To], demand: str) -> int:
     """Subscribe to everybody, and return how many accepted."""
-    accepted = 0
+    begun: list[tuple[To, Subscription, asyncio.Future[Subscription]]] = []
     for to in wanted:
         subscription = make_subscription(driver.ref, to, {})
         if to.terms.cancel == "permanent":  # the normal end of one producer does not end the stream of the others
             subscription.terms = to.terms._replace(cancel="transient")
+        begun.append((to, subscription, driver.subscribe(subscription)))
+    accepted = 0
+    for to, subscription, future in begun:
         try:
-            await driver.subscribe(subscription)
+            await future
         except SubscriptionError:
             if to.terms.cancel != "temporary":
                 raise

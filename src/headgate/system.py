@@ -8,11 +8,11 @@ from types import TracebackType
 from typing import Any, Self
 
 from headgate.errors import HeadgateError, Ignore, NoStageError, OptionError, StageCrashed
-from headgate.protocol.messages import SHUTDOWN, is_normal
+from headgate.protocol.messages import SHUTDOWN, Subscription, is_normal
 from headgate.protocol.statistics import StageStatistics
 from headgate.runtime.driver import DRIVERS
 from headgate.runtime.node import Node
-from headgate.runtime.options import Child
+from headgate.runtime.options import Child, To
 from headgate.runtime.reference import Ref, make_subscription
 
 
@@ -97,18 +97,22 @@ class System:
             raise reason
         if reason is not None and not is_normal(reason):
             await driver.ref.wait()
-        for to in child.subscribe_to:
-            await self._subscribe(driver.ref, to)
+        # All are begun before one is waited for: a producer that ends at once is then not taken for the last one.
+        begun = [driver.subscribe(make_subscription(driver.ref, to, {})) for to in child.subscribe_to]
+        for to, future in zip(child.subscribe_to, begun, strict=True):
+            await self._subscribed(driver.ref, to, future)
         return driver.ref
 
-    async def _subscribe(self, ref: Ref, to: Any) -> None:
+    async def _subscribed(self, ref: Ref, to: To, future: asyncio.Future[Subscription]) -> None:
+        """Wait until a producer has accepted; stop the stage if it does not."""
         try:
-            await ref.driver.subscribe(make_subscription(ref, to, {}))
+            await future
         except HeadgateError as error:
             if getattr(error, "missing", False) and to.terms.cancel == "temporary":
                 self.node.report(error)
                 return
             await ref.stop(error)
+            self.node.see(ref.driver)  # it is raised here
             raise
 
     def ref(self, name: str) -> Ref:

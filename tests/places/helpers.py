@@ -2,7 +2,6 @@
 
 import asyncio
 import functools
-import gc
 import threading
 
 from headgate import Child, Consumer, Producer, ProducerConsumer, System, To
@@ -46,7 +45,6 @@ def run(scenario):
         await until(lambda: not leftovers(), "no task and no thread is left")
         return result
 
-    gc.collect()
     return asyncio.run(main())
 
 
@@ -55,11 +53,11 @@ def leftovers():
     return tasks + [thread.name for thread in threading.enumerate() if thread.name.startswith("headgate")]
 
 
-async def until(condition, what="", timeout=3.0):
+async def until(condition, what="", timeout=3.0):  # noqa: ASYNC109 (it is a deadline)
     """Wait for a condition to come true."""
     try:
         async with asyncio.timeout(timeout):
-            while not condition():
+            while not condition():  # noqa: ASYNC110 (any condition)
                 await asyncio.sleep(0.0005)
     except TimeoutError:
         raise AssertionError(f"it did not come true in time: {what or condition}; left: {leftovers()}") from None

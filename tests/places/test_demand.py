@@ -1,3 +1,4 @@
+# mypy: disable-error-code="var-annotated"
 """Demand through whole pipelines: what arrives, in which batches, and what is asked for it."""
 
 import pytest
@@ -14,7 +15,9 @@ def test_three_stages_move_everything_in_order(place, most, least):
         seen, batches, total = [], [], 300 if most < 100 else 3000
         async with System() as system:
             counter = await system.start(child(place, Counter, total))
-            times = await system.start(child(place, Times, 2, subscribe_to=[To(counter, max_demand=most, min_demand=least)]))
+            times = await system.start(
+                child(place, Times, 2, subscribe_to=[To(counter, max_demand=most, min_demand=least)])
+            )
             to = To(times, max_demand=most, min_demand=least)
             await system.start(child(place, Collect, seen, batches, subscribe_to=[to]))
             await system.wait()
@@ -60,7 +63,9 @@ def test_the_demand_conversation(place):
         log, seen = [], []
         async with System() as system:
             source = await system.start(child(place, Emitter, log))
-            sink = await system.start(child(place, Collect, seen, subscribe_to=[To(source, max_demand=100, min_demand=0)]))
+            sink = await system.start(
+                child(place, Collect, seen, subscribe_to=[To(source, max_demand=100, min_demand=0)])
+            )
             await until(lambda: ("demand", 100) in log)
             source.cast(list(range(60)))
             await until(lambda: len(seen) == 60)

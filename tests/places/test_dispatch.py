@@ -1,3 +1,4 @@
+# mypy: disable-error-code="var-annotated"
 """Every dispatcher in a running system."""
 
 from collections import Counter as Tally
@@ -7,8 +8,8 @@ import pytest
 from headgate import (
     BroadcastDispatcher,
     DemandDispatcher,
-    DispatchError,
     Dispatcher,
+    DispatchError,
     FairDispatcher,
     PartitionDispatcher,
     PriorityDispatcher,
@@ -142,7 +143,9 @@ def test_partitions_get_their_own_events_in_order(place):
             dispatcher = PartitionDispatcher(2, hash=parity)
             counter = await system.start(child(place, Counter, 200, dispatcher=dispatcher, demand="accumulate"))
             for name, each in seen.items():
-                await system.start(child(place, Collect, each, subscribe_to=[To(counter, partition=name, max_demand=10)]))
+                await system.start(
+                    child(place, Collect, each, subscribe_to=[To(counter, partition=name, max_demand=10)])
+                )
             counter.set_demand("forward")
             await system.wait()
         assert seen == {0: list(range(0, 200, 2)), 1: list(range(1, 200, 2))}
@@ -159,7 +162,9 @@ def test_a_stuck_partition_does_not_stop_the_others(place, stuck):
             counter = await system.start(child(place, Counter, dispatcher=dispatcher))
             silent = await system.start(child(place, Collect, late))
             subscription = await silent.subscribe(counter, mode="manual", partition=0)
-            sink = await system.start(child(place, Collect, healthy, subscribe_to=[To(counter, partition=1, max_demand=10)]))
+            sink = await system.start(
+                child(place, Collect, healthy, subscribe_to=[To(counter, partition=1, max_demand=10)])
+            )
             await until(lambda: len(healthy) >= bound - 10)
             if stuck == "block":
                 await calm(counter, sink)

@@ -1,3 +1,4 @@
+# mypy: disable-error-code="assignment,var-annotated"
 """Ends of streams: finish through chains, iterables of every kind, and `stream`."""
 
 import asyncio
@@ -68,8 +69,6 @@ def test_a_consumer_of_several_streams_ends_with_the_last(place, ends):
         assert sorted(seen) == sorted(number for end in ends for number in range(end))
 
     run(scenario)
-
-
 
 
 class Lines:
@@ -152,7 +151,9 @@ def test_an_iterable_that_raises_gives_what_came_before_and_crashes(place, count
         seen = []
         async with System() as system:
             source = await system.start(from_iterable(raising(count), place=place, name="lines"))
-            await system.start(child(place, Collect, seen, subscribe_to=[To(source, max_demand=1000, cancel="temporary")]))
+            await system.start(
+                child(place, Collect, seen, subscribe_to=[To(source, max_demand=1000, cancel="temporary")])
+            )
             with pytest.raises(StageCrashed, match="lines") as caught:
                 await source.wait()
             assert str(caught.value.__cause__) == "broken"

@@ -1,3 +1,4 @@
+# mypy: disable-error-code="union-attr,var-annotated"
 """Starting, stopping, killing; statistics that are true at every moment; nothing is left behind."""
 
 import asyncio
@@ -165,7 +166,9 @@ def test_statistics_are_true_at_several_moments(place):
     async def scenario():
         async with System() as system:
             source = await system.start(child(place, Emitter, name="source"))
-            times = await system.start(child(place, Times, 1, 2, name="times", subscribe_to=[To(source, max_demand=10)]))
+            times = await system.start(
+                child(place, Times, 1, 2, name="times", subscribe_to=[To(source, max_demand=10)])
+            )
             sink = await system.start(child(place, Collect, name="sink"))
             subscription = await sink.subscribe(times, mode="manual")
             await calm(source, times, sink)

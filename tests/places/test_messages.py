@@ -1,3 +1,4 @@
+# mypy: disable-error-code="var-annotated"
 """Calls, casts and infos; events that come by themselves, from inside, outside and other threads."""
 
 import asyncio
@@ -38,7 +39,9 @@ def test_what_a_call_returns_is_the_answer(place):
             ref = await system.start(child(place, Answering))
             assert await ref.call(5) == ("answer", 5)
             assert await ref.call(None) == ("answer", None)
-            assert await asyncio.gather(*(ref.call(number) for number in range(20))) == [("answer", n) for n in range(20)]
+            assert await asyncio.gather(*(ref.call(number) for number in range(20))) == [
+                ("answer", n) for n in range(20)
+            ]
 
     run(scenario)
 
@@ -254,7 +257,9 @@ class Curious(Consumer):
 
     def handle_events(self, events, source):
         stage = self.stage
-        self.log.append((stage.name, stage.role, stage.ref.name, len(stage.subscriptions), stage.demand, stage.buffered))
+        self.log.append(
+            (stage.name, stage.role, stage.ref.name, len(stage.subscriptions), stage.demand, stage.buffered)
+        )
         self.log.append(stage.statistics().waiting)
         with pytest.raises(HandlerError):
             stage.emit([1])
@@ -265,7 +270,9 @@ def test_a_stage_can_look_at_itself(place):
         log = []
         async with System() as system:
             source = await system.start(child(place, Emitter))
-            await system.start(child(place, Curious, log, name="curious", subscribe_to=[To(source, max_demand=2, min_demand=1)]))
+            await system.start(
+                child(place, Curious, log, name="curious", subscribe_to=[To(source, max_demand=2, min_demand=1)])
+            )
             source.cast([1, 2])
             await until(lambda: len(log) == 4)
         assert log[0] == ("curious", "consumer", "curious", 1, 0, 0)

@@ -1,3 +1,4 @@
+# mypy: disable-error-code="var-annotated"
 """What `import headgate` gives: exactly these names, each explained, and nothing heavy."""
 
 import inspect
@@ -9,12 +10,44 @@ import pytest
 
 import headgate
 
-NAMES = """
-    BroadcastDispatcher BufferOverflowError Child Consumer DemandDispatcher DispatchError Dispatcher Down End FairDispatcher
-    HandlerError HeadgateError Ignore NameTakenError NoStageError OptionError PartitionDispatcher PeerError
-    PriorityDispatcher Producer ProducerConsumer ProtocolError Ref StageContext StageCrashed StageStatistics Stop
-    Subscription SubscriptionError SubscriptionStatistics System Terms To from_iterable stable_hash stream
-""".split()
+NAMES = [
+    "BroadcastDispatcher",
+    "BufferOverflowError",
+    "Child",
+    "Consumer",
+    "DemandDispatcher",
+    "DispatchError",
+    "Dispatcher",
+    "Down",
+    "End",
+    "FairDispatcher",
+    "HandlerError",
+    "HeadgateError",
+    "Ignore",
+    "NameTakenError",
+    "NoStageError",
+    "OptionError",
+    "PartitionDispatcher",
+    "PeerError",
+    "PriorityDispatcher",
+    "Producer",
+    "ProducerConsumer",
+    "ProtocolError",
+    "Ref",
+    "StageContext",
+    "StageCrashed",
+    "StageStatistics",
+    "Stop",
+    "Subscription",
+    "SubscriptionError",
+    "SubscriptionStatistics",
+    "System",
+    "Terms",
+    "To",
+    "from_iterable",
+    "stable_hash",
+    "stream",
+]
 
 
 def fresh(code):
@@ -76,7 +109,21 @@ def test_the_version_is_that_of_the_project(request):
 
 
 @pytest.mark.parametrize(
-    "other", "numpy pyarrow pandas ray sqlite3 hypothesis pytest rich multiprocessing unittest tkinter headgate.testing".split()
+    "other",
+    [
+        "numpy",
+        "pyarrow",
+        "pandas",
+        "ray",
+        "sqlite3",
+        "hypothesis",
+        "pytest",
+        "rich",
+        "multiprocessing",
+        "unittest",
+        "tkinter",
+        "headgate.testing",
+    ],
 )
 def test_importing_loads_nothing_that_is_not_needed(modules, other):
     assert other not in modules

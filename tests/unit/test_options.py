@@ -1,3 +1,4 @@
+# mypy: disable-error-code="arg-type,misc,operator,union-attr,valid-type,var-annotated"
 """Every option of `Child` and `To`: its type, its range, its default, and what is said when it is wrong."""
 
 import inspect
@@ -126,7 +127,13 @@ def test_the_minimum_is_below_the_maximum():
 
 @pytest.mark.parametrize(
     ("wrong", "right"),
-    [("max_demnd", "max_demand"), ("min_demnd", "min_demand"), ("cancl", "cancel"), ("wieght", "weight"), ("selectr", "selector")],
+    [
+        ("max_demnd", "max_demand"),
+        ("min_demnd", "min_demand"),
+        ("cancl", "cancel"),
+        ("wieght", "weight"),
+        ("selectr", "selector"),
+    ],
 )
 def test_a_misspelt_option_of_a_subscription_is_recognised(wrong, right):
     error = refused(lambda: To("producer", **{wrong: 1}), "To('producer')", wrong)
@@ -240,7 +247,13 @@ def test_arguments_that_the_class_does_not_take_are_refused(arguments):
 
 @pytest.mark.parametrize(
     ("wrong", "right"),
-    [("nam", "name"), ("buffersize", "buffer_size"), ("subscribe", "subscribe_to"), ("dispacher", "dispatcher"), ("places", "place")],
+    [
+        ("nam", "name"),
+        ("buffersize", "buffer_size"),
+        ("subscribe", "subscribe_to"),
+        ("dispacher", "dispatcher"),
+        ("places", "place"),
+    ],
 )
 def test_a_misspelt_option_of_a_recipe_is_recognised(wrong, right):
     error = refused(lambda: Child(Source, **{wrong: 1}), "Child(Source)", wrong)

@@ -24,12 +24,11 @@ def is_batch(value: object) -> bool:
     if isinstance(value, _NO_BATCH):
         return False
     kind = type(value)
-    sliced = hasattr(kind, "__getitem__") or hasattr(kind, "slice")
-    if not sliced or not hasattr(kind, "__len__"):
+    if not hasattr(kind, "__getitem__") or not hasattr(kind, "__len__"):
         return False
     try:
-        len(value)  # type: ignore[arg-type]
-    except TypeError:  # a numpy array without dimensions has the method and no length
+        cut(value, 0, len(value) and 1)  # type: ignore[arg-type]
+    except Exception:  # noqa: BLE001 (an array without dimensions has no length, a deque no slices, ...)
         return False
     return True
 
@@ -62,10 +61,17 @@ def join(batches: list[Batch]) -> list[Batch]:
     return joined
 
 
+def rows(batch: Batch) -> Batch:
+    """Return something that yields the events one by one: what iterating gives, but for Arrow batches (columns)."""
+    return batch.to_pylist() if hasattr(batch, "num_rows") else batch
+
+
 def pick(batch: Batch, indices: list[int]) -> Batch:
     """Return the events at these positions: one indexing for arrays and Arrow batches, a list for the rest."""
     if type(batch) is list:
         return [batch[index] for index in indices]
-    if hasattr(batch, "take"):  # numpy arrays and Arrow batches stay what they are
+    if hasattr(batch, "dtype"):  # numpy: rows, whatever the number of dimensions
+        return batch[indices]
+    if hasattr(batch, "take"):  # pyarrow
         return batch.take(indices)
     return [batch[index] for index in indices]

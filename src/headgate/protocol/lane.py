@@ -139,6 +139,7 @@ class ProducerLane(_Lane):
             or self.held
             or not self.plain
             or out.queue.size
+            or out.accumulated
             or not out.direct
         ):
             super().returned(value)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import deque
 from typing import Any
 
-from headgate.protocol.batching import Batch, cut, join
+from headgate.protocol.batching import Batch, cut, join, rows
 from headgate.protocol.buffer import Queue
 from headgate.protocol.dispatch.base import Dispatcher
 from headgate.protocol.dispatch.demand import DemandDispatcher
@@ -431,4 +431,4 @@ class ProducerSide:
         if self._keep is not None:
             return None
         batches = join([piece[0] for piece in pieces])
-        return batches[0] if len(batches) == 1 else [event for batch in batches for event in batch]
+        return batches[0] if len(batches) == 1 else [event for batch in batches for event in rows(batch)]

@@ -35,7 +35,7 @@ from headgate.protocol.port import Port
 from headgate.protocol.producer import AT_LEAST_ONCE, ProducerSide
 
 _LEAVES: Final = frozenset({m.CANCEL, m.CLOSED})
-_DIRECT: Final = frozenset({*_LEAVES, m.STOP, m.KILL})
+_DIRECT: Final = frozenset({*_LEAVES, m.SUBSCRIBED, m.REFUSED, m.STOP, m.KILL})
 _FOLLOW: Final = "follow"
 _EVENTS_EXPECTED: Final = "a sequence of events (list, tuple, range, array, ...) or None"
 
@@ -57,6 +57,7 @@ class StageCore:
         callback: The outstanding callback as (name, arguments), or None.
         caller: Whom the outstanding ``handle_call`` is to answer.
         answers: It has a ``handle_demand``.
+        follows: It ends since a producer has ended.
         plain: It runs, and nothing says that it should end.
         state: ``"starting"``, ``"running"``, ``"finishing"``, ``"ending"`` or ``"ended"``.
         reason: Why it ended.
@@ -84,6 +85,7 @@ class StageCore:
         self.agenda: deque[tuple[str, tuple[Any, ...]]] = deque()
         self.held: deque[Message] = deque()
         self._defined = defined
+        self.follows = False
         self.plain = False  # running, and nothing says that it should end
         self._ending: tuple[Any, bool] | None = None  # the reason, and whether to go without `terminate`
         self._finish: Any = None  # the reason to end with when everything is handled
@@ -572,10 +574,13 @@ class StageCore:
         if normal and self.out is not None:
             self.finish(end.reason)
         else:
+            self.follows = self._ending is None
             self._set_ending(end.reason)
 
     def _answer(self, value: Any, error: BaseException | None) -> None:
         caller, self.caller = self.caller, None
+        if caller is None:  # answered already, or to be answered later
+            return
         self.port.reply(caller, value, error)
 
     # -- the end ------------------------------------------------------------------------------------------------------

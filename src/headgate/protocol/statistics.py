@@ -37,6 +37,7 @@ class StageStatistics:
     Attributes:
         name: The stage's name.
         role: ``"producer"``, ``"producer_consumer"`` or ``"consumer"``.
+        dispatcher: The class of its dispatcher; None for a consumer.
         state: ``"starting"``, ``"running"``, ``"finishing"``, ``"ending"`` or ``"ended"``.
         demand: Events that its consumers want and it has not given yet.
         buffered: Events in its buffer.
@@ -53,6 +54,7 @@ class StageStatistics:
 
     name: str
     role: str
+    dispatcher: str | None
     state: str
     demand: int
     buffered: int
@@ -99,6 +101,7 @@ def statistics(core: StageCore) -> StageStatistics:
     return StageStatistics(
         name=core.port.name,
         role=core.role,
+        dispatcher=None if out is None else type(out.dispatcher).__name__,
         state=core.state,
         demand=0 if out is None else max(0, out.need() + out.requested),
         buffered=0 if out is None else out.queue.size,

@@ -21,7 +21,7 @@ from collections.abc import Callable, Coroutine, Generator
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any
 
-from headgate.errors import HandlerError, NoStageError, StageCrashed
+from headgate.errors import HandlerError, HeadgateError, Ignore, NoStageError, StageCrashed, Stop
 from headgate.protocol import messages as m
 from headgate.protocol.lane import LANES
 from headgate.protocol.messages import CALLBACKS, Down, Message, Subscription, crash
@@ -48,7 +48,9 @@ class Driver:
         queued: The scheduler knows that there is something to do.
         owes: The core is to be flushed when there is nothing else to do.
         told_to_end: The reasons with which somebody outside has asked for the end: such a reason is no crash.
+        calls: Those who wait for an answer.
         done: Resolves with the reason when the stage has ended.
+        fault: The crash as which that surfaces, if it is one.
     """
 
     place = ""
@@ -73,10 +75,12 @@ class Driver:
         self.hand = node.hand
         self.ask = node.ask
         self.done: asyncio.Future[Any] = node.loop.create_future()
+        self.fault: HeadgateError | None = None
         self.monitors: list[Callable[[Any], None]] = []
         self.instance: Any = None
         self.handlers: dict[str, Callable[..., Any]] = {}
         self.on_events: Callable[..., Any] = _no_handler
+        self.calls: set[asyncio.Future[Any]] = set()
         self._started: asyncio.Future[None] = node.loop.create_future()
         self._subscribing: dict[Subscription, asyncio.Future[Subscription]] = {}
         self.core = LANES[child.role](
@@ -103,7 +107,11 @@ class Driver:
         Raises:
             Exception: What ``__init__`` raised. What ``started`` raised is the reason that the stage ended with.
         """
-        await self.build()
+        try:
+            await self.build()
+        except Stop as stop:  # as in `started`, but there is nothing to terminate
+            self.core.receive((m.KILL, stop.reason))
+            return
         self.node.drivers[self.number] = self
         self.act(self.core.start)
         self.node.enqueue(self)
@@ -167,19 +175,20 @@ class Driver:
 
     def ended(self, reason: Any) -> None:
         """Let everybody know that the stage has ended."""
-        fault = crash(self.name, reason)
+        self.fault = None if isinstance(reason, Ignore) else crash(self.name, reason)
         for subscription, future in self._subscribing.items():
             if not future.done():
                 future.set_exception(NoStageError(f"stage {self.name!r} ended before {subscription!r} was confirmed"))
-                future.exception()  # whoever waits sees it; nobody else has to
         self._subscribing.clear()
+        for token in list(self.calls):  # those that were to be answered later, and now are not
+            self.reply(token, None, NoStageError(f"stage {self.name!r} has ended"))
         self.receive = functools.partial(refuse, self)
         if not self._started.done():
             self._started.set_result(None)
         if not self.done.done():
             self.done.set_result(reason)
         self.close()
-        self.node.gone(self, reason, fault)
+        self.node.gone(self, reason)
 
     def abandon(self) -> None:
         """Forget a stage that could not be started."""
@@ -196,6 +205,7 @@ class Driver:
     def subscribe(self, subscription: Subscription) -> asyncio.Future[Subscription]:
         """Begin a subscription; the future resolves when the producer has accepted it."""
         future: asyncio.Future[Subscription] = self.node.loop.create_future()
+        future.add_done_callback(_look_at)
         self._subscribing[subscription] = future
         self.act(self.core.subscribe, subscription)
         return future
@@ -232,6 +242,16 @@ class Driver:
     def odd_value(self, value: Any) -> None:
         """Take in a value that may be an awaitable."""
         raise NotImplementedError
+
+    def outcome(self, value: Any, error: BaseException | None) -> None:
+        """Tell the core how a callback came out that ran elsewhere."""
+        try:
+            if error is None:
+                self.act(self.core.returned, value)
+            else:
+                self.act(self.core.failed, error)
+        except Exception as fault:  # noqa: BLE001 (a dispatcher of the user's, or a fault of ours)
+            self.break_down(fault)
 
     def break_down(self, error: BaseException) -> None:
         """End a stage whose core has raised: its state cannot be trusted, so it goes at once, and everybody is told."""
@@ -408,10 +428,7 @@ class TaskDriver(Driver):
             self._suspended = None
             if core.state == "ended":
                 return
-            if error is None:
-                self.act(core.returned, value)
-            else:
-                self.act(core.failed, error)
+            self.outcome(value, error)
             if isinstance(error, (KeyboardInterrupt, SystemExit)):
                 raise error
             if self.starting:
@@ -522,16 +539,19 @@ class ThreadDriver(Driver):
         core = self.core
         if core.state == "ended":
             return
-        if error is not None:
-            core.failed(error)
-        elif value is not None and type(value) not in PLAIN and hasattr(type(value), "__await__"):
+        if error is None and value is not None and type(value) not in PLAIN and hasattr(type(value), "__await__"):
             name = core.callback[0] if core.callback is not None else ""
-            core.failed(_unawaited(self.name, name, value, "a thread runs plain functions"))
-        else:
-            core.returned(value)
+            error = _unawaited(self.name, name, value, "a thread runs plain functions")
+        self.outcome(value, error)
         self.took()
         if core.callback is not None or self.inbox:
             self.node.enqueue(self)
+
+
+def _look_at(future: asyncio.Future[Any]) -> None:
+    """Take note of an exception: whoever waits for it gets it, and nobody else has to."""
+    if not future.cancelled():
+        future.exception()
 
 
 def _no_handler(*args: Any) -> Any:

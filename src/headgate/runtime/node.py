@@ -88,7 +88,11 @@ class Node:
             return
         driver.queued = True
         take = driver.take
-        take(message)
+        try:
+            take(message)
+        except Exception as error:  # noqa: BLE001 (a fault of the receiver's dispatcher, and none of the sender's)
+            driver.break_down(error)
+            return
         if driver.core.callback is None and not driver.inbox:
             driver.queued = False
         else:
@@ -103,7 +107,10 @@ class Node:
         if not driver.queued:
             self.hand(to, message)
         elif driver.middle and driver.core.callback is not None and not driver.inbox:
-            driver.core.receive(message)
+            try:
+                driver.core.receive(message)
+            except Exception as error:  # noqa: BLE001 (as in `hand`)
+                driver.break_down(error)
         else:
             driver.inbox.append(message)
 
@@ -212,12 +219,13 @@ class Node:
         else:
             logger.error("%s", error, exc_info=error.__cause__)
 
-    def gone(self, driver: Driver, reason: Any, crash: HeadgateError | None) -> None:
+    def gone(self, driver: Driver, reason: Any) -> None:
         """Forget a stage that has ended."""
         self.drivers.pop(driver.number, None)
         if driver.registered:
             self.names.pop(driver.name, None)
-        if crash is not None and self.known(crash) is None:
+        crash = driver.fault
+        if crash is not None and not driver.core.follows and all(crash is not each for each in self.crashes):
             self.crashes.append(crash)
             if any(reason is each for each in driver.told_to_end):  # by somebody outside, with this reason: no news to them
                 self.observed.append(crash)
@@ -230,10 +238,11 @@ class Node:
             if not future.done():
                 future.set_result(None)
 
-    def known(self, crash: HeadgateError) -> HeadgateError | None:
-        """Return the crash that this one came of: a stage that follows another ends with the very same reason."""
-        reason = getattr(crash, "reason", None)
-        return next((each for each in self.crashes if each is crash or getattr(each, "reason", None) is reason), None)
+    def see(self, driver: Driver) -> HeadgateError | None:
+        """Note that somebody is told how a stage ended, and return its crash, if it was one."""
+        if driver.fault is not None:
+            self.observed.append(driver.fault)
+        return driver.fault
 
     def unseen(self) -> list[HeadgateError]:
         """Return the crashes that nobody has been told of."""

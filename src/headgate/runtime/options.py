@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import difflib
 import inspect
 from collections.abc import Callable, Iterable
@@ -141,6 +140,8 @@ class Child:
         if name is not None and (not isinstance(name, str) or not name):
             raise OptionError(where, "name", "a string that is not empty, or None", name)
         self.name = name
+        if id is not None and (not isinstance(id, str) or not id):
+            raise OptionError(where, "id", "a string that is not empty, or None", id)
         self.id = id if id is not None else name if name is not None else self.label
         self.subscribe_to = self._subscriptions(where, subscribe_to)
         self._dispatcher = self._check_dispatcher(where, dispatcher)
@@ -155,7 +156,7 @@ class Child:
         self.demand = demand
         _one_of(where, "restart", restart, ("permanent", "transient", "temporary"))
         self.restart = restart
-        if isinstance(shutdown, bool) or not isinstance(shutdown, (int, float)) or shutdown < 0:
+        if isinstance(shutdown, bool) or not isinstance(shutdown, (int, float)) or not shutdown >= 0:  # nan too
             raise OptionError(where, "shutdown", "a number of seconds of at least 0", shutdown)
         self.shutdown = float(shutdown)
         _one_of(where, "delivery", delivery, (AT_LEAST_ONCE, AT_MOST_ONCE))
@@ -175,7 +176,7 @@ class Child:
 
     def fresh_dispatcher(self) -> Dispatcher | None:
         """Make a fresh dispatcher; None for a consumer."""
-        return None if self._dispatcher is None else copy.deepcopy(self._dispatcher)
+        return None if self._dispatcher is None else self._dispatcher.fresh()
 
     def _check_arguments(self, where: str) -> None:
         """Refuse arguments that ``__init__`` does not take: a misspelt option ends up there."""
@@ -244,7 +245,7 @@ def _integer(where: str, option: str, value: Any, least: int, expected: str | No
 
 
 def _one_of(where: str, option: str, value: Any, allowed: tuple[Any, ...]) -> None:
-    if value not in allowed:
+    if not any(value is each or (type(value) is type(each) and value == each) for each in allowed):
         raise OptionError(where, option, "one of " + ", ".join(map(repr, allowed)), value)
 
 

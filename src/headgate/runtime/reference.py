@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from headgate.errors import NoStageError, OptionError, SubscriptionError
 from headgate.protocol import messages as m
-from headgate.protocol.messages import NORMAL, Subscription, crash
+from headgate.protocol.messages import NORMAL, Subscription
 from headgate.protocol.stage import refuse
 from headgate.protocol.statistics import StageStatistics, statistics
 
@@ -138,6 +138,8 @@ class Ref:
             TimeoutError: No answer came in time.
         """
         token = self.driver.node.loop.create_future()
+        self.driver.calls.add(token)
+        token.add_done_callback(self.driver.calls.discard)
         self._post((m.CALL, request, token))
         async with asyncio.timeout(timeout):
             return await token
@@ -207,13 +209,10 @@ class Ref:
             StageCrashed: It ended abnormally; ``__cause__`` is what its handler raised.
         """
         reason = await asyncio.shield(self.driver.done)
-        fault = crash(self.name, reason)
-        if fault is None:
-            return reason
-        node = self.driver.node
-        fault = node.known(fault) or fault
-        node.observed.append(fault)
-        raise fault
+        fault = self.driver.node.see(self.driver)
+        if fault is not None:
+            raise fault
+        return reason
 
     def _post(self, message: tuple[Any, ...]) -> None:
         driver = self.driver
@@ -323,7 +322,7 @@ class StageContext:
         self.reply_to(self.caller(), value)
 
     def caller(self) -> Any:
-        """Return a token for the call that ``handle_call`` is at, to answer it later by `reply_to`.
+        """Return a token for the call that ``handle_call`` is at, to answer it later by `reply_to` and not by its return.
 
         Raises:
             NoStageError: No call is being handled.
@@ -331,7 +330,11 @@ class StageContext:
         callback = self._driver.core.callback
         if callback is None or callback[0] != m.HANDLE_CALL:
             raise NoStageError(f"stage {self.name!r}: expected a call to be handled, there is none to reply to")
-        return self._driver.core.caller
+        core = self._driver.core
+        caller, core.caller = core.caller, None
+        if caller is None:
+            raise NoStageError(f"stage {self.name!r}: the call that is being handled was answered or taken already")
+        return caller
 
     def reply_to(self, caller: Any, value: Any) -> None:
         """Answer a call whose token was taken by `caller`."""

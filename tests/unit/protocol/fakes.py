@@ -1,8 +1,10 @@
-"""Stand-ins for what surrounds the protocol: a port that keeps what was sent, an outlet that keeps what was delivered."""
+# mypy: disable-error-code="var-annotated"
+"""Stand-ins for what surrounds the protocol: a port and an outlet that keep what they are given."""
 
 import itertools
 from collections import deque
 
+from headgate import DemandDispatcher
 from headgate.protocol import messages as m
 from headgate.protocol.batching import cut
 from headgate.protocol.ledger import Subscriber
@@ -236,3 +238,26 @@ def started(role, handlers, dispatcher=None, **options):
     core.start()
     run(core, handlers)
     return core, port, feed
+
+
+def producer(handlers=None, **options):
+    return started(m.PRODUCER, handlers or {}, options.pop("dispatcher", None) or DemandDispatcher(), **options)
+
+
+def consumer(handlers=None, **terms):
+    core, port, feed = started(m.CONSUMER, {"handle_events": lambda events, source: None, **(handlers or {})})
+    made = subscription(producer="producer", **terms)
+    core.subscribe(made)
+    feed()
+    return core, port, feed, made
+
+
+def middle(handle_events, *, max_demand=10, min_demand=5, **options):
+    core, port, feed = started(m.PRODUCER_CONSUMER, {"handle_events": handle_events}, DemandDispatcher(), **options)
+    up = subscription("stage", "up", max_demand=max_demand, min_demand=min_demand)
+    core.subscribe(up)
+    feed()
+    down = subscription("down", "stage")
+    feed(m.SUBSCRIBE, down)
+    port.take()
+    return core, port, feed, up, down

@@ -1,3 +1,4 @@
+# mypy: disable-error-code="comparison-overlap,var-annotated"
 """The queue of a producing stage: order, what comes back goes in front, infos keep their place."""
 
 import numpy as np

@@ -1,3 +1,4 @@
+# mypy: disable-error-code="union-attr"
 """The consuming side: work in order, leaving, giving back, and acknowledgements of a middle stage."""
 
 import numpy as np

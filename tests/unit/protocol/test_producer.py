@@ -1,3 +1,4 @@
+# mypy: disable-error-code="arg-type,var-annotated"
 """The producing side: derived demand, the buffer's bound and its policies, returns, ends of subscriptions."""
 
 from collections import deque

@@ -1,3 +1,4 @@
+# mypy: disable-error-code="misc"
 """Statistics are read off the state: true at every moment."""
 
 import dataclasses
@@ -20,7 +21,9 @@ def test_a_new_stage_has_nothing():
 
 
 def test_every_number_of_a_producer():
-    core, _, feed = started(m.PRODUCER, {"handle_demand": lambda demand: None}, DemandDispatcher(), buffer_size=3, buffer_keep="last")
+    core, _, feed = started(
+        m.PRODUCER, {"handle_demand": lambda demand: None}, DemandDispatcher(), buffer_size=3, buffer_keep="last"
+    )
     made = subscription("consumer")
     core.emit([1, 2])
     feed(m.SUBSCRIBE, made)

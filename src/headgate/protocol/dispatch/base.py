@@ -16,7 +16,7 @@ The contract (docs/spec.md, rules D1 to D9):
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 from headgate.protocol.batching import Batch
 from headgate.protocol.buffer import Buffer, Queue
@@ -55,9 +55,10 @@ class Outlet(Protocol):
 
 
 class Dispatcher:
-    """Base of all dispatchers. An instance given to ``Child`` is a prototype: each start of the stage gets a copy."""
+    """Base of all dispatchers. An instance given to ``Child`` is a prototype: each start of the stage gets a `fresh` one."""
 
     outlet: Outlet
+    _made_with: tuple[tuple[Any, ...], dict[str, Any]]
     wanted: int = 0
     """How many more events could be taken right now."""
     absorbed: bool = False
@@ -67,6 +68,17 @@ class Dispatcher:
     """True: events may wait inside; an ask may then send several batches, which go out as one."""
     copies = False
     """True: a subscriber has events of its own, which nobody else is to get when it leaves."""
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        """Remember what it is made with, for `fresh`."""
+        self = super().__new__(cls)
+        self._made_with = (args, kwargs)
+        return self
+
+    def fresh(self) -> Self:
+        """Make another one with the same options: what they hold (functions, mappings) is shared, the state is not."""
+        args, kwargs = self._made_with
+        return type(self)(*args, **kwargs)
 
     def bind(self, outlet: Outlet) -> None:
         """Connect it to its stage; called once, before anything else."""

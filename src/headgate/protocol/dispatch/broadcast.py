@@ -15,7 +15,7 @@ from collections import deque
 from typing import Any
 
 from headgate.errors import DispatchError, OptionError, SubscriptionError
-from headgate.protocol.batching import Batch, cut, pick
+from headgate.protocol.batching import Batch, cut, pick, rows
 from headgate.protocol.dispatch.base import Dispatcher
 from headgate.protocol.ledger import Piece, Subscriber
 
@@ -143,11 +143,11 @@ class BroadcastDispatcher(Dispatcher):
             if size:
                 self._put(subscriber, selected, size, token)
         if self._history.maxlen:
-            self._history.extend(piece)
+            self._history.extend(rows(piece))
 
     def _select(self, subscriber: Subscriber, piece: Batch) -> Batch:
         """Return what the subscriber chooses; a selector that raises costs only its own subscription."""
-        indices = [index for index, event in enumerate(piece) if self._chooses(subscriber, event)]
+        indices = [index for index, event in enumerate(rows(piece)) if self._chooses(subscriber, event)]
         return piece if len(indices) == len(piece) else pick(piece, indices)
 
     def _chooses(self, subscriber: Subscriber, event: Any) -> bool:

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from headgate.errors import DispatchError, OptionError
-from headgate.protocol.batching import Batch, cut
+from headgate.protocol.batching import Batch, cut, rows
 from headgate.protocol.buffer import Queue
 from headgate.protocol.dispatch.base import Outlet
 from headgate.protocol.dispatch.demand import DemandDispatcher
@@ -114,14 +114,14 @@ class FairQueue:
         if token is not None and not self._marked:
             self._mark()
         if self._marked:
-            for index, event in enumerate(batch):
+            for index, event in enumerate(rows(batch)):
                 self._add(event, None if token is None else token.part(index, index + 1), front=False)
             return
         keys, key_of, line = self._keys, self._key, self._round
         before = self.size
         at = 0
         try:
-            for event in batch:
+            for event in rows(batch):
                 name = key_of(event)
                 key = keys.get(name)
                 if key is None:  # one that is here without a cap is in the round
@@ -342,11 +342,11 @@ class PriorityQueue:
     def put(self, batch: Batch, size: int, token: Any) -> None:  # noqa: ARG002 (the contract's form)
         """Put each event where its rank belongs."""
         priority, ageing, heap = self._priority, self._ageing, self._heap
-        for index, event in enumerate(batch):
+        for index, event in enumerate(rows(batch)):
             mark = None if token is None else token.part(index, index + 1)
             try:
-                rank = priority(event)
-                if not isinstance(rank, (int, float)) or math.isnan(rank):
+                rank: Any = priority(event)
+                if isinstance(rank, str) or math.isnan(rank):
                     raise TypeError(repr(rank))  # noqa: TRY301 (one way for all that is wrong with it)
             except Exception as error:  # noqa: BLE001 (the user's function)
                 _lost(self._outlet, "priority", "a number", event, mark, error)

@@ -14,14 +14,14 @@ from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 from headgate.errors import DispatchError, OptionError, SubscriptionError
-from headgate.protocol.batching import Batch, cut, pick
+from headgate.protocol.batching import Batch, cut, pick, rows
 from headgate.protocol.dispatch.base import Dispatcher
 from headgate.protocol.ledger import Piece, Subscriber
 
 
 def stable_hash(value: Any) -> int:
     """Return a hash that is the same in every process: of integers themselves, of all else CRC-32 of text or bytes."""
-    if isinstance(value, int):
+    if hasattr(value, "__index__"):  # also the whole numbers of numpy
         return int(value)
     if isinstance(value, str):
         return zlib.crc32(value.encode("utf-8", "surrogatepass"))
@@ -243,7 +243,7 @@ class PartitionDispatcher(Dispatcher):
 
     def _pieces(self, batch: Batch, token: Any) -> dict[Any, Any]:
         """Split a batch by partition."""
-        if hasattr(batch, "take"):  # arrays stay arrays
+        if hasattr(batch, "dtype") or hasattr(batch, "num_rows"):  # arrays stay arrays
             where: dict[Any, list[int]] = {}
             for index, name in enumerate(self._names(batch, token)):
                 if name is not _NOWHERE:
@@ -271,7 +271,7 @@ class PartitionDispatcher(Dispatcher):
         route = self._hash or self._default
         names: list[Any] = []
         lanes = self._lanes
-        for event in batch:
+        for event in rows(batch):
             try:
                 name = route(event)
                 known = name in lanes

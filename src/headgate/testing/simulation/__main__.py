@@ -63,7 +63,8 @@ def _run(names: Sequence[str], schedules: int, first: int, jobs: int | None) -> 
     status = 0
     for name, summary in summaries.items():
         faults = ", ".join(f"{fault} {count}" for fault, count in expected_faults(name, summary.faults).items())
-        _say(f"{name:<11}{summary.schedules:>6} schedules{summary.steps / max(1, summary.schedules):>6.0f} actions each; {faults}")
+        each = summary.steps / max(1, summary.schedules)
+        _say(f"{name:<11}{summary.schedules:>6} schedules{each:>6.0f} actions each; {faults}")
         for _, _, _, text in summary.failures:
             _say(text)
             status = 1
@@ -85,6 +86,9 @@ def _search(*, small: bool, jobs: int | None) -> int:
             _say(each.failure)
             status = 1
     states = sum(each.states for each in found)
+    if not small and not status and states < exhaustive.STATES:
+        _say(f"there were at least {exhaustive.STATES} states before, now there are {states}")
+        status = 1
     _say(f"{len(found)} small configurations, {states} states in {seconds:.1f} s: {states / seconds:.0f}/s")
     return status
 

@@ -3,7 +3,6 @@
 Each one draws from the world's own stream for faults, so that a schedule stays the same when a fault is added to another.
 """
 
-# ruff: noqa: SLF001 (a white-box test kit)
 # pyright: reportPrivateUsage=false
 from __future__ import annotations
 
@@ -27,9 +26,7 @@ def _one(world: World, items: list[Any]) -> Any:
 
 
 def _living(world: World, *, crashes: bool = False) -> list[Site]:
-    return [
-        slot.site for slot in world.scenario.slots if not slot.site.has_ended and (slot.crashes or not crashes)
-    ]
+    return [slot.site for slot in world.scenario.slots if not slot.site.has_ended and (slot.crashes or not crashes)]
 
 
 def _edges(world: World) -> list[Edge]:
@@ -124,7 +121,9 @@ def both(world: World) -> bool:
     open_at_both = [
         edge
         for edge in _edges(world)
-        if edge.producer.core.out is not None and edge in edge.producer.core.out.subscribers and not edge.producer.has_ended
+        if edge.producer.core.out is not None
+        and edge in edge.producer.core.out.subscribers
+        and not edge.producer.has_ended
     ]
     edge = _one(world, open_at_both)
     if edge is None:
@@ -208,6 +207,20 @@ def call(world: World) -> bool:
     return True
 
 
+def hang_up(world: World) -> bool:
+    """A stage is killed while it handles a call."""
+    sites = [each for each in _living(world, crashes=True) if each.callback is None and each.core.state == "running"]
+    site = _one(world, [each for each in sites if m.HANDLE_CALL in each.slot.defined])
+    if site is None:
+        return False
+    world.calls += 1
+    site.working = True
+    site.core.receive((m.CALL, "are you there?", world.calls))
+    world.after(site)
+    world.kill(site)
+    return True
+
+
 def cast(world: World) -> bool:
     """A stage gets a cast."""
     site = _one(world, _living(world))
@@ -250,6 +263,6 @@ class _Stale(m.Subscription):
 FAULTS: dict[str, Callable[[Any], bool]] = {
     each.__name__: each
     for each in (
-        crash, stop_signal, kill, stop, cancel, expel, both, resubscribe, again, join, hold, info, call, cast, stale, missing,
+        crash, stop_signal, kill, stop, cancel, expel, both, resubscribe, again, join, hold, info, call, hang_up, cast, stale, missing,
     )
 }  # fmt: skip

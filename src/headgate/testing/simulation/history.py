@@ -62,7 +62,9 @@ def check(world: World) -> None:
     twice = sum(count - 1 for count in handled.values() if count > 1)
     if twice > world.allowed:
         several = [event for event, count in handled.items() if count > 1]
-        raise Violation("duplicated", f"{twice} events were handled again, crashes explain {world.allowed}: {several[:5]}")
+        raise Violation(
+            "duplicated", f"{twice} events were handled again, crashes explain {world.allowed}: {several[:5]}"
+        )
 
 
 def _check_copies(world: World) -> None:
@@ -92,7 +94,12 @@ def _check_steady(world: World, sites: list[Site]) -> None:
         return
     producer = sites[0]
     for slot in world.scenario.slots:
-        if not slot.steady or not slot.starts or producer.slot not in [up for up, _ in slot.upstream] or slot.starts > 1:
+        if (
+            not slot.steady
+            or not slot.starts
+            or producer.slot not in [up for up, _ in slot.upstream]
+            or slot.starts > 1
+        ):
             continue
         edges = [edge for edge in slot.site.edges if edge.producer is producer]
         if len(edges) != 1 or edges[0] not in producer.steady or edges[0] not in producer.core.out.subscribers:

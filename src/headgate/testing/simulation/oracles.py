@@ -129,11 +129,19 @@ def begun(site: Site, callback: tuple[str, tuple[Any, ...]]) -> None:
             raise Violation("handled-on-closed", f"{site} is to handle events of {edge}, which has ended")
         size = len(batch)
         if not 0 < size <= window.size:
-            raise Violation("batch-size", f"{site} is to handle {size} events of {edge}, its batches are of {window.size}")
+            raise Violation(
+                "batch-size", f"{site} is to handle {size} events of {edge}, its batches are of {window.size}"
+            )
         if list(batch) != edge.stream[edge.begun : edge.begun + size]:
-            raise Violation("handled-order", f"{site} is to handle {list(batch)}, next on {edge} is {edge.stream[edge.begun :]}")
+            raise Violation(
+                "handled-order", f"{site} is to handle {list(batch)}, next on {edge} is {edge.stream[edge.begun :]}"
+            )
         out = core.out
-        if out is not None and edge.begun in edge.starts and _wanted(out) <= (out.queue.ready() if out.queue.size else 0):
+        if (
+            out is not None
+            and edge.begun in edge.starts
+            and _wanted(out) <= (out.queue.ready() if out.queue.size else 0)
+        ):
             raise Violation("unwanted-work", f"{site} is to handle a message although no more output is wanted")
         edge.begun += size
     elif name == m.HANDLE_DEMAND:
@@ -160,7 +168,9 @@ def _info(site: Site, message: Any) -> None:
     for edge, taken in before:
         window = site.core.into.windows.get(edge) if site.core.into is not None else None
         if window is not None and window.open and edge.begun < taken:
-            raise Violation("info-early", f"{site} got {message} before {taken - edge.begun} events that it had of {edge}")
+            raise Violation(
+                "info-early", f"{site} got {message} before {taken - edge.begun} events that it had of {edge}"
+            )
     out = site.core.out
     if out is None or (not out.queue.ordered and site.slot.key is _UNORDERED):
         return
@@ -212,7 +222,9 @@ def _look_sender(edge: Edge, subscriber: Subscriber, held: Any) -> None:
     if subscriber.acked > edge.begun:
         raise Violation("ack-early", f"{edge}: {subscriber.acked} are acknowledged, {edge.begun} were begun")
     if not edge.asks and not held and subscriber.asked != edge.asked:
-        raise Violation("demand-conservation", f"{edge}: asked for {edge.asked}, its producer counts {subscriber.asked}")
+        raise Violation(
+            "demand-conservation", f"{edge}: asked for {edge.asked}, its producer counts {subscriber.asked}"
+        )
     if subscriber.corked:
         raise Violation("corked", f"{edge}: {subscriber.corked} is held back")
 
@@ -227,11 +239,21 @@ def _look_receiver(site: Site, edge: Edge, window: Any, held: Any) -> int:
         raise Violation("conservation", f"{edge}: counts {window.received} received, was given {edge.taken}")
     if not window.manual and window.asked - window.handled > window.most:
         raise Violation("window", f"{edge}: {window.asked - window.handled} are out, max_demand is {window.most}")
-    if not window.manual and window.asked and window.asked - window.handled <= window.least and site.core.state == "running":
-        raise Violation("window", f"{edge}: {window.asked - window.handled} are out, min_demand is {window.least}: it should ask")
+    if (
+        not window.manual
+        and window.asked
+        and window.asked - window.handled <= window.least
+        and site.core.state == "running"
+    ):
+        raise Violation(
+            "window", f"{edge}: {window.asked - window.handled} are out, min_demand is {window.least}: it should ask"
+        )
     if not window.told <= window.acked <= window.handled <= window.received <= window.asked:
-        raise Violation("totals", f"{edge}: told, acked, handled, received, asked = "
-                        f"{window.told, window.acked, window.handled, window.received, window.asked}")
+        raise Violation(
+            "totals",
+            f"{edge}: told, acked, handled, received, asked = "
+            f"{window.told, window.acked, window.handled, window.received, window.asked}",
+        )
     if window.acked != window.told and not site.owes:
         raise Violation("ack-forgotten", f"{edge}: {window.acked - window.told} acknowledgements will never be sent")
     return int(window.most)
@@ -269,7 +291,9 @@ def _look_out(site: Site, out: ProducerSide) -> None:
         if core.source and core.callback is None and core.plain and wanted > out.requested + ready:
             limit = core._limit
             if limit is None or not size or size + out.requested < limit:
-                raise Violation("demand-forgotten", f"{site}: {wanted} wanted, {out.requested} asked for, {ready} on hand")
+                raise Violation(
+                    "demand-forgotten", f"{site}: {wanted} wanted, {out.requested} asked for, {ready} on hand"
+                )
     if core.source:
         limit = core._limit
         if limit is not None and size > limit:
@@ -297,7 +321,9 @@ def _wanted(out: ProducerSide) -> int:
     subscribers = out.subscribers.values()
     if isinstance(dispatcher, DemandDispatcher):
         if out.single is not None and [out.single] != list(subscribers):
-            raise Violation("single", f"{out.name} takes {out.single.subscription} for the only one of {list(out.subscribers)}")
+            raise Violation(
+                "single", f"{out.name} takes {out.single.subscription} for the only one of {list(out.subscribers)}"
+            )
         wanted = 0
         for each in subscribers:
             wanted += each.asked - each.sent
@@ -306,13 +332,15 @@ def _wanted(out: ProducerSide) -> int:
         if not subscribers or dispatcher._wait_for:
             return 0
         room = [each.asked - each.sent - each.slot.size for each in subscribers]
-        return max(0, min(room) if dispatcher._slow == "block" else max(room))
+        return int(max(0, min(room) if dispatcher._slow == "block" else max(room)))
     if isinstance(dispatcher, PartitionDispatcher):
-        if dispatcher._stuck == "block" and any(lane.size >= dispatcher._queue_size for lane in dispatcher._lanes.values()):
+        if dispatcher._stuck == "block" and any(
+            lane.size >= dispatcher._queue_size for lane in dispatcher._lanes.values()
+        ):
             return 0
         unmet = sum(each.asked - each.sent for each in subscribers if not each.slot.size)
         least = 0 if dispatcher.absorbed else 1  # what waits for others may count against it until the stage is idle
-        return dispatcher.wanted if min(unmet, least) <= dispatcher.wanted <= unmet else unmet
+        return dispatcher.wanted if min(unmet, least) <= dispatcher.wanted <= unmet else int(unmet)
     return dispatcher.wanted
 
 
@@ -349,7 +377,9 @@ def _look_queue(site: Site, out: ProducerSide) -> None:
             if dispatcher._stuck == "shed" and lane.size > dispatcher._queue_size and lane.subscriber is not None:
                 seen = sum(1 for item in lane.pieces if type(item) is tuple for event in item[0] if event in delivered)
                 if lane.size - seen > dispatcher._queue_size:
-                    raise Violation("bound", f"{site}: partition {lane.name} has {lane.size} of {dispatcher._queue_size}")
+                    raise Violation(
+                        "bound", f"{site}: partition {lane.name} has {lane.size} of {dispatcher._queue_size}"
+                    )
 
 
 def _look_caps(site: Site, out: ProducerSide, queue: FairQueue) -> None:

@@ -103,5 +103,11 @@ def others_done(world: World) -> None:
         return
     for slot in world.scenario.slots:
         core = slot.site.core
-        if slot.role == "producer" and slot.script.left and not slot.done and core.state == "running" and not core.out.accumulating:
+        if (
+            slot.role == "producer"
+            and slot.script.left
+            and not slot.done
+            and core.state == "running"
+            and not core.out.accumulating
+        ):
             raise Violation("held-up", f"{slot.name} has {slot.script.left} events left, only {stuck} is stuck")

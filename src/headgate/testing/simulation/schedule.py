@@ -30,7 +30,7 @@ class Schedule:
     def __init__(self, world: World, seed: int) -> None:
         """Draw from a stream of its own."""
         self.world = world
-        self.random = Random(seed * 4 + 3).random
+        self.random = Random(seed * 4 + 3).random  # noqa: S311 (chance for tests)
 
     def run(self) -> None:
         """Run both phases and the checks at the end.
@@ -51,7 +51,7 @@ class Schedule:
                 if not budget or not self._fault():
                     break
                 budget -= 1
-        if scenario.before_heal is not None and not limit == 0:
+        if scenario.before_heal is not None and limit:
             scenario.before_heal(world)
         world.heal()
         limit = LIMIT
@@ -264,7 +264,9 @@ def describe(site: Site) -> str:
             f"wanted {out.dispatcher.wanted}, requested {out.requested}, buffered {out.queue.size}, "
             f"queued {out.dispatcher.queued()}, in flight {out.in_flight()}, accumulating {out.accumulating}"
         )
-        parts += [f"{edge}: asked {each.asked} sent {each.sent} acked {each.acked}" for edge, each in out.subscribers.items()]
+        parts += [
+            f"{edge}: asked {each.asked} sent {each.sent} acked {each.acked}" for edge, each in out.subscribers.items()
+        ]
         parts += [f"closing {edge}: sent {each.sent} acked {each.acked}" for edge, each in out.closing.items()]
     if core.into is not None:
         parts.append(f"work {list(core.into.work)} at {core.into.at}")

@@ -6,7 +6,6 @@ is the seeded `headgate.testing.simulation.schedule` or the exhaustive search. A
 one stage that it touched (`headgate.testing.simulation.oracles`).
 """
 
-# ruff: noqa: SLF001 (a white-box test kit)
 # pyright: reportPrivateUsage=false
 from __future__ import annotations
 
@@ -16,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from headgate.errors import BufferOverflowError, SubscriptionError
 from headgate.protocol import messages as m
-from headgate.protocol.messages import Message, Subscription, Terms
 from headgate.protocol.lane import LANES
+from headgate.protocol.messages import Message, Subscription, Terms
 from headgate.protocol.stage import StageCore, refuse
 from headgate.testing.simulation import oracles
 from headgate.testing.simulation.history import History
@@ -120,7 +119,7 @@ class Site:
         if world.healed and options.get("accumulate"):
             options = {**options, "accumulate": False}
         kind: type[StageCore] = LANES[slot.role] if world.scenario.lanes else StageCore
-        self.core = kind(self, slot.role, slot.defined, dispatcher, **options)
+        self.core: Any = kind(self, slot.role, slot.defined, dispatcher, **options)
 
     def __repr__(self) -> str:
         """Show the name."""
@@ -168,7 +167,7 @@ class Site:
         if self.world.answered[token] > 1:
             raise Violation("call-twice", f"{self} answered call {token} twice")
 
-    def subscribed(self, subscription: Edge, error: BaseException | None) -> None:  # noqa: ARG002 (the port's form)
+    def subscribed(self, subscription: Any, error: BaseException | None) -> None:  # noqa: ARG002 (the port's form)
         """Count the answers of a subscription: there may be a second when it was cancelled meanwhile."""
         subscription.answers += 1
 

@@ -206,7 +206,15 @@ def test_an_input_of_a_middle_stage_is_settled_when_every_copy_is():
 
 @pytest.mark.parametrize(
     "options",
-    [{"slow": "wait"}, {"lag": -1}, {"lag": True}, {"replay": -1}, {"replay": 1.5}, {"wait_for": "2"}, {"wait_for": -1}],
+    [
+        {"slow": "wait"},
+        {"lag": -1},
+        {"lag": True},
+        {"replay": -1},
+        {"replay": 1.5},
+        {"wait_for": "2"},
+        {"wait_for": -1},
+    ],
 )
 def test_wrong_options_are_refused(options):
     with pytest.raises(OptionError) as caught:

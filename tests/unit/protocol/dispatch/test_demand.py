@@ -1,3 +1,4 @@
+# mypy: disable-error-code="var-annotated"
 """The demand dispatcher: each event to one subscriber, in turn; nobody starves, whatever the sizes of the demands."""
 
 from collections import Counter
@@ -186,8 +187,10 @@ def test_while_somebody_waits_nobody_else_gets_more_than_its_turns(steps, weight
         assert made.wanted == sum(each.pending for each in made.subscribers.values())
 
 
-@given(st.lists(st.one_of(actions, st.tuples(st.just("leave"), st.sampled_from("abcd"), st.just(0))), max_size=60),
-       st.sampled_from(["turn", "largest"]))
+@given(
+    st.lists(st.one_of(actions, st.tuples(st.just("leave"), st.sampled_from("abcd"), st.just(0))), max_size=60),
+    st.sampled_from(["turn", "largest"]),
+)
 def test_every_event_goes_to_exactly_one_in_order_and_demand_is_never_exceeded(steps, order):
     made, number, left = Bench(DemandDispatcher(order=order)), 0, 0
     for action, name, count in steps:

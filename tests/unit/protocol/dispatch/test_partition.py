@@ -1,4 +1,5 @@
-"""The partition dispatcher: each partition with its own demand and its own queue; a stuck one costs the others nothing."""
+# mypy: disable-error-code="var-annotated"
+"""The partition dispatcher: each partition with a demand and a queue of its own; a stuck one stops no other."""
 
 from collections import Counter
 
@@ -302,9 +303,7 @@ def trickle(made, name):
     return log
 
 
-@pytest.mark.parametrize(
-    ("stuck", "expected"), [("shed", ["after 2", 6, 8]), ("spill", [0, 2, "after 2", 4, 6, 8])]
-)
+@pytest.mark.parametrize(("stuck", "expected"), [("shed", ["after 2", 6, 8]), ("spill", [0, 2, "after 2", 4, 6, 8])])
 def test_an_info_passes_before_what_was_shed_or_spilled_later(stuck, expected):
     made = bench(queue_size=2, stuck=stuck)
     made.ask(1, 50)
