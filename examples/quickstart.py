@@ -4,12 +4,13 @@ Run it with::
 
     python -m examples.quickstart
 
-Nothing is counted before somebody asks. Each consumer asks for ten numbers, the doubling stage for twenty, and the counter
-gives what it is asked for, a hundred in all; then it has finished, and the others end after it. It prints::
+Nothing is counted before somebody asks. Each consumer asks for ten numbers (and gets them in two batches of five), the
+doubling stage for twenty, and the counter gives what it is asked for, a hundred in all; then it has finished, and the
+others end after it. It prints::
 
     print-1: 0 2 4 6 8
-    print-2: 10 12 14 16 18
-    print-1: 20 22 24 26 28
+    print-2: 20 22 24 26 28
+    print-1: 10 12 14 16 18
     ...
     counter gave 100 numbers, of which 100 are handled; print-1 got 50, print-2 got 50
 

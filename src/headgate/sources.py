@@ -170,7 +170,8 @@ class AsyncIterableProducer(_Source):
                     self._flush()
                     self._wanted.clear()
                     await self._wanted.wait()
-                self._events.append(await anext(self._iterator))
+                event = await anext(self._iterator)  # meanwhile there may be another list of events
+                self._events.append(event)
                 if not self._flushing:  # all that comes before the iterator waits goes out together
                     self._flushing = True
                     loop.call_soon(self._flush)

@@ -1,7 +1,7 @@
 """``python -m tests.mutants``: plants each bug of `tests.mutants.planted`, and sees that the simulator finds it.
 
 Each runs in a process of its own, on seeds that it shares with all others: seed by seed through all families, 1,000 of
-each at the most. One that survives is a missing oracle: the exit status is 1. ``--only NAME`` plants one and shows what happens.
+each at the most. One that survives is a missing oracle: the exit status is 1. ``--only NAME`` plants one.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The seeded simulator: whatever the order of messages and callbacks, and whoever crashes, the protocol keeps its word."""
+"""The seeded simulator: whatever the order of messages, and whoever crashes, the protocol keeps its word."""
 
 import os
 import subprocess

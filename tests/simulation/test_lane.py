@@ -14,15 +14,9 @@ class Reference(StageCore):
     """The long way; an ask is taken at once by a middle stage whose handler runs, as the lane takes it."""
 
     def receive(self, message):
-        if (
-            message[0] == m.ASK
-            and self.callback is not None
-            and self.out is not None
-            and self.into is not None
-            and not self.held
-        ):
-            if self.out.ask(*message[1:]):
-                return
+        running_middle = self.callback is not None and self.out is not None and self.into is not None and not self.held
+        if message[0] == m.ASK and running_middle and self.out.ask(*message[1:]):
+            return
         super().receive(message)
 
 

@@ -81,6 +81,7 @@ class Driver:
         self.handlers: dict[str, Callable[..., Any]] = {}
         self.on_events: Callable[..., Any] = _no_handler
         self.calls: set[asyncio.Future[Any]] = set()
+        self._files: list[SpillFile] = []
         self._started: asyncio.Future[None] = node.loop.create_future()
         self._subscribing: dict[Subscription, asyncio.Future[Subscription]] = {}
         self.core = LANES[child.role](
@@ -171,7 +172,9 @@ class Driver:
 
     def spill(self, name: str) -> SpillFile:
         """Open a temporary file for what does not fit in memory."""
-        return SpillFile(name)
+        file = SpillFile(name)
+        self._files.append(file)
+        return file
 
     def ended(self, reason: Any) -> None:
         """Let everybody know that the stage has ended."""
@@ -188,6 +191,8 @@ class Driver:
         if not self.done.done():
             self.done.set_result(reason)
         self.close()
+        for file in self._files:
+            file.close()
         self.node.gone(self, reason)
 
     def abandon(self) -> None:

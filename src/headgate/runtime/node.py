@@ -179,7 +179,7 @@ class Node:
                     ready.append(driver)
             except BaseException as error:  # a fault of a dispatcher of the user's, or of ours
                 driver.break_down(error)
-                if not isinstance(error, Exception):
+                if isinstance(error, (KeyboardInterrupt, SystemExit)):
                     raise
 
     def owe(self, driver: Driver) -> None:
@@ -227,7 +227,9 @@ class Node:
         crash = driver.fault
         if crash is not None and not driver.core.follows and all(crash is not each for each in self.crashes):
             self.crashes.append(crash)
-            if any(reason is each for each in driver.told_to_end):  # by somebody outside, with this reason: no news to them
+            if any(
+                reason is each for each in driver.told_to_end
+            ):  # by somebody outside, with this reason: no news to them
                 self.observed.append(crash)
             else:
                 logger.error("%s", crash, exc_info=crash.__cause__ or crash)

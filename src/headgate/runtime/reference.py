@@ -102,6 +102,7 @@ class Ref:
         Raises:
             SubscriptionError: As for `subscribe`.
         """
+        check_subscription(self.name, old)
         subscription = make_subscription(self, to, options)
         self.driver.act(self.driver.core.cancel, old, reason)
         future = self.driver.subscribe(subscription)
@@ -118,6 +119,7 @@ class Ref:
         Raises:
             OptionError: ``count`` is no such number.
         """
+        check_subscription(self.name, subscription)
         check_count(self.name, count)
         return Done(self.driver.act(self.driver.core.ask, subscription, count))
 
@@ -127,6 +129,7 @@ class Ref:
         What a consumer has not handled goes back to the producer. Called on the *producer*, the consumer first handles
         what it has, and then follows its cancel mode. On a subscription that has ended this does nothing.
         """
+        check_subscription(self.name, subscription)
         return Done(self.driver.act(self.driver.core.cancel, subscription, reason))
 
     async def call(self, request: Any, *, timeout: float | None = 5.0) -> Any:  # noqa: ASYNC109 (the wait is ours)
@@ -283,11 +286,13 @@ class StageContext:
 
     def ask(self, subscription: Subscription, count: int) -> bool:
         """Ask for more on a manual subscription; False when it has ended."""
+        check_subscription(self.name, subscription)
         check_count(self.name, count)
         return bool(self._on_loop(self._driver.core.ask, subscription, count))
 
     def cancel(self, subscription: Subscription, reason: Any = NORMAL) -> bool:
         """End a subscription from this side; see `Ref.cancel`. False when it has ended already."""
+        check_subscription(self.name, subscription)
         return bool(self._on_loop(self._driver.core.cancel, subscription, reason))
 
     def subscribe(self, to: str | Ref | To, **options: Any) -> Subscription:
@@ -411,7 +416,13 @@ def check_count(stage: str, count: Any) -> None:
         raise OptionError(f"stage {stage!r}", "count", "an integer of at least 0", count)
 
 
+def check_subscription(stage: str, subscription: Any) -> None:
+    """Refuse what is no subscription."""
+    if not isinstance(subscription, Subscription):
+        raise OptionError(f"stage {stage!r}", "subscription", "a Subscription", subscription)
+
+
 def check_mode(stage: str, mode: Any) -> None:
     """Refuse what is no demand mode."""
-    if mode not in ("forward", "accumulate"):
+    if not isinstance(mode, str) or mode not in ("forward", "accumulate"):
         raise OptionError(f"stage {stage!r}", "demand", "'forward' or 'accumulate'", mode)

@@ -21,6 +21,10 @@ class SpillFile:
         self._read = 0
         self._count = 0
 
+    def close(self) -> None:
+        """Give the file back."""
+        self._file.close()
+
     def append(self, batch: Any) -> None:
         """Write a batch at the end."""
         self._file.seek(0, 2)

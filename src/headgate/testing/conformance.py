@@ -1,7 +1,7 @@
 """`check_dispatcher`: does a dispatcher keep the contract of `headgate.protocol.dispatch.base`?
 
-It runs the dispatcher on its own, against an outlet that keeps the books: random subscribers ask, leave, acknowledge and
-hand back, events are dispatched and infos are held, all from a seed. After every call the books are compared.
+It runs the dispatcher on its own, against an outlet that keeps the books: random subscribers ask, leave, acknowledge
+and hand back, events are dispatched and infos are held, all from a seed. After every call the books are compared.
 """
 
 # ruff: noqa: S311 (chance for tests)
@@ -295,8 +295,8 @@ class _Run:
             if self.given != acked + flight + waiting + self.held() + books.discarded:
                 raise books.fail(
                     "conservation",
-                    f"of {self.given} events {acked} are handled, {flight} in flight, {waiting} wait, {self.held()} are "
-                    f"queued inside, {books.discarded} discarded",
+                    f"of {self.given} events {acked} are handled, {flight} in flight, {waiting} wait, {self.held()} "
+                    f"are queued inside, {books.discarded} discarded",
                 )
         for index, (_, info) in enumerate(books.released):
             if index != info:
@@ -336,7 +336,7 @@ def check_dispatcher(
 
 
 def _settle(run: _Run) -> None:
-    """Let everybody acknowledge everything and ask for much: all that is left has to come out, and each token be settled."""
+    """Let everybody acknowledge everything and ask for much: all has to come out, and each token be settled."""
     books, dispatcher = run.books, run.dispatcher
     for number in range(4):
         run.join(run.terms(number))
@@ -364,7 +364,7 @@ def _settle(run: _Run) -> None:
 def _check_queue(  # noqa: C901 (one walk)
     make: Callable[[], Dispatcher], seed: int, event: Callable[[int], Any]
 ) -> None:
-    """Check the queue that the dispatcher brings: what goes in comes out once, and infos not before what they wait for."""
+    """Check the dispatcher's queue: what goes in comes out once, and infos not before what they wait for."""
     rng = Random(seed)
     books = Books(seed, rng)
     dispatcher = make()

@@ -93,8 +93,10 @@ class PartitionDispatcher(Dispatcher):
         ):
             raise OptionError(where, "partitions", "an integer of at least 1 or a sequence of names", partitions)
         names = list(range(partitions)) if isinstance(partitions, int) else list(partitions)
-        if not names or len(set(names)) != len(names):
-            raise OptionError(where, "partitions", "at least one partition, each name once", partitions)
+        if not names or not all(isinstance(each, Hashable) for each in names) or len(set(names)) != len(names):
+            raise OptionError(
+                where, "partitions", "at least one partition, each a hashable name, each once", partitions
+            )
         if hash is None and names != list(range(len(names))):
             raise OptionError(where, "hash", "a function of an event, as the partitions have names of their own", hash)
         if hash is not None and not callable(hash):

@@ -1,8 +1,8 @@
 """Exhaustive search: every order in which the actions of a small world can happen, and one fault at any point.
 
-A world without chance (a source answers in full, a handler returns what it must) is a graph: its states, and an edge for
-each enabled action. The search visits every state once, by cloning worlds (`pickle`) and comparing fingerprints. The
-oracles look after every step; in every state where nothing moves, everything that was emitted has to be handled.
+A world without chance (a source answers in full, a handler returns what it must) is a graph: its states, and an edge
+for each enabled action. The search visits every state once, by cloning worlds (`pickle`) and comparing fingerprints.
+The oracles look after every step; in every state where nothing moves, everything that was emitted has to be handled.
 """
 
 # ruff: noqa: SLF001 (a white-box test kit)
@@ -151,7 +151,7 @@ def make(case: Case) -> World:
 def actions(world: World, case: Case) -> list[tuple[Any, ...]]:
     """Return what can happen next.
 
-    A message that changes nothing for anybody else (a confirmation, or whatever comes too late for a stage that has ended)
+    A message that changes nothing for anybody else (a confirmation, or what comes too late for a stage that has ended)
     is not tried in every order: it comes at once.
     """
     for index, channel in enumerate(world.busy):

@@ -329,8 +329,10 @@ def manual(rng: Random) -> Scenario:
         transforms.append(middle.script.transform)
         head = [middle]
         slots.append(middle)
-    for number in range(rng.randint(1, 3)):
-        slots.append(_sink(rng, f"c{number}", [(up, _terms(rng, manual=rng.random() < 0.7)) for up in head]))  # noqa: PLR2004
+    slots += [
+        _sink(rng, f"c{number}", [(up, _terms(rng, manual=rng.random() < 0.7)) for up in head])  # noqa: PLR2004 (most)
+        for number in range(rng.randint(1, 3))
+    ]
     return _swarm(rng, Scenario(slots, transforms, factor=2), "again", "stop_signal", "call")
 
 

@@ -1,6 +1,6 @@
 """What can go wrong, and what users do from outside. A fault returns whether it happened.
 
-Each one draws from the world's own stream for faults, so that a schedule stays the same when a fault is added to another.
+Each one draws from the world's own stream for faults, which has nothing to do with the one that orders messages.
 """
 
 # pyright: reportPrivateUsage=false
@@ -112,7 +112,7 @@ def expel(world: World) -> bool:
 
 def _expels(site: Site) -> None:
     """A partition's events come back out of order when the successor has left before the one that was expelled."""
-    if type(site.core.out.dispatcher) is PartitionDispatcher:  # type: ignore[union-attr]  # it produces
+    if type(site.core.out.dispatcher) is PartitionDispatcher:
         site.orderly = False
 
 
@@ -263,6 +263,22 @@ class _Stale(m.Subscription):
 FAULTS: dict[str, Callable[[Any], bool]] = {
     each.__name__: each
     for each in (
-        crash, stop_signal, kill, stop, cancel, expel, both, resubscribe, again, join, hold, info, call, hang_up, cast, stale, missing,
+        crash,
+        stop_signal,
+        kill,
+        stop,
+        cancel,
+        expel,
+        both,
+        resubscribe,
+        again,
+        join,
+        hold,
+        info,
+        call,
+        hang_up,
+        cast,
+        stale,
+        missing,
     )
-}  # fmt: skip
+}

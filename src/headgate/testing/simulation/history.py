@@ -7,6 +7,7 @@ Unexpected: handled, but nobody emitted it. Duplicated: handled more often than 
 from __future__ import annotations
 
 from collections import Counter
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from headgate.testing.simulation.oracles import Violation
@@ -80,7 +81,7 @@ def _check_copies(world: World) -> None:
         places = [place.get(event, -1) for event in events]
         if -1 in places:
             raise Violation("unexpected", f"{edge} was given what its selector does not choose: {events}")
-        if any(after <= before for before, after in zip(places, places[1:], strict=False)):
+        if any(after <= before for before, after in pairwise(places)):
             raise Violation("reordered", f"{edge} handled out of order or twice: {events}")
         if scenario.unbroken and places and places[-1] - places[0] - len(places) + 1 > _dropped(producer):
             raise Violation("lost", f"{edge} has gaps: {events} of {chosen}")

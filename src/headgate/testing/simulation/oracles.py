@@ -9,6 +9,7 @@ comparisons between the two ends of an edge, or with what the world saw go by.
 from __future__ import annotations
 
 from collections import Counter
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from headgate.protocol import messages as m
@@ -203,11 +204,11 @@ def look(site: Site) -> None:
     if out is not None:
         _look_out(site, out)
         for edge, subscriber in out.subscribers.items():
-            _look_sender(edge, subscriber, core.held)  # type: ignore[arg-type]  # all of the world's are edges
+            _look_sender(edge, subscriber, core.held)
     if into is not None:
         at_most = 0
         for edge, window in into.windows.items():
-            at_most += _look_receiver(site, edge, window, core.held)  # type: ignore[arg-type]
+            at_most += _look_receiver(site, edge, window, core.held)
         if core.callback is None and out is not None and into.work and into.work[0][2] > 0 and not out.accumulating:
             need = _wanted(out) - out.queue.ready()
             if need > 0 and (core._limit is None or out.queue.size < core._limit):
@@ -372,7 +373,7 @@ def _look_queue(site: Site, out: ProducerSide) -> None:
                 numbers += [emitted[event] for batch in lane.store for event in batch]
             if len(numbers) != lane.size:
                 raise Violation("conservation", f"{site}: partition {lane.name} counts {lane.size}, has {len(numbers)}")
-            if site.orderly and any(after < before for before, after in zip(numbers, numbers[1:], strict=False)):
+            if site.orderly and any(after < before for before, after in pairwise(numbers)):
                 raise Violation("reordered", f"{site}: partition {lane.name} is out of order: {numbers}")
             if dispatcher._stuck == "shed" and lane.size > dispatcher._queue_size and lane.subscriber is not None:
                 seen = sum(1 for item in lane.pieces if type(item) is tuple for event in item[0] if event in delivered)

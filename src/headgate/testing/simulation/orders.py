@@ -1,4 +1,4 @@
-"""Oracles for whole runs: the exact order in which a fair or a priority dispatcher serves, and who a stuck one holds up."""
+"""Oracles for whole runs: the exact order of a fair or a priority dispatcher, and whom a stuck consumer holds up."""
 
 # ruff: noqa: SLF001 (a white-box test kit)
 # pyright: reportPrivateUsage=false
@@ -67,8 +67,8 @@ def fair_turns(
         while lines:
             for name in list(lines):
                 line = lines[name]
-                for _ in range(min(len(line), quantum * weights.get(name, 1))):
-                    expected.append(line.popleft())
+                share = min(len(line), quantum * weights.get(name, 1))
+                expected += [line.popleft() for _ in range(share)]
                 if not line:
                     del lines[name]
         _check(source, expected)

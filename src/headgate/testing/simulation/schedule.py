@@ -271,7 +271,8 @@ def describe(site: Site) -> str:
     if core.into is not None:
         parts.append(f"work {list(core.into.work)} at {core.into.at}")
         parts += [
-            f"{edge}: asked {each.asked} received {each.received} handled {each.handled} acked {each.acked} open {each.open}"
+            f"{edge}: asked {each.asked} received {each.received} handled {each.handled} "
+            f"acked {each.acked} open {each.open}"
             for edge, each in core.into.windows.items()
         ]
     return "; ".join(parts)

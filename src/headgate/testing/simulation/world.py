@@ -115,7 +115,7 @@ class Site:
         self.rest: list[Event] | None = None
         self.script = slot.script
         dispatcher = slot.dispatcher() if slot.dispatcher is not None else None
-        options = slot.options
+        options: dict[str, Any] = slot.options
         if world.healed and options.get("accumulate"):
             options = {**options, "accumulate": False}
         kind: type[StageCore] = LANES[slot.role] if world.scenario.lanes else StageCore
@@ -157,9 +157,10 @@ class Site:
         """Put an ask on its way; where `hand` is the short one, a middle stage takes it while its handler runs, too."""
         self.send(to, message)
         world = self.world
-        if world.scenario.hands and to.inbound == 1 and not to.working and not to.has_ended:
-            if to.callback is None or to.core.role == m.PRODUCER_CONSUMER:
-                world.deliver(self.channels[to])
+        if not world.scenario.hands or to.inbound != 1 or to.working or to.has_ended:
+            return
+        if to.callback is None or to.core.role == m.PRODUCER_CONSUMER:
+            world.deliver(self.channels[to])
 
     def reply(self, token: Any, value: Any, error: BaseException | None) -> None:  # noqa: ARG002 (the port's form)
         """Count the answers of a call."""
@@ -274,8 +275,8 @@ class World:
         """Start every slot."""
         self.scenario = scenario
         self.seed = seed
-        self.user = Random(seed * 4 + 1)
-        self.chance = Random(seed * 4 + 2)
+        self.user = Random(seed * 4 + 1)  # noqa: S311 (chance for tests)
+        self.chance = Random(seed * 4 + 2)  # noqa: S311 (chance for tests)
         self.busy: list[Channel] = []
         self.running: list[Site] = []
         self.owing: list[Site] = []
