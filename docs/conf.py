@@ -29,4 +29,6 @@ napoleon_use_ivar = True
 nitpick_ignore_regex = [
     (r"py:.*", r"(?!headgate\.).*\..*"),
     (r"py:.*", r"[A-Z]\w?|Any|Self"),
+    # Signatures name a few types that are how things are made, and are no part of the reference.
+    (r"py:class", r"headgate\.(protocol|runtime)\..*|Driver"),
 ]

@@ -7,11 +7,14 @@ batches of at most ``max_demand - min_demand`` events this gives the ask amounts
 
 from __future__ import annotations
 
-import sys
 from collections import deque
 
 from headgate.protocol.ledger import Origin
 from headgate.protocol.messages import ASK, End, Message, Subscription
+
+
+_ALL = 1 << 62
+"""More events than any message has."""
 
 
 class Window:
@@ -80,7 +83,7 @@ class Window:
         """Ask only by hand from now on, and take each message as one batch."""
         self.manual = True
         self.least = -1  # never reached
-        self.size = sys.maxsize
+        self.size = _ALL
 
     def close(self) -> None:
         """Take no more events and ask for none."""

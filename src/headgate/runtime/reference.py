@@ -327,7 +327,9 @@ class StageContext:
         self.reply_to(self.caller(), value)
 
     def caller(self) -> Any:
-        """Return a token for the call that ``handle_call`` is at, to answer it later by `reply_to` and not by its return.
+        """Return a token for the call that ``handle_call`` is at, to answer it later by `reply_to`.
+
+        What ``handle_call`` returns is then not sent.
 
         Raises:
             NoStageError: No call is being handled.

@@ -55,7 +55,10 @@ class Outlet(Protocol):
 
 
 class Dispatcher:
-    """Base of all dispatchers. An instance given to ``Child`` is a prototype: each start of the stage gets a `fresh` one."""
+    """Base of all dispatchers.
+
+    An instance given to ``Child`` is a prototype: each start of the stage makes a `fresh` one.
+    """
 
     outlet: Outlet
     _made_with: tuple[tuple[Any, ...], dict[str, Any]]

@@ -49,7 +49,9 @@ class _Mixed:
                 token.settle(1)
 
     def part(self, start: int, stop: int) -> _Mixed:
-        return _Mixed(self._queue, self.names[start:stop], self.tokens[start:stop])
+        part = _Mixed(self._queue, self.names[start:stop], self.tokens[start:stop])
+        part._at = max(0, min(self._at, stop) - start)  # noqa: SLF001 (its own kind)
+        return part
 
 
 def _lost(outlet: Outlet, option: str, expected: str, event: Any, token: Any, error: Exception) -> None:
@@ -315,7 +317,9 @@ class _Share:
                 token.settle(1)
 
     def part(self, start: int, stop: int) -> _Share:
-        return _Share(self.tokens[start:stop])
+        part = _Share(self.tokens[start:stop])
+        part._at = max(0, min(self._at, stop) - start)  # noqa: SLF001 (its own kind)
+        return part
 
 
 class PriorityQueue:

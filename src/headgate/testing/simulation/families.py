@@ -281,7 +281,7 @@ def fair(rng: Random) -> Scenario:
     )
     source.key = _key
     slots = [source]
-    if rng.random() < 0.3:  # noqa: PLR2004 (some)
+    if rng.random() < 0.5:  # noqa: PLR2004 (half)
         middle = _middle(rng, "m", rng.choice((one_to_one, twice)), DemandDispatcher)
         middle.upstream = [(source, _terms(rng))]
         middle.factor = 2
