@@ -12,7 +12,6 @@ from collections import deque
 from headgate.protocol.ledger import Origin
 from headgate.protocol.messages import ASK, End, Message, Subscription
 
-
 _ALL = 1 << 62
 """More events than any message has."""
 

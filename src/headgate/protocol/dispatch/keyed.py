@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from headgate.errors import DispatchError, OptionError
-from headgate.protocol.batching import Batch, cut, rows
+from headgate.protocol.batching import Batch, rows
 from headgate.protocol.buffer import Queue
 from headgate.protocol.dispatch.base import Outlet
 from headgate.protocol.dispatch.demand import DemandDispatcher
@@ -50,7 +50,7 @@ class _Mixed:
 
     def part(self, start: int, stop: int) -> _Mixed:
         part = _Mixed(self._queue, self.names[start:stop], self.tokens[start:stop])
-        part._at = max(0, min(self._at, stop) - start)  # noqa: SLF001 (its own kind)
+        part._at = max(0, min(self._at, stop) - start)
         return part
 
 
@@ -63,17 +63,16 @@ def _lost(outlet: Outlet, option: str, expected: str, event: Any, token: Any, er
 
 
 class _Key(deque[Any]):
-    """The events of one key, oldest first (with their tokens, when the queue is `FairQueue.marked`)."""
+    """The events of one key, oldest first (with their tokens, when the queue is marked).
 
-    __slots__ = ("active", "deficit", "in_flight", "name", "share")
+    Keys come and go all the time, so that one is made quickly: what is usual stands on the class.
+    """
 
-    def __init__(self, name: Any, share: int) -> None:
-        super().__init__()
-        self.name = name
-        self.share = share  # events of one round
-        self.deficit = 0
-        self.in_flight = 0
-        self.active = False
+    name: Any
+    share: int  # events of one round
+    deficit = 0
+    in_flight = 0
+    active = False
 
 
 class FairQueue:
@@ -119,25 +118,27 @@ class FairQueue:
             for index, event in enumerate(rows(batch)):
                 self._add(event, None if token is None else token.part(index, index + 1), front=False)
             return
-        keys, key_of, line = self._keys, self._key, self._round
-        before = self.size
-        at = 0
         try:
-            for event in rows(batch):
-                name = key_of(event)
-                key = keys.get(name)
-                if key is None:  # one that is here without a cap is in the round
-                    key = keys[name] = self._new(name)
-                    key.active = True
-                    line.append(key)
-                key.append(event)
-                at += 1
+            names = list(map(self._key, rows(batch)))
+            hash(tuple(names))
         except Exception:  # noqa: BLE001 (a key that cannot be had: with more care, then)
-            self.size = before + at
-            for event in cut(batch, at, size):
+            names = None
+        if names is None or self._share is not None:
+            for event in rows(batch):
                 self._add(event, None, front=False)
-        else:
-            self.size = before + size
+            return
+        keys, line, quantum = self._keys, self._round, self._quantum
+        for name, event in zip(names, rows(batch), strict=True):
+            key = keys.get(name)
+            if key is None:  # one that is here without a cap is in the round
+                key = keys[name] = _Key((event,))
+                key.name = name
+                key.share = quantum
+                key.active = True
+                line.append(key)
+            else:
+                key.append(event)
+        self.size += size
 
     def put_front(self, pieces: Iterable[Piece]) -> None:
         """Put what came back ahead of the others of its key."""
@@ -213,11 +214,12 @@ class FairQueue:
         """Take one event of each key in turn: the round without deficits, which it is when every share is 1."""
         line, keys = self._round, self._keys
         taken: list[Any] = []
+        next_key, again, take = line.popleft, line.append, taken.append
         for _ in range(limit):
-            key = line.popleft()
-            taken.append(key.popleft())
+            key = next_key()
+            take(key.popleft())
             if key:
-                line.append(key)
+                again(key)
             else:
                 del keys[key.name]
         self.size -= limit
@@ -244,7 +246,10 @@ class FairQueue:
                 line.rotate(-1)
 
     def _new(self, name: Any) -> _Key:
-        return _Key(name, self._quantum if self._share is None else self._share(name))
+        key = _Key()
+        key.name = name
+        key.share = self._quantum if self._share is None else self._share(name)
+        return key
 
     def _add(self, event: Any, token: Any, *, front: bool) -> Any:
         """Put one event to its key and return the key's name; one whose key cannot be had is reported and discarded."""
@@ -318,7 +323,7 @@ class _Share:
 
     def part(self, start: int, stop: int) -> _Share:
         part = _Share(self.tokens[start:stop])
-        part._at = max(0, min(self._at, stop) - start)  # noqa: SLF001 (its own kind)
+        part._at = max(0, min(self._at, stop) - start)
         return part
 
 
