@@ -30,7 +30,7 @@ layers: .venv/.all
 	.venv/bin/python .venv/bin/lint-imports --no-logo
 
 docs: .venv/.all  ## build the documentation, warnings are errors
-	$(RUN) sphinx --fail-on-warning --nitpicky --keep-going --quiet docs docs/_build/html
+	$(RUN) sphinx --fresh-env --fail-on-warning --nitpicky --keep-going --quiet docs docs/_build/html
 
 pytest: .venv/.all  ## the tests alone
 	$(RUN) pytest

@@ -6,7 +6,7 @@ Run it with::
 
 Nothing is counted before somebody asks. Each consumer asks for ten numbers (and gets them in two batches of five), the
 doubling stage for twenty, and the counter gives what it is asked for, a hundred in all; then it has finished, and the
-others end after it. It prints::
+others end after it. It prints something like::
 
     print-1: 0 2 4 6 8
     print-2: 20 22 24 26 28

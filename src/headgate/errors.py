@@ -212,7 +212,7 @@ class Stop(Exception):  # noqa: N818 (a signal, not an error)
 
 
 class Ignore(Exception):  # noqa: N818 (a signal, not an error)
-    """Raise it in ``__init__`` or ``started``: the stage is not to run, and ``System.start`` gives ``None``."""
+    """Raise it in ``__init__`` or ``started``: the stage is not to run; ``System.start`` raises it."""
 
 
 def _short(value: Any, limit: int = 200) -> str:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Any, Self
 
 from headgate.errors import HeadgateError, Ignore, NoStageError, OptionError, StageCrashed
-from headgate.protocol.messages import SHUTDOWN, Subscription, is_normal
+from headgate.protocol.messages import PRODUCER, SHUTDOWN, Subscription, is_normal
 from headgate.protocol.statistics import StageStatistics
 from headgate.runtime.driver import DRIVERS
 from headgate.runtime.node import Node
@@ -61,11 +61,12 @@ class System:
             raise NoStageError("expected the system to be entered by 'async with', it is not")
         return self._node
 
-    async def start(self, child: Child) -> Ref:
+    async def start(self, child: Child, *, hold: bool = False) -> Ref:
         """Start a stage and its subscriptions.
 
         Args:
             child: The recipe.
+            hold: Begin with the demand held back, as ``demand="accumulate"`` does.
 
         Returns:
             Its reference, when ``started`` has returned and every producer of ``subscribe_to`` has accepted, in that
@@ -75,14 +76,15 @@ class System:
             NameTakenError: A living stage has its name.
             StageCrashed: ``__init__`` or ``started`` raised.
             Ignore: They raised `Ignore`: the stage is not to run.
-            SubscriptionError: A producer refused or does not exist. The stage does not run; but one that is missing
-            is no
+            SubscriptionError: A producer refused or does not exist. The stage does not run; but a missing one is no
                 reason to stop a consumer whose cancel mode for it is ``"temporary"``.
         """
         if not isinstance(child, Child):
             raise OptionError("System.start", "child", "a Child(...)", child)
         node = self.node
         driver = DRIVERS[child.place](node, child)
+        if hold and driver.core.out is not None:
+            driver.core.out.accumulate(True)
         if child.name is not None:
             node.register(child.name, driver.ref, child.where)
         try:
@@ -102,6 +104,33 @@ class System:
         for to, future in zip(child.subscribe_to, begun, strict=True):
             await self._subscribed(driver.ref, to, future)
         return driver.ref
+
+    async def start_all(self, children: Iterable[Child]) -> list[Ref]:
+        """Start several stages, and let events flow only when all of them are there.
+
+        Without that, the first consumer of a finite source may have taken everything before the second is started.
+
+        Args:
+            children: The recipes, producers before those who subscribe to them.
+
+        Returns:
+            Their references, in the same order.
+
+        Raises:
+            HeadgateError: As for `start`, from the first that fails; those before it go on.
+        """
+        refs: list[Ref] = []
+        held: list[Ref] = []
+        try:
+            for child in children:
+                ref = await self.start(child, hold=isinstance(child, Child) and child.role == PRODUCER)
+                refs.append(ref)
+                if child.role == PRODUCER and child.demand == "forward":
+                    held.append(ref)
+        finally:
+            for ref in held:
+                ref.set_demand("forward")
+        return refs
 
     async def _subscribed(self, ref: Ref, to: To, future: asyncio.Future[Subscription]) -> None:
         """Wait until a producer has accepted; stop the stage if it does not."""

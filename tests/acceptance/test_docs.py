@@ -1,7 +1,7 @@
 """Every Python block of the documentation runs, and prints what the page says that it prints.
 
-The blocks of one page are one program: they share their names, in order. A block ``output`` shows exactly what the Python
-block before it has printed. A program gets warnings as errors, and each block of it a deadline.
+The blocks of one page are one program: they share their names, in order. A block ``output`` shows exactly what the
+Python block before it has printed. A program gets warnings as errors, and each block of it a deadline.
 """
 
 import json
@@ -35,7 +35,8 @@ faulthandler.cancel_dump_traceback_later()
 
 def fences(text):
     """Give each fenced block as its language, the number of its first line (from 0), and its lines."""
-    language, first, block = None, 0, []
+    language, first = None, 0
+    block: list[str] = []
     for number, line in enumerate(text.splitlines(), start=1):
         if language is None:
             if line.startswith("```"):

@@ -1,8 +1,8 @@
-"""What the front page promises: a short program, commands that exist, links that lead somewhere. (`test_docs.py` runs it.)"""
+"""What the front page promises: a short program, commands that exist, links that lead somewhere."""
 
 import re
 from pathlib import Path
-from xml.etree import ElementTree
+from xml.etree import ElementTree as ET
 
 import pytest
 
@@ -11,9 +11,9 @@ TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
 LINKS = sorted(set(re.findall(r"\]\((?!https?:)([^)\s]+)\)", TEXT)))
 
 
-def test_the_first_pipeline_has_at_most_20_lines():
+def test_the_first_pipeline_has_at_most_20_lines_of_code():
     (program,) = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
-    assert len(program.splitlines()) <= 20
+    assert len([line for line in program.splitlines() if line.strip()]) <= 20
 
 
 def test_every_make_command_exists():
@@ -45,7 +45,7 @@ def test_every_guide_is_linked():
 
 
 def test_the_picture_is_an_image_with_a_text_and_a_ground_of_its_own():
-    picture = ElementTree.fromstring((ROOT / "docs/demand.svg").read_text(encoding="utf-8"))
+    picture = ET.fromstring((ROOT / "docs/demand.svg").read_text(encoding="utf-8"))
     names = {"svg": "http://www.w3.org/2000/svg"}
     assert picture.find("svg:title", names) is not None
     first = picture.find("svg:rect", names)

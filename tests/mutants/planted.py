@@ -200,7 +200,7 @@ def middle_acknowledges_at_once() -> None:
         original(self, port, tracked=False)
 
     wrap(ConsumerSide, "__init__", init)
-    edit(MiddleLane, "receive", ("if self.lane:", "if False:"))
+    del MiddleLane.receive, MiddleLane.returned  # they know of origins only
 
 
 @mutant

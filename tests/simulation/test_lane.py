@@ -14,8 +14,8 @@ class Reference(StageCore):
     """The long way; an ask is taken at once by a middle stage whose handler runs, as the lane takes it."""
 
     def receive(self, message):
-        running_middle = self.callback is not None and self.out is not None and self.into is not None and not self.held
-        if message[0] == m.ASK and running_middle and self.out.ask(*message[1:]):
+        out = self.out if self.into is not None and self.callback is not None and not self.held else None
+        if message[0] == m.ASK and out is not None and out.ask(*message[1:]):
             return
         super().receive(message)
 

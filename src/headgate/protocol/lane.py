@@ -103,7 +103,8 @@ class ProducerLane(_Lane):
                     single.acked = acked
                 else:
                     single.ack(acked)
-            single.asked = asked
+            if asked > single.asked:
+                single.asked = asked
             requested = out.requested
             count = asked - single.sent - requested
             if count > 0:
@@ -212,7 +213,8 @@ class MiddleLane(_Lane):
                                     self.into.origin_settled(token.window)
                         else:
                             single.ack(acked)
-                    single.asked = asked
+                    if asked > single.asked:
+                        single.asked = asked
                     return
                 subscriber = out.subscribers.get(subscription)
                 if subscriber is not None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import deque
 from typing import Any
 
+from headgate.errors import PeerError
 from headgate.protocol.batching import Batch, cut, join, rows
 from headgate.protocol.buffer import Queue
 from headgate.protocol.dispatch.base import Dispatcher
@@ -81,6 +82,8 @@ class ProducerSide:
     def deliver(self, subscriber: Subscriber, batch: Batch, size: int, token: Any) -> None:
         """Send events, and keep them in the ledger until they are acknowledged."""
         subscriber.sent += size
+        if subscriber.sent > subscriber.asked:
+            raise PeerError(f"stage {self.name!r}: its dispatcher sent more than {subscriber.subscription!r} asked for")
         if self.keeps:
             subscriber.ledger.append((batch, size, token))
         elif token is not None:

@@ -103,7 +103,7 @@ def statistics(core: StageCore) -> StageStatistics:
         role=core.role,
         dispatcher=None if out is None else type(out.dispatcher).__name__,
         state=core.state,
-        demand=0 if out is None else max(0, out.need() + out.requested),
+        demand=0 if out is None or core.state in ("ending", "ended") else max(0, out.need() + out.requested),
         buffered=0 if out is None else out.queue.size,
         queued={} if out is None else out.dispatcher.queued(),
         emitted=0 if out is None else out.emitted,

@@ -65,7 +65,7 @@ class Driver:
         self.child = child
         self.number = next(node.numbers)
         self.registered = child.name is not None
-        self.name = child.name or f"{child.label}-{self.number}"
+        self.name = child.name or f"{child.id}-{self.number}"
         self.inbox: deque[Message] = deque()
         self.queued = False
         self.owes = False

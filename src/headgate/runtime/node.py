@@ -133,7 +133,9 @@ class Node:
                 self._burst()
                 if not ready or clock() > stop:
                     break
-            while self.owing and not ready:
+            late = bool(ready)  # others are always busy: what can wait must not wait for ever
+            while self.owing and (late or not ready):
+                late = False
                 owing, self.owing = self.owing, []
                 for driver in owing:
                     driver.owes = False

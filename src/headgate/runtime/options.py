@@ -97,9 +97,10 @@ class Child:
             given more to handle while its output does not fit.
         buffer_keep: What happens to a surplus: None (default): an error; ``"first"``: the new events are dropped;
             ``"last"``: the oldest are. What is dropped is counted.
-        demand: ``"forward"`` (default), or ``"accumulate"``: demand and events are held until
-        ``set_demand("forward")``. restart: For supervisors: ``"permanent"`` (default), ``"transient"`` or
-        ``"temporary"``. shutdown: Seconds that the stage has to end by itself. Default 5.
+        demand: ``"forward"`` (default), or ``"accumulate"``: demand and events are held until a
+            ``set_demand("forward")``.
+        restart: For supervisors: ``"permanent"`` (default), ``"transient"`` or ``"temporary"``.
+        shutdown: Seconds that the stage has to end by itself. Default 5.
         place: ``"inline"``, ``"task"`` or ``"thread"``. Default: in a task when a handler is async, else inline.
         delivery: ``"at_least_once"`` (default): what a consumer did not handle goes to the next taker;
             ``"at_most_once"``: it is lost, and counted.
@@ -256,6 +257,8 @@ def _refuse_unknown(where: str, unknown: dict[str, Any], function: Callable[...,
     known = [
         each for each in inspect.signature(function).parameters if each not in ("self", "unknown", "args", "kwargs")
     ]
+    if function is Child.__init__ and name in inspect.signature(To.__init__).parameters:
+        raise OptionError(where, name, "given to To(...) in subscribe_to, as it belongs to one subscription", value)
     close = difflib.get_close_matches(name, known, n=1)
     hint = f" (did you mean {close[0]!r}?)" if close else ""
     raise OptionError(where, name, f"one of the known options {', '.join(known)}{hint}", value)

@@ -169,7 +169,7 @@ class Ref:
 
     @property
     def demand(self) -> str:
-        """The demand mode: ``"forward"`` or ``"accumulate"``."""
+        """The demand mode, ``"forward"`` or ``"accumulate"``."""
         out = self.driver.core.out
         return "accumulate" if out is not None and out.accumulating else "forward"
 
@@ -251,7 +251,7 @@ class StageContext:
 
     @property
     def demand(self) -> int:
-        """How many events are still owed: asked of ``handle_demand`` and not given yet. A short answer is enough."""
+        """How many events are still owed, asked of ``handle_demand`` and not given yet. A short answer is enough."""
         out = self._driver.core.out
         return 0 if out is None else out.requested
 

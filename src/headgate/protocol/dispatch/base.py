@@ -65,12 +65,14 @@ class Dispatcher:
     wanted: int = 0
     """How many more events could be taken right now."""
     absorbed: bool = False
-    """True: there is unmet demand that is not in ``wanted``, as something is likely to change first. When the stage has
-    nothing else to do, `idle` is called."""
+    """Whether there is unmet demand that is not in ``wanted``, as something is likely to change first.
+
+    When the stage has nothing else to do, `idle` is called.
+    """
     holds = False
-    """True: events may wait inside; an ask may then send several batches, which go out as one."""
+    """Whether events may wait inside; an ask may then send several batches, which go out as one."""
     copies = False
-    """True: a subscriber has events of its own, which nobody else is to get when it leaves."""
+    """Whether a subscriber has events of its own, which nobody else is to get when it leaves."""
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         """Remember what it is made with, for `fresh`."""
