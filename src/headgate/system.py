@@ -84,7 +84,7 @@ class System:
         node = self.node
         driver = DRIVERS[child.place](node, child)
         if hold and driver.core.out is not None:
-            driver.core.out.accumulate(True)
+            driver.core.out.accumulate(hold)
         if child.name is not None:
             node.register(child.name, driver.ref, child.where)
         try:

@@ -103,8 +103,7 @@ class ProducerLane(_Lane):
                     single.acked = acked
                 else:
                     single.ack(acked)
-            if asked > single.asked:
-                single.asked = asked
+            single.asked = max(single.asked, asked)
             requested = out.requested
             count = asked - single.sent - requested
             if count > 0:
@@ -213,8 +212,7 @@ class MiddleLane(_Lane):
                                     self.into.origin_settled(token.window)
                         else:
                             single.ack(acked)
-                    if asked > single.asked:
-                        single.asked = asked
+                    single.asked = max(single.asked, asked)
                     return
                 subscriber = out.subscribers.get(subscription)
                 if subscriber is not None:
@@ -222,10 +220,6 @@ class MiddleLane(_Lane):
                     if self.agenda:
                         self._advance()
                     return
-        elif message[0] == ASK and self.callback is not None and not self.held:
-            _, subscription, asked, acked = message
-            if self.out.ask(subscription, asked, acked):
-                return
         super().receive(message)
 
     def returned(self, value: Any) -> None:

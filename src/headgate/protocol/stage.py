@@ -118,8 +118,12 @@ class StageCore:
             self._advance()
         elif message[0] in _DIRECT and (message[0] not in _LEAVES or self._knows(message[1])):
             self._handle(message)
-        else:
+        elif message[0] != ASK or self.held or self.into is None or not self._ask_meanwhile(message):
             self.held.append(message)
+
+    def _ask_meanwhile(self, message: Message) -> bool:
+        """Let a middle stage take note of an ask while its handler runs; False when nobody is subscribed so."""
+        return self.out is not None and self.out.ask(message[1], message[2], message[3])
 
     def _knows(self, subscription: Subscription) -> bool:
         """Say whether a leave can take effect: not when the subscription itself is still held back."""
@@ -185,8 +189,11 @@ class StageCore:
         Raises:
             HandlerError: It is no sequence of events, or this stage is a consumer.
             BufferOverflowError: There is no room; ``refused`` has the events that were not taken.
+            NoStageError: The stage has ended.
         """
         out = self.out
+        if self.state == "ended":
+            raise NoStageError(f"stage {self.port.name!r} has ended: expected no more events to be emitted")
         if out is None:
             raise HandlerError(self.port.name, "emit", "to be used in a producer (a consumer sends nothing)", batch)
         if not is_batch(batch):

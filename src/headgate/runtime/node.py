@@ -178,6 +178,8 @@ class Node:
                 if core.callback is None and not driver.inbox:
                     driver.queued = False
                 else:
+                    if driver.inbox and core.callback is not None:  # it goes on and on: let it hear a stop
+                        driver.take_in()
                     ready.append(driver)
             except BaseException as error:  # a fault of a dispatcher of the user's, or of ours
                 driver.break_down(error)

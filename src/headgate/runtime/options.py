@@ -257,7 +257,7 @@ def _refuse_unknown(where: str, unknown: dict[str, Any], function: Callable[...,
     known = [
         each for each in inspect.signature(function).parameters if each not in ("self", "unknown", "args", "kwargs")
     ]
-    if function is Child.__init__ and name in inspect.signature(To.__init__).parameters:
+    if function is Child.__init__ and name in set(inspect.signature(To.__init__).parameters) - {"self", "unknown"}:
         raise OptionError(where, name, "given to To(...) in subscribe_to, as it belongs to one subscription", value)
     close = difflib.get_close_matches(name, known, n=1)
     hint = f" (did you mean {close[0]!r}?)" if close else ""
