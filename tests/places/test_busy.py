@@ -1,3 +1,4 @@
+# mypy: disable-error-code="var-annotated"
 """What can wait for a quiet moment does not wait for ever when another stage is always busy."""
 
 import pytest
