@@ -163,6 +163,16 @@ class ConsumerSide:
             if window.acked != window.told and window.open:
                 self.hand(window.producer, window.ask())
 
+    def open_origin(self) -> Origin:
+        """Return the record of the input batch that the handler has; it is made now if it was not needed before."""
+        origin = self.origin
+        if origin is None:
+            window = self.window
+            assert window is not None  # noqa: S101 (a batch is out)
+            self.origin = origin = Origin(self.size, self, window)
+            window.origins.append(origin)
+        return origin
+
     def give_back(self, rest: Batch) -> None:
         """Put the end of the batch that the handler has back before all other work: it was not handled after all."""
         window, size = self.window, len(rest)

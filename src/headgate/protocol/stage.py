@@ -118,12 +118,24 @@ class StageCore:
             self._advance()
         elif message[0] in _DIRECT and (message[0] not in _LEAVES or self._knows(message[1])):
             self._handle(message)
-        elif message[0] != ASK or self.held or self.into is None or not self._ask_meanwhile(message):
+        elif message[0] != ASK or not self._ask_meanwhile(message):
             self.held.append(message)
 
     def _ask_meanwhile(self, message: Message) -> bool:
-        """Let a middle stage take note of an ask while its handler runs; False when nobody is subscribed so."""
-        return self.out is not None and self.out.ask(message[1], message[2], message[3])
+        """Let an ask take effect while a handler runs: in a middle stage all of it, else what it acknowledges.
+
+        Returns:
+            False when it has to be looked at again.
+        """
+        out = self.out
+        if out is None or self.held:
+            return False
+        if not self.source:
+            return out.ask(message[1], message[2], message[3])
+        subscriber = out.subscribers.get(message[1])
+        if subscriber is not None and out.queue.ordered:
+            subscriber.ack(message[3])
+        return False
 
     def _knows(self, subscription: Subscription) -> bool:
         """Say whether a leave can take effect: not when the subscription itself is still held back."""
@@ -172,6 +184,10 @@ class StageCore:
 
     # -- what a stage does by itself, inside its callbacks or from outside ---------------------------------------------
 
+    def reopen(self) -> None:
+        """Go on after the driver has concluded a callback itself."""
+        self._advance()
+
     def flush(self) -> None:
         """Send acknowledgements that could wait; the driver calls it when there is nothing else to do."""
         if self.into is not None:
@@ -203,7 +219,7 @@ class StageCore:
         size = len(batch)
         if not size:
             return
-        token = self.into.origin if self.into is not None else None
+        token = self.into.open_origin() if self.into is not None and self.into.window is not None else None
         if token is not None:
             token.left += size
         refused = out.emit(batch, size, token, soft=token is not None)
@@ -428,11 +444,13 @@ class StageCore:
                     self._conclude(name, args, None)
             elif into is not None and into.work and self._next_work(into):
                 pass
-            elif self.held:
-                self._handle(self.held.popleft())
-            elif (
-                self.source and self._demand()
-            ):  # after the messages: a source whose events all go nowhere is asked again
+            elif self.held:  # before demand: a source whose events all go nowhere is asked again and again
+                message = self.held.popleft()
+                self._handle(message)
+                if message[0] == ASK and self.source and not agenda and self._ending is None:
+                    if not any(each[0] in _DIRECT for each in self.held):  # those must not wait behind a callback
+                        self._demand()  # each ask is a demand of its own
+            elif self.source and self._demand():
                 pass
             else:
                 if self.state == "finishing":

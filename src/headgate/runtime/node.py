@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from headgate.errors import HeadgateError, NameTakenError
 from headgate.protocol.messages import HANDLE_EVENTS
+from headgate.runtime.express import offer
 
 if TYPE_CHECKING:
     from headgate.protocol.messages import Message
@@ -171,7 +172,10 @@ class Node:
                 except Exception as error:  # noqa: BLE001 (the user's handler)
                     core.failed(error)
                 else:
-                    if value is None or type(value) in PLAIN:
+                    kind = type(value)
+                    if (kind is list or kind is range) and offer(self, driver, name, value):
+                        pass
+                    elif value is None or kind in PLAIN:
                         core.returned(value)
                     else:
                         driver.odd_value(value)
@@ -180,7 +184,10 @@ class Node:
                 else:
                     if driver.inbox and core.callback is not None:  # it goes on and on: let it hear a stop
                         driver.take_in()
-                    ready.append(driver)
+                    if core.source:
+                        ready.append(driver)
+                    else:  # what is under way is finished before there is more of it
+                        ready.appendleft(driver)
             except BaseException as error:  # a fault of a dispatcher of the user's, or of ours
                 driver.break_down(error)
                 if isinstance(error, (KeyboardInterrupt, SystemExit)):
