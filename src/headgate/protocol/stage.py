@@ -447,9 +447,10 @@ class StageCore:
             elif self.held:  # before demand: a source whose events all go nowhere is asked again and again
                 message = self.held.popleft()
                 self._handle(message)
-                if message[0] == ASK and self.source and not agenda and self._ending is None:
-                    if not any(each[0] in _DIRECT for each in self.held):  # those must not wait behind a callback
-                        self._demand()  # each ask is a demand of its own
+                # Each ask is a demand of its own; but who leaves must not wait behind the callback.
+                own = message[0] == ASK and self.source and not agenda and self._ending is None
+                if own and not any(each[0] in _DIRECT for each in self.held):
+                    self._demand()
             elif self.source and self._demand():
                 pass
             else:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import functools
+import inspect
 import queue
 import threading
 from asyncio import _enter_task as enter_task  # pyright: ignore[reportPrivateUsage]  # documented for extenders
@@ -26,6 +27,7 @@ from headgate.protocol import messages as m
 from headgate.protocol.lane import LANES
 from headgate.protocol.messages import CALLBACKS, Down, Message, Subscription, crash
 from headgate.protocol.stage import refuse
+from headgate.runtime.express import SUSPENDED, offer
 from headgate.runtime.node import PLAIN, logger
 from headgate.runtime.reference import Ref, StageContext
 from headgate.runtime.spill import SpillFile
@@ -56,6 +58,8 @@ class Driver:
     place = ""
     middle = False
     """Its core takes asks while a handler runs."""
+    express = False
+    """Its handler may be called right when a batch is handed down (`runtime.express`)."""
     inline = False
     """Its handlers run in the scheduler's turn, so its core may be fed without the mailbox."""
 
@@ -305,7 +309,7 @@ class InlineDriver(Driver):
                 self.odd_value(value)
         if self.starting:
             self.took()
-            self.inline = not self.starting
+            self.inline = self.express = not self.starting
         if core.callback is None and not inbox:
             self.queued = False
         else:
@@ -369,20 +373,23 @@ class TaskDriver(Driver):
                 value = handlers[name](*args)
                 if type(value) is CoroutineType:
                     value = self._begin(value)
-                    if value is _SUSPENDED:
+                    if value is SUSPENDED:
                         continue
                 elif value is not None and type(value) not in PLAIN and hasattr(type(value), "__await__"):
                     value = self._begin(_await(value))
-                    if value is _SUSPENDED:
+                    if value is SUSPENDED:
                         continue
             except (KeyboardInterrupt, SystemExit):
                 raise
             except BaseException as error:  # noqa: BLE001 (the user's handler)
                 core.failed(error)
             else:
-                core.returned(value)
+                kind = type(value)
+                if (kind is not list and kind is not range) or not offer(self.node, self, name, value):
+                    core.returned(value)
         if self.starting:
             self.took()
+            self.express = not self.starting
         if inbox or (core.callback is not None and self._suspended is None):
             self.node.ready.append(self)
         else:
@@ -400,8 +407,23 @@ class TaskDriver(Driver):
         if task is not None and task is not _current_task():
             task.cancel()
 
+    def bind(self, instance: Any) -> None:
+        """Connect an instance; batches that are handed down to it are begun like all others."""
+        super().bind(instance)
+        handler = self.on_events
+        if inspect.iscoroutinefunction(handler):
+            self.on_events = lambda batch, source: self._begin(handler(batch, source))
+
+    def odd_value(self, value: Any) -> None:
+        """Take in what a plain handler gave when a batch was handed down to it."""
+        if value is not None and type(value) not in PLAIN and hasattr(type(value), "__await__"):
+            value = self._begin(_await(value))
+            if value is SUSPENDED:
+                return
+        self.core.returned(value)
+
     def _begin(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
-        """Run a coroutine up to its first suspension; return its value, or `_SUSPENDED`."""
+        """Run a coroutine up to its first suspension; return its value, or `SUSPENDED`."""
         loop, task = self.node.loop, self._task
         assert task is not None  # noqa: S101 (it lives as long as the stage)
         enter_task(loop, task)
@@ -414,7 +436,7 @@ class TaskDriver(Driver):
         self._suspended = _Suspended(coroutine, awaited)
         if self._wake is not None and not self._wake.done():
             self._wake.set_result(None)
-        return _SUSPENDED
+        return SUSPENDED
 
     async def _run(self) -> None:
         """Go on with handlers that have suspended."""
@@ -467,9 +489,6 @@ class _Suspended:
 
 async def _await(awaitable: Any) -> Any:
     return await awaitable
-
-
-_SUSPENDED = object()
 
 
 class ThreadDriver(Driver):

@@ -1,9 +1,9 @@
-"""Handing a batch straight down a chain of inline stages, in one go.
+"""Handing a batch straight down a chain of stages on one loop, in one go.
 
-A batch that a stage has just given can be handled at once by the stage below, when that one is inline, idle, the only
-subscriber, has asked for so much, and has nothing in flight: then there is nobody whom a message could overtake. The
-handler is called right here, and both ends take note of the outcome: events sent, handled, acknowledged, and asked for
-again. It is the schedule in which the consumer runs next, without the messages, the ledger's entry and the callback
+A batch that a stage has just given can be handled at once by the stage below, when that one is on this loop, idle,
+the only subscriber, has asked for so much, and has nothing in flight: then there is nobody whom a message could
+overtake. The handler is called right here, and both ends take note of the outcome: events sent, handled, acknowledged,
+and asked for again. It is the schedule in which the consumer runs next, without the messages, the ledger's entry and the callback
 that this schedule would make and drop again.
 
 Whatever is not expected (the handler raises, stops its stage, emits, returns something else; the stage below it is
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 DEPTH: Final = 16
 """Stages that a batch goes down in one go; those below get it by a message."""
 
+SUSPENDED: Final = object()
+"""What ``on_events`` gives when an async handler has suspended."""
 _NOT_TAKEN: Final = 0
 _TAKEN: Final = 1
 """It was delivered, and is in the ledger."""
@@ -98,7 +100,7 @@ def _pass_down(node: Node, core: StageCore, batch: Any, depth: int) -> int:
         return _NOT_TAKEN
     driver = single.address.driver
     below = driver.core
-    if driver.queued or not driver.inline or not below.lane:
+    if driver.queued or not driver.express or not below.lane:
         return _NOT_TAKEN
     into, under = below.into, below.out
     window = into.windows.get(single.subscription)
@@ -121,6 +123,8 @@ def _pass_down(node: Node, core: StageCore, batch: Any, depth: int) -> int:
         if isinstance(error, (KeyboardInterrupt, SystemExit)):
             raise
         return _TAKEN
+    if value is SUSPENDED:
+        return _suspend(node, core, driver, batch, single)
     outcome = _NOT_TAKEN
     if _smooth(core, below, into, window, single):
         if value is None:
@@ -152,6 +156,20 @@ def _pass_down(node: Node, core: StageCore, batch: Any, depth: int) -> int:
         _requeue(node, driver)
     else:
         _tell(node, driver, batch, single, value=value)
+    return _TAKEN
+
+
+def _suspend(node: Node, core: StageCore, driver: Driver, batch: Any, single: Subscriber) -> int:
+    """Leave an async handler outstanding that waits for something: it goes on in its own task."""
+    below = driver.core
+    _derail(core, single, batch, len(batch))
+    below.callback = (HANDLE_EVENTS, (batch, single.subscription))
+    if below.out is not None and below.into is not None:
+        below.into.open_origin()
+    if driver.inbox:
+        node.ready.append(driver)
+    else:
+        driver.queued = False
     return _TAKEN
 
 
