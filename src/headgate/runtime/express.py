@@ -3,8 +3,8 @@
 A batch that a stage has just given can be handled at once by the stage below, when that one is on this loop, idle,
 the only subscriber, has asked for so much, and has nothing in flight: then there is nobody whom a message could
 overtake. The handler is called right here, and both ends take note of the outcome: events sent, handled, acknowledged,
-and asked for again. It is the schedule in which the consumer runs next, without the messages, the ledger's entry and the callback
-that this schedule would make and drop again.
+and asked for again. It is the schedule in which the consumer runs next, without the messages, the ledger's entry and
+the callback that this schedule would make and drop again.
 
 Whatever is not expected (the handler raises, stops its stage, emits, returns something else; the stage below it is
 busy) *derails*: the batch goes into the ledger, as if it had been sent by a message, and the core goes on the long way.
