@@ -410,9 +410,11 @@ class TaskDriver(Driver):
     def bind(self, instance: Any) -> None:
         """Connect an instance; batches that are handed down to it are begun like all others."""
         super().bind(instance)
-        handler = self.on_events
-        if inspect.iscoroutinefunction(handler):
-            self.on_events = lambda batch, source: self._begin(handler(batch, source))
+        if inspect.iscoroutinefunction(self.on_events):
+            self.on_events = self._begin_events
+
+    def _begin_events(self, batch: Any, source: Subscription) -> Any:
+        return self._begin(self.handlers[m.HANDLE_EVENTS](batch, source))
 
     def odd_value(self, value: Any) -> None:
         """Take in what a plain handler gave when a batch was handed down to it."""
