@@ -48,6 +48,7 @@ class Driver:
         receive: Takes in a message: the core, or the refusal of a stage that has ended.
         take: Takes in events and asks while nothing is queued: the core's `receive`, or the mailbox.
         queued: The scheduler knows that there is something to do.
+        mail: There may be other messages than events and asks in the mailbox.
         owes: The core is to be flushed when there is nothing else to do.
         told_to_end: The reasons with which somebody outside has asked for the end: such a reason is no crash.
         calls: Those who wait for an answer.
@@ -73,6 +74,7 @@ class Driver:
         self.inbox: deque[Message] = deque()
         self.queued = False
         self.owes = False
+        self.mail = False
         self.told_to_end: list[Any] = []
         self.ref = Ref(self)
         self.send = node.send

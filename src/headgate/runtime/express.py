@@ -95,7 +95,6 @@ def _pass_down(node: Node, core: StageCore, batch: Any, depth: int) -> int:
         or size > single.asked - single.sent
         or out.queue.size  # type: ignore[union-attr]
         or not out.direct  # type: ignore[union-attr]
-        or not out.keeps  # type: ignore[union-attr]
     ):
         return _NOT_TAKEN
     driver = single.address.driver
@@ -192,7 +191,10 @@ def _derail(core: StageCore, single: Subscriber, batch: Any, size: int) -> None:
     if core.into is not None:
         token = core.into.open_origin()
         token.left += size
-    single.ledger.append((batch, size, token))
+    if core.out.keeps:  # type: ignore[union-attr]  # it has given events
+        single.ledger.append((batch, size, token))
+    elif token is not None:
+        token.settle(size)
 
 
 def _tell(node: Node, driver: Driver, batch: Any, single: Subscriber, value: Any = None, error: Any = None) -> None:

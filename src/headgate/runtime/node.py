@@ -74,6 +74,7 @@ class Node:
         """Put a message into a stage's mailbox, and let the stage run."""
         driver = to.driver
         driver.inbox.append(message)
+        driver.mail = True
         if not driver.queued:
             self.enqueue(driver)
 
@@ -182,7 +183,8 @@ class Node:
                 if core.callback is None and not driver.inbox:
                     driver.queued = False
                 else:
-                    if driver.inbox and core.callback is not None:  # it goes on and on: let it hear a stop
+                    if driver.mail and core.callback is not None:  # it goes on and on: let it hear a stop
+                        driver.mail = False
                         driver.take_in()
                     if core.source:
                         ready.append(driver)

@@ -381,7 +381,7 @@ def make_subscription(consumer: Ref, to: str | Ref | To, options: dict[str, Any]
 class Nobody:
     """The address of a stage that does not exist: whoever subscribes to it is refused."""
 
-    __slots__ = ("_consumer", "name")
+    __slots__ = ("_consumer", "mail", "name")
     middle = False
 
     def __init__(self, name: str, consumer: Ref) -> None:
