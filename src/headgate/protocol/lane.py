@@ -16,7 +16,7 @@ from typing import Any
 
 from headgate.protocol import messages as m
 from headgate.protocol.consumer import ConsumerSide
-from headgate.protocol.ledger import Origin, Subscriber
+from headgate.protocol.ledger import Origin
 from headgate.protocol.messages import ASK, EVENTS, HANDLE_DEMAND, HANDLE_EVENTS, Message
 from headgate.protocol.producer import ProducerSide
 from headgate.protocol.stage import StageCore
@@ -116,10 +116,9 @@ class ProducerLane(_Lane):
 
     def _asked(self, out: ProducerSide, message: Message) -> bool:
         """Do the same through the dispatcher; False when nobody is subscribed under this name."""
-        subscriber = out.subscribers.get(message[1])
-        if subscriber is None:
+        if message[1] not in out.subscribers:
             return False
-        _note(out, subscriber, message[2], message[3])
+        out.ask(message[1], message[2], message[3])
         if self.agenda:
             self._advance()
         elif (count := out.dispatcher.wanted - out.requested) > 0:
@@ -214,9 +213,8 @@ class MiddleLane(_Lane):
                             single.ack(acked)
                     single.asked = max(single.asked, asked)
                     return
-                subscriber = out.subscribers.get(subscription)
-                if subscriber is not None:
-                    _note(out, subscriber, asked, acked)
+                if subscription in out.subscribers:
+                    out.ask(subscription, asked, acked)
                     if self.agenda:
                         self._advance()
                     return
@@ -262,26 +260,6 @@ class MiddleLane(_Lane):
             out.emit(value, size, origin, soft=True)
             into.done()
         self._advance()
-
-
-def _note(out: ProducerSide, subscriber: Subscriber, asked: int, acked: int) -> None:
-    """Take in a consumer's totals and tell the dispatcher (`ProducerSide.ask` without its rarities)."""
-    if acked > subscriber.acked:
-        ledger, done = subscriber.ledger, acked - subscriber.acked
-        if ledger and ledger[0][1] == done and not subscriber.head:  # one whole batch
-            token = ledger.popleft()[2]
-            subscriber.acked = acked
-            if token is not None:
-                token.settle(done)
-        else:
-            subscriber.ack(acked)
-    more = asked - subscriber.asked
-    if more > 0:
-        subscriber.asked = asked
-        if out.dispatcher.holds:
-            out.asked(subscriber, more)
-        else:
-            out.dispatcher.asked(subscriber, more)
 
 
 LANES = {m.PRODUCER: ProducerLane, m.PRODUCER_CONSUMER: MiddleLane, m.CONSUMER: ConsumerLane}

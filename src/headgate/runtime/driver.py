@@ -191,7 +191,7 @@ class Driver:
         self._subscribing.clear()
         for token in list(self.calls):  # those that were to be answered later, and now are not
             self.reply(token, None, NoStageError(f"stage {self.name!r} has ended"))
-        self.receive = functools.partial(refuse, self)
+        self.receive = self.take = functools.partial(refuse, self)
         if not self._started.done():
             self._started.set_result(None)
         if not self.done.done():
@@ -330,11 +330,6 @@ class InlineDriver(Driver):
         else:
             core.returned(value)
 
-    def ended(self, reason: Any) -> None:
-        """Refuse what still comes."""
-        super().ended(reason)
-        self.take = self.receive
-
 
 class TaskDriver(Driver):
     """Async handlers (and plain ones beside them), run on behalf of one task of the stage's own.
@@ -399,11 +394,6 @@ class TaskDriver(Driver):
         else:
             self.queued = False
         return steps
-
-    def ended(self, reason: Any) -> None:
-        """Refuse what still comes."""
-        super().ended(reason)
-        self.take = self.receive
 
     def close(self) -> None:
         """End the task; when it is the one that runs, it ends by itself."""
@@ -534,10 +524,6 @@ class ThreadDriver(Driver):
     def close(self) -> None:
         """Let the thread end after what it is doing."""
         self._jobs.put(None)
-
-    def in_thread(self) -> bool:
-        """Say whether the caller runs in this stage's thread."""
-        return threading.current_thread() is self._thread
 
     def _build(self) -> Any:
         return self.child.build()
