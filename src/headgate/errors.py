@@ -11,6 +11,8 @@
     ├── DispatchError                    an event cannot be routed (its hash raised, its partition is unknown, ...)
     ├── BufferOverflowError              more events than were asked, and no room to keep them
     ├── SubscriptionError                a subscription was refused, or there is nobody to subscribe to
+    ├── HookError                        a hook of yours raised (``dead_letter``, ...); ``__cause__`` is what it raised
+    ├── RestartLimitError                a supervisor gave up: too many restarts in too short a time
     ├── StageCrashed                     a stage ended abnormally; ``__cause__`` is what its handler raised
     └── NoStageError                     a call to a stage that has ended, or that never was
 
@@ -196,6 +198,56 @@ class StageCrashed(HeadgateError):  # noqa: N818 (a fact about a stage, and the 
         if isinstance(self.reason, BaseException):
             return f"stage {self.stage!r} crashed: {_line(self.reason)}"
         return f"stage {self.stage!r} stopped abnormally: {_short(self.reason)}"
+
+
+class HookError(HeadgateError):
+    """A hook of yours raised; ``__cause__`` is what.
+
+    Attributes:
+        hook: The option that it was given as, e.g. ``"dead_letter"``.
+        where: The name of the stage or supervisor that called it.
+    """
+
+    def __init__(self, hook: str, where: str, error: BaseException) -> None:
+        """Name the hook and who called it."""
+        super().__init__(hook, where, error)
+        self.hook = hook
+        self.where = where
+        self.__cause__ = error
+
+    def __str__(self) -> str:
+        """Say it in one line."""
+        return f"{self.where!r}: expected the hook {self.hook!r} to return, it raised {_line(self.args[2])}"
+
+
+class RestartLimitError(HeadgateError):
+    """A supervisor gave up: its children had to be restarted too often. ``__cause__`` is why the last one ended.
+
+    Attributes:
+        supervisor: Its name.
+        child: The id of the child that ended last.
+        max_restarts: How many restarts it allows,
+        max_seconds: within how many seconds.
+    """
+
+    def __init__(self, supervisor: str, child: str, max_restarts: int, max_seconds: float, reason: Any) -> None:
+        """Name the supervisor and the child, the limit, and why the child ended."""
+        super().__init__(supervisor, child, max_restarts, max_seconds, reason)
+        self.supervisor = supervisor
+        self.child = child
+        self.max_restarts = max_restarts
+        self.max_seconds = max_seconds
+        self.reason = reason
+        if isinstance(reason, BaseException):
+            self.__cause__ = reason
+
+    def __str__(self) -> str:
+        """Say it in one line."""
+        reason = _line(self.reason) if isinstance(self.reason, BaseException) else _short(self.reason)
+        return (
+            f"supervisor {self.supervisor!r} gave up: expected at most {self.max_restarts} restarts within "
+            f"{self.max_seconds:g} s, then child {self.child!r} ended again: {reason}"
+        )
 
 
 class NoStageError(HeadgateError):

@@ -54,6 +54,12 @@ class RecordingPort:
     def subscribed(self, subscription, error):
         self.outcomes.append((subscription, error))
 
+    def lost(self, subscription, error):
+        return False
+
+    def bury(self, letter, token):
+        raise NotImplementedError
+
     def ended(self, reason):
         self.outcomes.append(reason)
 

@@ -56,6 +56,12 @@ class Wire:
     def spill(self, name):
         return Store()
 
+    def lost(self, subscription, error):
+        return False
+
+    def bury(self, letter, token):
+        raise NotImplementedError
+
     def ended(self, reason):
         self.reason = reason
 

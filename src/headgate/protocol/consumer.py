@@ -11,7 +11,17 @@ from typing import Any
 
 from headgate.protocol.batching import Batch, cut
 from headgate.protocol.ledger import Origin
-from headgate.protocol.messages import ASK, CANCEL, CLOSED, SUBSCRIBE, End, Subscription
+from headgate.protocol.messages import (
+    ASK,
+    CANCEL,
+    CLOSED,
+    FAILED,
+    SETTLED,
+    SUBSCRIBE,
+    End,
+    Subscription,
+    is_normal,
+)
 from headgate.protocol.port import Port
 from headgate.protocol.window import Window
 
@@ -47,6 +57,8 @@ class ConsumerSide:
         self._owe = port.owe
         self._resting = False
         self._due = False  # there are acknowledgements that no ask has carried yet
+        self._early = False  # there are some that no total can carry, as others before them are missing
+        self._deferred = False
 
     def subscribe(self, subscription: Subscription) -> None:
         """Open a window and tell the producer."""
@@ -80,7 +92,7 @@ class ConsumerSide:
         for window in self.windows.values():
             window.least = -1  # never reached
 
-    def receive(self, subscription: Subscription, batch: Batch) -> bool:
+    def receive(self, subscription: Subscription, batch: Batch, deliveries: int = 1) -> bool:
         """Put events into the work; False when nobody knows the subscription."""
         window = self.windows.get(subscription)
         if window is None:
@@ -88,6 +100,8 @@ class ConsumerSide:
         if not window.open:  # this stage is leaving: they go back with its leave
             return True
         size = len(batch)
+        if deliveries > 1:
+            window.suspects.append((window.received, window.received + size, deliveries))
         window.received += size
         if size:
             self.work.append((window, batch, size))
@@ -131,7 +145,11 @@ class ConsumerSide:
         window.handled = handled = window.handled + size
         origin = self.origin
         if origin is None:
-            window.acked = handled
+            if not window.origins:
+                window.acked = handled
+            elif not self._deferred:  # earlier events are not done yet
+                window.origins.append(Origin(size, self, window, left=0))
+            self._deferred = False
         else:
             self.origin = None
             origin.left -= 1
@@ -162,6 +180,9 @@ class ConsumerSide:
         for window in self.windows.values():
             if window.acked != window.told and window.open:
                 self.hand(window.producer, window.ask())
+            if self._early:
+                self._settle_early(window)
+        self._early = False
 
     def open_origin(self) -> Origin:
         """Return the record of the input batch that the handler has; it is made now if it was not needed before."""
@@ -172,6 +193,19 @@ class ConsumerSide:
             self.origin = origin = Origin(self.size, self, window)
             window.origins.append(origin)
         return origin
+
+    def defer(self) -> list[Origin]:
+        """Let each event of the batch that the handler has be acknowledged by itself, whenever it is done.
+
+        Returns:
+            One record for each event, to be settled by ``settle(1)``, in any order.
+        """
+        window = self.window
+        assert window is not None  # noqa: S101 (a batch is out)
+        origins = [Origin(1, self, window) for _ in range(self.size)]
+        window.origins.extend(origins)
+        self._deferred = True
+        return origins
 
     def give_back(self, rest: Batch) -> None:
         """Put the end of the batch that the handler has back before all other work: it was not handled after all."""
@@ -190,6 +224,12 @@ class ConsumerSide:
         while origins and not origins[0].left:
             acked += origins.popleft().count
         if acked == window.acked:
+            if self._tracked:  # totals will do: its inputs are done nearly in order
+                return
+            self._early = True  # a deferred event that is done ahead of others may be so for long
+            if not self._due:
+                self._due = True
+                self._owe()
             return
         window.acked = acked
         if not window.open:
@@ -231,6 +271,11 @@ class ConsumerSide:
     def leave(self, end: End) -> None:
         """Leave every subscription: the stage has ended, and answers for nothing that is not acknowledged."""
         for subscription, window in self.windows.items():
+            if self._early:
+                self._settle_early(window)
+            if self.window is window and not is_normal(end.reason):
+                at = window.handled
+                self._send(window.producer, (FAILED, subscription, at, at + self.size, end.reason))
             self._send(window.producer, (CANCEL, subscription, end, window.acked, window.acked))
             self._handled += window.handled
         self.windows.clear()
@@ -242,6 +287,31 @@ class ConsumerSide:
         if window.acked == window.handled:
             self._forget(window)
         window.received = window.handled  # the rest has gone back
+
+    def _settle_early(self, window: Window) -> None:
+        """Tell a producer what is done ahead of other events; neighbours become one record."""
+        at = window.acked
+        ranges: list[tuple[int, int]] = []
+        kept: deque[Origin] = deque()
+        for origin in window.origins:
+            stop = at + origin.count
+            if origin.left:
+                kept.append(origin)
+            else:
+                if not origin.told:
+                    if ranges and ranges[-1][1] == at:
+                        ranges[-1] = (ranges[-1][0], stop)
+                    else:
+                        ranges.append((at, stop))
+                    origin.told = True
+                if kept and not kept[-1].left:
+                    kept[-1].count += origin.count
+                else:
+                    kept.append(origin)
+            at = stop
+        window.origins = kept
+        if ranges:
+            self._send(window.producer, (SETTLED, window.subscription, tuple(ranges)))
 
     def _last_words(self, window: Window) -> None:
         """Confirm that everything is done, when it is."""

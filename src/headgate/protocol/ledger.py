@@ -41,16 +41,18 @@ class Origin:
         left: Outputs that are not settled yet, plus one as long as the handler has not returned.
         owner: Whom to tell when nothing is left, by ``origin_settled(window)``.
         window: The subscription that the input came by.
+        told: The producer knows that it is settled, although others before it are not.
     """
 
-    __slots__ = ("count", "left", "owner", "window")
+    __slots__ = ("count", "left", "owner", "told", "window")
 
-    def __init__(self, count: int, owner: Any, window: Any) -> None:
+    def __init__(self, count: int, owner: Any, window: Any, left: int = 1) -> None:
         """Open the origin; it counts itself as one left until the handler returns."""
         self.count = count
-        self.left = 1
+        self.left = left
         self.owner = owner
         self.window = window
+        self.told = False
 
     def settle(self, count: int) -> None:
         """Take ``count`` off what is left, and tell the owner when that was the last."""
@@ -61,6 +63,41 @@ class Origin:
     def part(self, start: int, stop: int) -> Origin:  # noqa: ARG002 (a Token's form)
         """Return itself: an origin only counts."""
         return self
+
+
+class Suspect:
+    """The token of events that a handler has failed with. They are delivered apart from others.
+
+    Attributes:
+        deliveries: How many handlers have failed with them.
+        token: Their own token, or None.
+    """
+
+    __slots__ = ("deliveries", "token")
+
+    def __init__(self, deliveries: int, token: Any) -> None:
+        """Mark events."""
+        self.deliveries = deliveries
+        self.token = token
+
+    def settle(self, count: int) -> None:
+        """Pass it on."""
+        if self.token is not None:
+            self.token.settle(count)
+
+    def part(self, start: int, stop: int) -> Suspect:
+        """Return the token for some of them."""
+        return Suspect(self.deliveries, None if self.token is None else self.token.part(start, stop))
+
+
+def split(piece: Piece, at: int) -> tuple[Piece, Piece]:
+    """Cut a piece in two, neither of them empty."""
+    batch, size, token = piece
+    if batch is None:
+        return (None, at, None), (None, size - at, None)
+    if token is None:
+        return (cut(batch, 0, at), at, None), (cut(batch, at, size), size - at, None)
+    return (cut(batch, 0, at), at, token.part(0, at)), (cut(batch, at, size), size - at, token.part(at, size))
 
 
 class Subscriber:
@@ -75,11 +112,27 @@ class Subscriber:
         acked: Events that it is done with, in total.
         ledger: The batches that are in flight, oldest first.
         head: How many events of the first of them are acknowledged already.
+        early: Events among those in flight that are settled already, ahead of others before them. In the ledger they
+            are holes: pieces without a batch.
+        failed: What the consumer's handler has failed with: totals from and to, and the reason; or None.
         slot: Free for the dispatcher.
         corked: Pieces that wait to go out as one message, while a buffer is drained.
     """
 
-    __slots__ = ("acked", "address", "asked", "corked", "head", "ledger", "sent", "slot", "subscription", "terms")
+    __slots__ = (
+        "acked",
+        "address",
+        "asked",
+        "corked",
+        "early",
+        "failed",
+        "head",
+        "ledger",
+        "sent",
+        "slot",
+        "subscription",
+        "terms",
+    )
 
     def __init__(self, subscription: Subscription) -> None:
         """Start at zero."""
@@ -91,6 +144,8 @@ class Subscriber:
         self.acked = 0
         self.ledger: deque[Piece] = deque()
         self.head = 0
+        self.early = 0
+        self.failed: tuple[int, int, Any] | None = None
         self.slot: Any = None
         self.corked: list[Batch] = []
 
@@ -102,7 +157,7 @@ class Subscriber:
     @property
     def in_flight(self) -> int:
         """Events that it was sent and is not done with."""
-        return self.sent - self.acked
+        return self.sent - self.acked - self.early
 
     def names(self) -> tuple[str, str]:
         """Return the names of the consumer and of the producer, for errors."""
@@ -128,25 +183,67 @@ class Subscriber:
         self.acked += done
         ledger, left = self.ledger, done
         while left and ledger:
-            _, size, token = ledger[0]
+            batch, size, token = ledger[0]
             size -= self.head
+            count = min(size, left)
+            if batch is None:
+                self.early -= count
+            elif token is not None:
+                token.settle(count)
             if left < size:
                 self.head += left
-                if token is not None:
-                    token.settle(left)
                 break
             ledger.popleft()
             self.head = 0
             left -= size
-            if token is not None:
-                token.settle(size)
         return done
+
+    def settle(self, start: int, stop: int) -> None:
+        """Settle events ahead of others that were sent before them: they leave a hole in the ledger.
+
+        Args:
+            start: Total of events sent before the first of them.
+            stop: The same after the last.
+        """
+        kept: deque[Piece] = deque()
+        at = self.acked - self.head
+        for piece in self.ledger:
+            size = piece[1]
+            first, last = max(start - at, 0), min(stop - at, size)
+            at += size
+            if piece[0] is None or first >= last:
+                self._keep(kept, piece)
+                continue
+            if first:
+                before, piece = split(piece, first)  # noqa: PLW2901 (what is left of it)
+                self._keep(kept, before)
+            after = None
+            if last < size:
+                piece, after = split(piece, last - first)  # noqa: PLW2901 (as above)
+            if piece[2] is not None:
+                piece[2].settle(piece[1])
+            self.early += piece[1]
+            self._keep(kept, (None, piece[1], None))
+            if after is not None:
+                kept.append(after)
+        self.ledger = kept
+
+    @staticmethod
+    def _keep(kept: deque[Piece], piece: Piece) -> None:
+        """Add a piece; neighbouring holes become one."""
+        if piece[0] is None and kept and kept[-1][0] is None:
+            kept[-1] = (None, kept[-1][1] + piece[1], None)
+        else:
+            kept.append(piece)
 
     def unacked(self, handled: int = 0) -> list[Piece]:
         """Take out what is in flight, oldest first.
 
         Args:
             handled: A total: what the consumer handled stays in the ledger, although it is not acknowledged yet.
+
+        Returns:
+            The pieces from there on, holes among them.
         """
         keep = max(0, handled - self.acked) + self.head
         kept: deque[Piece] = deque()
@@ -156,11 +253,9 @@ class Subscriber:
             keep -= kept[-1][1]
         pieces = list(ledger)
         if pieces and keep:
-            batch, size, token = pieces[0]
-            head, rest = (token.part(0, keep), token.part(keep, size)) if token is not None else (None, None)
-            pieces[0] = (cut(batch, keep, size), size - keep, rest)
+            head, pieces[0] = split(pieces[0], keep)
             if handled > self.acked:
-                kept.append((cut(batch, 0, keep), keep, head))
+                kept.append(head)
         self.ledger = kept
         if not kept:
             self.head = 0

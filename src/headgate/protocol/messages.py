@@ -10,10 +10,13 @@ To a producer (or to the producing side of a middle stage):
 * ``(CANCEL, subscription, end, acked, handled)``: the consumer leaves; what is beyond ``handled`` comes back. What a
   middle stage has handled and not acknowledged is acknowledged, or given back, by ``CLOSED``.
 * ``(CLOSED, subscription, acked)``: the last word after the producer ended a subscription.
+* ``(FAILED, subscription, start, stop, reason)``: totals; the handler failed with these events. The leave follows.
+* ``(SETTLED, subscription, ranges)``: pairs of totals; these events are done, although some before them are not.
 
 To a consumer (or to the consuming side of a middle stage):
 
 * ``(EVENTS, subscription, batch)``
+* ``(REDELIVERED, subscription, batch, deliveries)``: events that a handler has failed with before, by themselves
 * ``(SUBSCRIBED, subscription)`` and ``(REFUSED, subscription, error)``
 * ``(CANCELLED, subscription, end)``
 
@@ -23,6 +26,8 @@ To any stage: ``(CALL, request, token)``, ``(CAST, message)``, ``(INFO, message)
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from traceback import format_exception
 from typing import Any, Final, NamedTuple
 
 from headgate.errors import StageCrashed
@@ -41,6 +46,9 @@ INFO: Final = 11
 TELL: Final = 12
 STOP: Final = 13
 KILL: Final = 14
+FAILED: Final = 15
+SETTLED: Final = 16
+REDELIVERED: Final = 17
 
 TAG_NAMES: Final = {
     ASK: "ask",
@@ -57,6 +65,9 @@ TAG_NAMES: Final = {
     TELL: "tell",
     STOP: "stop",
     KILL: "kill",
+    FAILED: "failed",
+    SETTLED: "settled",
+    REDELIVERED: "redelivered",
 }
 
 Message = tuple[Any, ...]
@@ -138,6 +149,38 @@ class Down(NamedTuple):
     reason: Any
 
 
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """An event that is given up: whoever was given it failed, again and again.
+
+    Attributes:
+        event: The event.
+        stage: Name of the stage that sent it (of a `ConsumerSupervisor`: that one's).
+        consumer: Name of the stage (or the child's id) that failed with it last.
+        deliveries: How often a handler was given it.
+        reason: Why the last one ended: a `StageCrashed`, or the reason that it was killed with.
+    """
+
+    event: Any
+    stage: str
+    consumer: str
+    deliveries: int
+    reason: Any
+
+    @property
+    def error(self) -> BaseException | None:
+        """What the handler raised; None when it was killed."""
+        reason = self.reason
+        cause = reason.__cause__ if isinstance(reason, StageCrashed) else None
+        return cause or (reason if isinstance(reason, BaseException) else None)
+
+    @property
+    def traceback(self) -> str:
+        """The traceback of `error` as text; of a stage that was killed, its reason."""
+        error = self.error
+        return f"{self.reason!r}\n" if error is None else "".join(format_exception(error))
+
+
 class Terms(NamedTuple):
     """The terms of one subscription, as the consumer asked for them.
 
@@ -150,6 +193,8 @@ class Terms(NamedTuple):
         selector: For a broadcast dispatcher: event -> truth; only chosen events are delivered.
         weight: For dispatchers that serve in turn: turns in a row.
         key: A name of the subscriber for dispatchers that remember one.
+        retry: Seconds for which the consumer waits for another stage of the producer's name when there is none (any
+            more); None: it does not.
     """
 
     max_demand: int = 1000
@@ -160,6 +205,7 @@ class Terms(NamedTuple):
     selector: Any = None
     weight: int = 1
     key: Any = None
+    retry: float | None = None
 
 
 class Subscription:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-from headgate.protocol.messages import Message, Subscription
+from headgate.protocol.messages import DeadLetter, Message, Subscription
 
 
 class Port(Protocol):
@@ -41,6 +41,13 @@ class Port(Protocol):
 
     def spill(self, name: str) -> Any:
         """Open a store outside of memory: ``append(batch)``, ``popleft()``."""
+
+    def lost(self, subscription: Subscription, error: BaseException | None) -> bool:
+        """Say whether a subscription comes back by itself, whose producer has ended or (with an error) is missing."""
+        ...
+
+    def bury(self, letter: DeadLetter, token: Any) -> None:
+        """Keep a dead letter; call the core's ``safe(token)``, later, when it is kept."""
 
     def ended(self, reason: Any) -> None:
         """Take note that the stage has ended."""

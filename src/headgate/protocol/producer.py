@@ -8,6 +8,7 @@ joins or leaves, whatever is discarded, overflows or comes back: the next look a
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 from typing import Any
 
 from headgate.errors import PeerError
@@ -15,8 +16,8 @@ from headgate.protocol.batching import Batch, cut, join, rows
 from headgate.protocol.buffer import Queue
 from headgate.protocol.dispatch.base import Dispatcher
 from headgate.protocol.dispatch.demand import DemandDispatcher
-from headgate.protocol.ledger import Origin, Piece, Subscriber
-from headgate.protocol.messages import CANCELLED, EVENTS, End, Subscription
+from headgate.protocol.ledger import Origin, Piece, Subscriber, Suspect, split
+from headgate.protocol.messages import CANCELLED, EVENTS, REDELIVERED, DeadLetter, End, Subscription
 from headgate.protocol.port import Port
 
 AT_LEAST_ONCE = "at_least_once"
@@ -37,6 +38,7 @@ class ProducerSide:
         discarded: Events that went nowhere, by reason.
         accumulating: Demand and events are held until the mode is ``"forward"``.
         accumulated: Demands that wait for that, each as it came.
+        buried: Dead letters that are not safe yet; the stage does not finish before they are.
         dropped: Events dropped by the buffer since the stage was last told.
     """
 
@@ -49,6 +51,7 @@ class ProducerSide:
         buffer_size: int | None,
         buffer_keep: str | None,
         delivery: str,
+        max_deliveries: int | None = None,
     ) -> None:
         """Connect the dispatcher and start with nothing."""
         self.port = port
@@ -72,6 +75,8 @@ class ProducerSide:
         self._size = buffer_size
         self._keep = buffer_keep
         self.keeps = delivery == AT_LEAST_ONCE
+        self._most = max_deliveries
+        self.buried = 0
         self._corked: list[Subscriber] | None = None
         self._detached: list[tuple[Subscriber, Any]] = []
         self._send = port.send
@@ -88,6 +93,9 @@ class ProducerSide:
             subscriber.ledger.append((batch, size, token))
         elif token is not None:
             token.settle(size)
+        if type(token) is Suspect:
+            self._redeliver(subscriber, batch, token)
+            return
         if self._corked is None:
             hand = self.hand
             hand(subscriber.address, (EVENTS, subscriber.subscription, batch))
@@ -270,9 +278,18 @@ class ProducerSide:
         """Send what a drain has collected: the lists for one subscriber as one."""
         corked, self._corked = self._corked or (), None
         for subscriber in corked:
-            batches, subscriber.corked = subscriber.corked, []
-            for joined in join(batches):
-                self.hand(subscriber.address, (EVENTS, subscriber.subscription, joined))
+            self._send_corked(subscriber)
+
+    def _send_corked(self, subscriber: Subscriber) -> None:
+        batches, subscriber.corked = subscriber.corked, []
+        for joined in join(batches):
+            self.hand(subscriber.address, (EVENTS, subscriber.subscription, joined))
+
+    def _redeliver(self, subscriber: Subscriber, batch: Batch, suspect: Suspect) -> None:
+        """Send events that a handler has failed with: by themselves, so that it is known who is to blame."""
+        if subscriber.corked:
+            self._send_corked(subscriber)
+        self.hand(subscriber.address, (REDELIVERED, subscriber.subscription, batch, suspect.deliveries + 1))
 
     def info(self, message: Any) -> bool:
         """Keep an info until what waits has left; False when nothing waits."""
@@ -309,7 +326,7 @@ class ProducerSide:
         if subscriber is None:
             return False
         subscriber.ack(acked)
-        pieces = subscriber.unacked(handled)
+        pieces = self._unacked(subscriber, handled)
         if expelled:
             returned = self.dispatcher.give_back(subscriber, pieces)
         else:
@@ -345,9 +362,31 @@ class ProducerSide:
         if subscriber is None:
             return False
         subscriber.ack(acked)
+        pieces = self._unacked(subscriber, 0)
         self._forget(subscriber)
-        self._return(self.dispatcher.give_back(subscriber, subscriber.unacked()))
+        self._return(self.dispatcher.give_back(subscriber, pieces))
         return True
+
+    def fail(self, subscription: Subscription, start: int, stop: int, reason: Any) -> None:
+        """Take note of what a consumer's handler had when it failed, before that consumer leaves."""
+        subscriber = self.subscribers.get(subscription) or self.closing.get(subscription)
+        if subscriber is not None:
+            subscriber.failed = (start, stop, reason)
+
+    def settle(self, subscription: Subscription, ranges: Iterable[tuple[int, int]]) -> None:
+        """Settle events ahead of others that a consumer got before them."""
+        subscriber = self.subscribers.get(subscription) or self.closing.get(subscription)
+        if subscriber is not None and self.keeps:
+            for start, stop in ranges:
+                subscriber.settle(start, stop)
+            if self.queue.size and not self.accumulating:  # it may have lifted a cap
+                self.drain()
+
+    def safe(self, token: Any) -> None:
+        """Settle an event whose dead letter is safe."""
+        self.buried -= 1
+        if token is not None:
+            token.settle(1)
 
     @property
     def delivered(self) -> int:
@@ -357,7 +396,9 @@ class ProducerSide:
     @property
     def handled(self) -> int:
         """Events that subscribers acknowledged, in total; copies count."""
-        return self._acked + sum(each.acked for each in (*self.subscribers.values(), *self.closing.values()))
+        return self._acked + sum(
+            each.acked + each.early for each in (*self.subscribers.values(), *self.closing.values())
+        )
 
     def in_flight(self) -> int:
         """Return how many delivered events nobody has acknowledged."""
@@ -365,7 +406,11 @@ class ProducerSide:
 
     def empty(self) -> bool:
         """Say whether nothing waits and nothing is in flight."""
-        if self.queue.size or any(self.dispatcher.queued().values()):
+        return not self.queue.size and not any(self.dispatcher.queued().values()) and self.quiet()
+
+    def quiet(self) -> bool:
+        """Say whether nothing is in flight."""
+        if self.buried:
             return False
         if not self.keeps:
             return True
@@ -387,9 +432,49 @@ class ProducerSide:
     def _forget(self, subscriber: Subscriber) -> None:
         """Keep the totals of a consumer that is gone; count what it did not handle, when nothing is kept for it."""
         self._sent += subscriber.sent
-        self._acked += subscriber.acked
+        self._acked += subscriber.acked + subscriber.early
         if not self.keeps and subscriber.in_flight:
             self.discard(subscriber.in_flight, None, "consumer left")
+
+    def _unacked(self, subscriber: Subscriber, handled: int) -> list[Piece]:
+        """Take out what a consumer that leaves did not handle; mark what it failed with."""
+        at = max(subscriber.acked, handled)
+        pieces = subscriber.unacked(handled)
+        if subscriber.failed is not None and self._most is not None:
+            start, stop, reason = subscriber.failed
+            pieces = self._blame(pieces, start - at, stop - at, reason, subscriber)
+        return [piece for piece in pieces if piece[0] is not None]
+
+    def _blame(self, pieces: list[Piece], start: int, stop: int, reason: Any, subscriber: Subscriber) -> list[Piece]:
+        """Mark the events that a handler has failed with (spec, rules R11 to R13).
+
+        They come back as they were; from the `max_deliveries`-th time on in halves, until it is one event alone that a
+        handler fails with: that one is a dead letter.
+        """
+        before, rest = _split_all(pieces, max(0, start))
+        tried, after = _split_all(rest, max(0, stop) - max(0, start))
+        suspects: list[Piece] = []
+        for batch, size, token in tried:
+            known = type(token) is Suspect
+            suspects.append(
+                (batch, size, Suspect(token.deliveries + 1 if known else 1, token.token if known else token))
+            )
+        worst = max((piece[2].deliveries for piece in suspects), default=0)
+        if self._most is not None and worst >= self._most and len(suspects) == 1:
+            size = suspects[0][1]
+            if size == 1:
+                self._bury(suspects.pop(), reason, subscriber)
+            else:
+                suspects[:] = split(suspects[0], size // 2)
+        return [*before, *suspects, *after]
+
+    def _bury(self, piece: Piece, reason: Any, subscriber: Subscriber) -> None:
+        batch, _, suspect = piece
+        self.buried += 1
+        self.discard(1, None, "dead letter")
+        (event,) = rows(batch)
+        consumer, stage = subscriber.names()
+        self.port.bury(DeadLetter(event, stage, consumer, suspect.deliveries, reason), suspect.token)
 
     def _return(self, pieces: list[Piece]) -> None:
         if pieces:
@@ -435,3 +520,17 @@ class ProducerSide:
             return None
         batches = join([piece[0] for piece in pieces])
         return batches[0] if len(batches) == 1 else [event for batch in batches for event in rows(batch)]
+
+
+def _split_all(pieces: list[Piece], at: int) -> tuple[list[Piece], list[Piece]]:
+    """Cut a list of pieces after so many events."""
+    before: list[Piece] = []
+    for index, piece in enumerate(pieces):
+        if at <= 0:
+            return before, pieces[index:]
+        if piece[1] > at:
+            head, rest = split(piece, at)
+            return [*before, head], [rest, *pieces[index + 1 :]]
+        before.append(piece)
+        at -= piece[1]
+    return before, []

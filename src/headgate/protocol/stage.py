@@ -34,7 +34,7 @@ from headgate.protocol.messages import ASK, EVENTS, HANDLE_DEMAND, HANDLE_EVENTS
 from headgate.protocol.port import Port
 from headgate.protocol.producer import AT_LEAST_ONCE, ProducerSide
 
-_LEAVES: Final = frozenset({m.CANCEL, m.CLOSED})
+_LEAVES: Final = frozenset({m.FAILED, m.CANCEL, m.CLOSED})
 _DIRECT: Final = frozenset({*_LEAVES, m.SUBSCRIBED, m.REFUSED, m.STOP, m.KILL})
 _FOLLOW: Final = "follow"
 _EVENTS_EXPECTED: Final = "a sequence of events (list, tuple, range, array, ...) or None"
@@ -52,18 +52,23 @@ class StageCore:
         buffer_keep: What happens beyond it: None (an error), ``"first"`` or ``"last"``.
         accumulate: Hold demand and events from the start.
         delivery: ``"at_least_once"`` or ``"at_most_once"``.
+        max_deliveries: How often a batch that a handler fails with is given to handlers as a whole; None: for ever.
 
     Attributes:
         callback: The outstanding callback as (name, arguments), or None.
         caller: Whom the outstanding ``handle_call`` is to answer.
         answers: It has a ``handle_demand``.
         follows: It ends since a producer has ended.
-        plain: It runs, and nothing says that it should end.
+        plain: It runs, is not paused, and nothing says that it should end.
+        paused: No handler is given events, and a source is asked for none.
+        completed: It ends since its stream is over: it has finished, or those that it got events from have.
+        awaited: Subscriptions that the driver will make when there is a stage of the producer's name.
+        failure: What its handler had when it failed or was killed: the number of events, and of their delivery.
         state: ``"starting"``, ``"running"``, ``"finishing"``, ``"ending"`` or ``"ended"``.
         reason: Why it ended.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (each is a choice of its own)
         self,
         port: Port,
         role: str,
@@ -74,6 +79,7 @@ class StageCore:
         buffer_keep: str | None = None,
         accumulate: bool = False,
         delivery: str = AT_LEAST_ONCE,
+        max_deliveries: int | None = None,
     ) -> None:
         """Build the sides that the role has."""
         self.port = port
@@ -90,6 +96,11 @@ class StageCore:
         self._ending: tuple[Any, bool] | None = None  # the reason, and whether to go without `terminate`
         self._finish: Any = None  # the reason to end with when everything is handled
         self._finished = False
+        self._draining = False
+        self.paused = False
+        self.completed = False
+        self.awaited = 0
+        self.failure: tuple[int, int] | None = None
         self._limit = buffer_size
         self.answers = HANDLE_DEMAND in defined
         self.out: ProducerSide | None = None
@@ -98,7 +109,13 @@ class StageCore:
         if role != m.CONSUMER:
             assert dispatcher is not None  # noqa: S101 (the driver's duty)
             self.out = ProducerSide(
-                port, dispatcher, self.agenda, buffer_size=buffer_size, buffer_keep=buffer_keep, delivery=delivery
+                port,
+                dispatcher,
+                self.agenda,
+                buffer_size=buffer_size,
+                buffer_keep=buffer_keep,
+                delivery=delivery,
+                max_deliveries=max_deliveries,
             )
             self.out.accumulate(accumulate)
         if role != m.PRODUCER:
@@ -170,6 +187,7 @@ class StageCore:
             self.returned(None)
             return
         self.callback = None
+        self._note_failure(name)
         if name == m.TERMINATE:
             self.port.report(StageCrashed(self.port.name, error))
             self._end()
@@ -181,6 +199,11 @@ class StageCore:
         else:
             self._crash(error)
         self._advance()
+
+    def _note_failure(self, name: str) -> None:
+        into = self.into
+        if name == HANDLE_EVENTS and into is not None and into.window is not None:
+            self.failure = (into.size, into.window.deliveries)
 
     # -- what a stage does by itself, inside its callbacks or from outside ---------------------------------------------
 
@@ -285,6 +308,43 @@ class StageCore:
             self.agenda.append((m.HANDLE_INFO, (message,)))
         self._wake()
 
+    def pause(self) -> None:
+        """Give no more events to the handler, and ask a source for none; what is under way is finished."""
+        self.paused = True
+        self.plain = False
+
+    def resume(self) -> None:
+        """Go on after a pause."""
+        self.paused = False
+        self.plain = self.state == "running" and self._ending is None
+        self._wake()
+
+    def drain(self, reason: Any) -> None:
+        """End when nothing is in flight: a source keeps what it has not sent, and what comes back.
+
+        A stage that consumes gives back what its handler has not begun; what a middle stage has begun, it finishes.
+        """
+        if self.state not in ("starting", "running", "finishing"):
+            return
+        if self.paused:
+            self.resume()
+        if self.into is not None:
+            for subscription in list(self.into.windows):
+                self.cancel(subscription, reason)
+        if self.source and self.out is not None:
+            self._draining = True
+            self.out.accumulate(True)  # noqa: FBT003 (it is the state)
+        if self.state == "finishing":
+            self._wake()
+        else:
+            self.finish(reason)
+
+    def safe(self, token: Any) -> None:
+        """Take note that the dead letter of an event is kept."""
+        if self.out is not None and self.state != "ended":
+            self.out.safe(token)
+            self._wake()
+
     def finish(self, reason: Any = m.NORMAL) -> None:
         """End when everything that was emitted is handled; ask for nothing more."""
         if self.state in ("starting", "running"):
@@ -357,8 +417,25 @@ class StageCore:
         if into is None:
             return
         window = into.windows.pop(subscription, None)
+        if window is not None and error.missing and window.open and self.port.lost(subscription, error):
+            return
         self.port.subscribed(subscription, error)
-        if window is not None and error.missing and subscription.terms.cancel != "temporary":
+        if window is not None:
+            self.miss(subscription, error)
+
+    def unawaited(self) -> None:
+        """Take note that no more members of a group will come: with the last of them the stream is over."""
+        into = self.into
+        if into is not None and not self.awaited and not any(each.open for each in into.windows.values()):
+            self.completed = True
+            if self.out is not None:
+                self.finish()
+            else:
+                self.stop(m.NORMAL)
+
+    def miss(self, subscription: Subscription, error: SubscriptionError) -> None:
+        """Follow the cancel mode of a subscription whose producer is missing."""
+        if error.missing and subscription.terms.cancel != "temporary":
             self.stop(error)
 
     def _on_cancel(self, message: Message) -> None:
@@ -376,6 +453,18 @@ class StageCore:
         if into is not None and window is not None and window.open:
             self.port.subscribed(subscription, None)  # it may have ended before it was confirmed
             into.work.append((window, end, -1))
+
+    def _on_redelivered(self, message: Message) -> None:
+        if self.into is not None:
+            self.into.receive(message[1], message[2], message[3])
+
+    def _on_failed(self, message: Message) -> None:
+        if self.out is not None:
+            self.out.fail(message[1], message[2], message[3], message[4])
+
+    def _on_settled(self, message: Message) -> None:
+        if self.out is not None:
+            self.out.settle(message[1], message[2])
 
     def _on_closed(self, message: Message) -> None:
         if self.out is not None:
@@ -401,7 +490,9 @@ class StageCore:
         self.stop(message[1])
 
     def _on_kill(self, message: Message) -> None:
-        self.callback = None  # whatever runs is abandoned: its events were not handled
+        if self.callback is not None:  # whatever runs is abandoned: its events were not handled
+            self._note_failure(self.callback[0])
+            self.callback = None
         self._ending = (message[1], True)
         self.plain = False
         self._begin_end()
@@ -413,6 +504,9 @@ class StageCore:
         m.CANCEL: _on_cancel,
         m.CANCELLED: _on_cancelled,
         m.CLOSED: _on_closed,
+        m.REDELIVERED: _on_redelivered,
+        m.FAILED: _on_failed,
+        m.SETTLED: _on_settled,
         m.CALL: _on_call,
         m.CAST: _on_cast,
         m.INFO: _on_info,
@@ -442,7 +536,7 @@ class StageCore:
                     self.callback = (name, args)
                 else:
                     self._conclude(name, args, None)
-            elif into is not None and into.work and self._next_work(into):
+            elif into is not None and into.work and not self.paused and self._next_work(into):
                 pass
             elif self.held:  # before demand: a source whose events all go nowhere is asked again and again
                 message = self.held.popleft()
@@ -497,7 +591,7 @@ class StageCore:
         """Ask the producer's callback for what is wanted; False when that is nothing."""
         out = self.out
         assert out is not None  # noqa: S101 (it is a source)
-        if self.state != "running":
+        if self.state != "running" or self.paused:
             return False
         if not out.accumulating:
             if out.accumulated:
@@ -562,7 +656,7 @@ class StageCore:
         elif name == m.STARTED:
             if self.state == "starting":
                 self.state = "running"
-                self.plain = self._ending is None
+                self.plain = self._ending is None and not self.paused
         elif name == m.HANDLE_DISCARDED:
             if value is True or name not in self._defined:
                 self.port.warn(f"stage {self.port.name!r} has discarded {args[0]} events from its buffer")
@@ -592,11 +686,14 @@ class StageCore:
         """Follow the cancel mode of a subscription that its producer ended."""
         mode = window.subscription.terms.cancel
         normal = is_normal(end.reason)
+        if end.kind == "down" and not end.finished and self.port.lost(window.subscription, None):
+            return
         if mode == "temporary" or (mode == "transient" and normal):
             return
         into = self.into
-        if end.finished and into is not None and any(each.open for each in into.windows.values()):
+        if end.finished and into is not None and (self.awaited or any(each.open for each in into.windows.values())):
             return  # the stream of one producer is over, those of the others are not
+        self.completed = self.completed or end.finished
         if normal and self.out is not None:
             self.finish(end.reason)
         else:
@@ -624,7 +721,9 @@ class StageCore:
 
     def _check_finished(self) -> None:
         out, into = self.out, self.into
-        if (out is None or out.empty()) and (into is None or not into.work):
+        over = out is None or (out.quiet() if self._draining else out.empty())
+        if over and (into is None or not into.work):
+            self.completed = True
             self._ending = (self._finish, False)
             self._begin_end(finished=True)
 

@@ -33,6 +33,7 @@ class Window:
         origins: A middle stage's input batches that are not acknowledged, oldest first.
         open: False when the subscription has ended (its last acknowledgements may be still to come).
         told: The total of acknowledgements that the producer was told last.
+        suspects: Deliveries that are not the first: totals from and to, and the number of the delivery, oldest first.
         leaving: The `End` to give when the batch that is in the handler is done, after a cancel meanwhile.
     """
 
@@ -50,6 +51,7 @@ class Window:
         "received",
         "size",
         "subscription",
+        "suspects",
         "told",
     )
 
@@ -69,6 +71,7 @@ class Window:
         self.told = 0
         self.origins: deque[Origin] = deque()
         self.open = True
+        self.suspects: deque[tuple[int, int, int]] = deque()
         self.leaving: End | None = None
         if terms.manual:
             self.set_manual()
@@ -77,6 +80,14 @@ class Window:
     def outstanding(self) -> int:
         """Events asked for and not received."""
         return self.asked - self.received
+
+    @property
+    def deliveries(self) -> int:
+        """The number of the delivery of the next event to be handled: 1 for the first."""
+        suspects = self.suspects
+        while suspects and suspects[0][1] <= self.handled:
+            suspects.popleft()
+        return suspects[0][2] if suspects and suspects[0][0] <= self.handled else 1
 
     def set_manual(self) -> None:
         """Ask only by hand from now on, and take each message as one batch."""

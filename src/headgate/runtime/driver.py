@@ -25,8 +25,8 @@ from typing import TYPE_CHECKING, Any
 from headgate.errors import HandlerError, HeadgateError, Ignore, NoStageError, StageCrashed, Stop
 from headgate.protocol import messages as m
 from headgate.protocol.lane import LANES
-from headgate.protocol.messages import CALLBACKS, Down, Message, Subscription, crash
-from headgate.protocol.stage import refuse
+from headgate.protocol.messages import CALLBACKS, DeadLetter, Down, Message, Subscription, crash
+from headgate.protocol.stage import StageCore, refuse
 from headgate.runtime.express import SUSPENDED, offer
 from headgate.runtime.node import PLAIN, logger
 from headgate.runtime.reference import Ref, StageContext
@@ -52,6 +52,7 @@ class Driver:
         owes: The core is to be flushed when there is nothing else to do.
         told_to_end: The reasons with which somebody outside has asked for the end: such a reason is no crash.
         calls: Those who wait for an answer.
+        supervised: A supervisor sees to its crashes.
         done: Resolves with the reason when the stage has ended.
         fault: The crash as which that surfaces, if it is one.
     """
@@ -76,6 +77,7 @@ class Driver:
         self.owes = False
         self.mail = False
         self.told_to_end: list[Any] = []
+        self.supervised = False
         self.ref = Ref(self)
         self.send = node.send
         self.hand = node.hand
@@ -90,7 +92,7 @@ class Driver:
         self._files: list[SpillFile] = []
         self._started: asyncio.Future[None] = node.loop.create_future()
         self._subscribing: dict[Subscription, asyncio.Future[Subscription]] = {}
-        self.core = LANES[child.role](
+        self.core: StageCore = child.core_class(LANES)(
             self,
             child.role,
             child.defined,
@@ -99,6 +101,7 @@ class Driver:
             buffer_keep=child.buffer_keep,
             accumulate=child.demand == "accumulate",
             delivery=child.delivery,
+            max_deliveries=child.max_deliveries,
         )
         self.receive: Callable[[Message], Any] = self.core.receive
         self.take: Callable[[Message], Any] = self.inbox.append
@@ -176,6 +179,28 @@ class Driver:
         """Shuffle with the node's random numbers."""
         self.node.random.shuffle(items)
 
+    def lost(self, subscription: Subscription, error: BaseException | None) -> bool:
+        """Wait for another stage of the producer's name, if that was declared or a supervisor will start one."""
+        names = self.node.awaited
+        name, terms = subscription.producer.name, subscription.terms
+        if names.follows(self, name):
+            return True
+        if terms.retry is None and (error is None or not names.will_come(name, None)):
+            return False
+        future = self._subscribing.pop(subscription, None)
+        if name in self.node.names:
+            names.expect(name)  # it is there already: no time limit, no wait
+            names.wait(self, name, terms, future)
+            names.came(name)
+            names.unexpect(name)
+        else:
+            names.wait(self, name, terms, future)
+        return True
+
+    def bury(self, letter: DeadLetter, token: Any) -> None:
+        """Keep a dead letter."""
+        self.node.bury(letter, functools.partial(self.act, self.core.safe, token))
+
     def spill(self, name: str) -> SpillFile:
         """Open a temporary file for what does not fit in memory."""
         file = SpillFile(name)
@@ -213,10 +238,13 @@ class Driver:
 
     # -- requests from outside ----------------------------------------------------------------------------------------
 
-    def subscribe(self, subscription: Subscription) -> asyncio.Future[Subscription]:
+    def subscribe(
+        self, subscription: Subscription, future: asyncio.Future[Subscription] | None = None
+    ) -> asyncio.Future[Subscription]:
         """Begin a subscription; the future resolves when the producer has accepted it."""
-        future: asyncio.Future[Subscription] = self.node.loop.create_future()
-        future.add_done_callback(_look_at)
+        if future is None:
+            future = self.node.loop.create_future()
+            future.add_done_callback(_look_at)
         self._subscribing[subscription] = future
         self.act(self.core.subscribe, subscription)
         return future

@@ -9,17 +9,19 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import inspect
 import itertools
 import logging
 import random
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
-from headgate.errors import HeadgateError, NameTakenError
-from headgate.protocol.messages import HANDLE_EVENTS
+from headgate.errors import HeadgateError, HookError, NameTakenError
+from headgate.protocol.messages import HANDLE_EVENTS, DeadLetter
 from headgate.runtime.express import offer
+from headgate.runtime.names import Names
 
 if TYPE_CHECKING:
     from headgate.protocol.messages import Message
@@ -34,6 +36,8 @@ TURN_BURSTS = 16
 """Bursts of one turn, before other work of the loop comes in between."""
 TURN_SECONDS = 0.005
 """A turn that has taken longer than this ends early."""
+LETTERS = 1000
+"""Dead letters that can be looked at; older ones are only where the hook has put them."""
 PLAIN = frozenset({list, tuple, range})
 """Types of values that are surely no awaitables."""
 
@@ -69,6 +73,11 @@ class Node:
         self._changed: list[asyncio.Future[None]] = []
         self.crashes: list[HeadgateError] = []
         self.observed: list[BaseException] = []
+        self.awaited = Names(self)
+        self.supervisions: dict[int, Any] = {}  # running supervisors by number
+        self.letters: deque[DeadLetter] = deque(maxlen=LETTERS)
+        self.on_dead_letter: Callable[[DeadLetter], Any] | None = None
+        self.jobs: set[asyncio.Task[Any]] = set()  # of our own; a loop keeps only weak references
 
     def send(self, to: Ref, message: Message) -> None:
         """Put a message into a stage's mailbox, and let the stage run."""
@@ -224,6 +233,7 @@ class Node:
         if name in self.names:
             raise NameTakenError(where, "name", "a name that no living stage has", name)
         self.names[name] = ref
+        self.awaited.came(name)
 
     def report(self, error: Exception) -> None:
         """Make an error known that does not end a stage."""
@@ -237,8 +247,11 @@ class Node:
         self.drivers.pop(driver.number, None)
         if driver.registered:
             self.names.pop(driver.name, None)
+        self.awaited.forget(driver)
         crash = driver.fault
-        if crash is not None and not driver.core.follows and all(crash is not each for each in self.crashes):
+        if crash is not None and driver.supervised:  # its supervisor sees to it
+            self.observed.append(crash)
+        elif crash is not None and not driver.core.follows and all(crash is not each for each in self.crashes):
             self.crashes.append(crash)
             if any(
                 reason is each for each in driver.told_to_end
@@ -248,6 +261,10 @@ class Node:
                 logger.error("%s", crash, exc_info=crash.__cause__ or crash)
         for monitor in driver.monitors:
             monitor(reason)
+        self.tell()
+
+    def tell(self) -> None:
+        """Wake whoever waits for a change."""
         changed, self._changed = self._changed, []
         for future in changed:
             if not future.done():
@@ -262,6 +279,40 @@ class Node:
     def unseen(self) -> list[HeadgateError]:
         """Return the crashes that nobody has been told of."""
         return [each for each in self.crashes if not any(each is seen for seen in self.observed)]
+
+    def job(self, coroutine: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
+        """Run something beside the stages."""
+        task = self.loop.create_task(coroutine, name=f"headgate: {name}")
+        self.jobs.add(task)
+        task.add_done_callback(self.jobs.discard)
+        return task
+
+    def bury(self, letter: DeadLetter, kept: Callable[[], None]) -> None:
+        """Keep a dead letter, and say so when it is kept; a hook that fails leaves it in `letters` and in the log."""
+        self.letters.append(letter)
+        logger.error(
+            "stage %r: event %.200r is given up after %d deliveries, %r failed with it\n%s",
+            letter.stage,
+            letter.event,
+            letter.deliveries,
+            letter.consumer,
+            letter.traceback,
+        )
+        hook = self.on_dead_letter
+        if hook is None:
+            self.loop.call_soon(kept)
+        else:
+            self.job(self._run_hook(hook, letter, kept), "dead letter")
+
+    async def _run_hook(self, hook: Callable[[DeadLetter], Any], letter: DeadLetter, kept: Callable[[], None]) -> None:
+        try:
+            value = hook(letter)
+            if inspect.isawaitable(value):
+                await value
+        except Exception as error:  # noqa: BLE001 (the user's hook)
+            self.report(HookError("dead_letter", letter.stage, error))
+        finally:
+            kept()
 
     async def changed(self) -> None:
         """Wait until the next stage ends."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 from headgate.errors import OptionError
@@ -13,6 +13,7 @@ from headgate.protocol.dispatch.broadcast import BroadcastDispatcher
 from headgate.protocol.dispatch.demand import DemandDispatcher
 from headgate.protocol.messages import CALLBACKS, CONSUMER, HANDLE_EVENTS, PRODUCER, Terms
 from headgate.protocol.producer import AT_LEAST_ONCE, AT_MOST_ONCE
+from headgate.protocol.stage import StageCore
 from headgate.runtime.reference import Ref
 
 PLACES: Final = ("inline", "task", "thread")
@@ -38,6 +39,10 @@ class To:
         selector: Event -> truth, when the producer broadcasts: only what it chooses is delivered.
         weight: Turns in a row, when the producer's dispatcher serves in turn. Default 1.
         key: A name for this subscription, for dispatchers that want one.
+        retry: Seconds for which to wait for a stage of the producer's name when there is none, at the start or after it
+            has ended without having finished (``math.inf``: as long as it takes); ``cancel`` applies only then. While a
+            supervisor is about to start that stage it is waited for in any case. Default None: ``cancel`` applies at
+            once.
 
     Raises:
         OptionError: An option is unknown, of the wrong type or out of range.
@@ -57,6 +62,7 @@ class To:
         selector: Callable[[Any], Any] | None = None,
         weight: int = 1,
         key: Any = None,
+        retry: float | None = None,
         **unknown: Any,
     ) -> None:
         """Check the options."""
@@ -75,8 +81,12 @@ class To:
         _one_of(where, "cancel", cancel, ("permanent", "transient", "temporary"))
         _one_of(where, "mode", mode, ("automatic", "manual"))
         _integer(where, "weight", weight, 1)
+        if retry is not None:
+            _seconds(where, "retry", retry, "a number of seconds of at least 0, or None")
+            if isinstance(producer, Ref) and not producer.driver.registered:
+                raise OptionError(where, "retry", "None, as a stage without a name cannot come back", retry)
         self.producer = producer
-        self.terms = Terms(max_demand, min_demand, cancel, mode == "manual", partition, selector, weight, key)
+        self.terms = Terms(max_demand, min_demand, cancel, mode == "manual", partition, selector, weight, key, retry)
 
     def __repr__(self) -> str:
         """Show the producer and the demand."""
@@ -104,6 +114,10 @@ class Child:
         place: ``"inline"``, ``"task"`` or ``"thread"``. Default: in a task when a handler is async, else inline.
         delivery: ``"at_least_once"`` (default): what a consumer did not handle goes to the next taker;
             ``"at_most_once"``: it is lost, and counted.
+        max_deliveries: How often events that a handler crashes with are given to handlers before they are halved,
+            to find the one that is to blame, which becomes a dead letter. Default 3. None: they come back for ever.
+        count: Under a supervisor: how many stages to start from this recipe. They are named ``name-1``, ``name-2``,
+            ..., and whoever subscribes to ``name`` subscribes to each of them. Default 1.
         **kwargs: For its ``__init__``.
 
     Raises:
@@ -125,6 +139,8 @@ class Child:
         shutdown: float = 5.0,
         place: str | None = None,
         delivery: str = AT_LEAST_ONCE,
+        max_deliveries: int | None = 3,
+        count: int = 1,
         **kwargs: Any,
     ) -> None:
         """Check the options."""
@@ -157,11 +173,14 @@ class Child:
         self.demand = demand
         _one_of(where, "restart", restart, ("permanent", "transient", "temporary"))
         self.restart = restart
-        if isinstance(shutdown, bool) or not isinstance(shutdown, (int, float)) or not shutdown >= 0:  # nan too
-            raise OptionError(where, "shutdown", "a number of seconds of at least 0", shutdown)
-        self.shutdown = float(shutdown)
+        self.shutdown = _seconds(where, "shutdown", shutdown)
         _one_of(where, "delivery", delivery, (AT_LEAST_ONCE, AT_MOST_ONCE))
         self.delivery = delivery
+        if max_deliveries is not None:
+            _integer(where, "max_deliveries", max_deliveries, 1, "an integer of at least 1, or None")
+        self.max_deliveries = max_deliveries
+        _integer(where, "count", count, 1)
+        self.count = count
         self.defined = _defined(cls)
         if role != PRODUCER and HANDLE_EVENTS not in self.defined:
             raise OptionError(where, "cls", "a class that has handle_events", cls)
@@ -170,6 +189,10 @@ class Child:
     def __repr__(self) -> str:
         """Show the class and the name."""
         return f"<Child {self.label}{'' if self.name is None else ' ' + repr(self.name)}>"
+
+    def core_class(self, lanes: Mapping[str, type[StageCore]]) -> type[StageCore]:
+        """Return the class of its core: the fast lane of its role, unless its class is marked as plain."""
+        return StageCore if getattr(self.cls, "__headgate_plain__", False) else lanes[self.role]
 
     def build(self) -> Any:
         """Make a fresh instance of the stage."""
@@ -243,6 +266,12 @@ def _defined(cls: type[Any]) -> frozenset[str]:
 def _integer(where: str, option: str, value: Any, least: int, expected: str | None = None) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise OptionError(where, option, expected or f"an integer of at least {least}", value)
+
+
+def _seconds(where: str, option: str, value: Any, expected: str = "a number of seconds of at least 0") -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= 0:  # nan too
+        raise OptionError(where, option, expected, value)
+    return float(value)
 
 
 def _one_of(where: str, option: str, value: Any, allowed: tuple[Any, ...]) -> None:

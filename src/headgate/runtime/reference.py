@@ -262,6 +262,12 @@ class StageContext:
         return 0 if out is None else out.queue.size
 
     @property
+    def deliveries(self) -> int:
+        """The number of the delivery of the batch that is being handled: 1, or more after a handler failed with it."""
+        into = self._driver.core.into
+        return 1 if into is None or into.window is None else into.window.deliveries
+
+    @property
     def subscriptions(self) -> list[Subscription]:
         """The open subscriptions to producers."""
         into = self._driver.core.into

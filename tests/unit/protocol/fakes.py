@@ -159,6 +159,7 @@ class Port:
         self.end = []
         self.owed = 0
         self.stores = {}
+        self.letters = []
 
     def send(self, to, message):
         self.sent.append((to, message))
@@ -188,6 +189,12 @@ class Port:
 
     def spill(self, name):
         return self.stores.setdefault(name, Store())
+
+    def lost(self, subscription, error):
+        return False
+
+    def bury(self, letter, token):
+        self.letters.append((letter, token))
 
     def ended(self, reason):
         self.end.append(reason)

@@ -196,6 +196,14 @@ class Site:
         """Open a store."""
         return Store()
 
+    def lost(self, subscription: Subscription, error: BaseException | None) -> bool:  # noqa: ARG002 (the port's form)
+        """Wait for nobody: the schedule restarts stages."""
+        return False
+
+    def bury(self, letter: m.DeadLetter, token: Any) -> None:
+        """Keep a dead letter; the schedule says when it is safe."""
+        self.world.letters.append((self, letter, token))
+
     def ended(self, reason: Any) -> None:
         """Note the end."""
         if self.has_ended:
@@ -284,6 +292,7 @@ class World:
         self.edges = 0
         self.calls = 0
         self.answered: Counter[int] = Counter()
+        self.letters: list[tuple[Site, m.DeadLetter, Any]] = []
         self.reports: Counter[str] = Counter()
         self.faults: Counter[str] = Counter()
         self.returned = 0
