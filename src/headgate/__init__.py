@@ -4,48 +4,59 @@ Consumers ask, producers never send more than was asked. Start with `Producer`, 
 them into `Child` recipes, and run them in a `System`.
 """
 
+from headgate.draining import Drained
 from headgate.errors import (
     BufferOverflowError,
     DispatchError,
     HandlerError,
     HeadgateError,
+    HookError,
     Ignore,
     NameTakenError,
     NoStageError,
     OptionError,
     PeerError,
     ProtocolError,
+    RestartLimitError,
     StageCrashed,
     Stop,
     SubscriptionError,
 )
+from headgate.protocol.children import Backoff
 from headgate.protocol.dispatch.base import Dispatcher
 from headgate.protocol.dispatch.broadcast import BroadcastDispatcher
 from headgate.protocol.dispatch.demand import DemandDispatcher
 from headgate.protocol.dispatch.keyed import FairDispatcher, PriorityDispatcher
 from headgate.protocol.dispatch.partition import PartitionDispatcher, stable_hash
-from headgate.protocol.messages import Down, End, Subscription, Terms
+from headgate.protocol.messages import DeadLetter, Down, End, Subscription, Terms
 from headgate.protocol.statistics import StageStatistics, SubscriptionStatistics
 from headgate.runtime.options import Child, To
 from headgate.runtime.reference import Ref, StageContext
 from headgate.sources import from_iterable
 from headgate.stage import Consumer, Producer, ProducerConsumer
 from headgate.streaming import stream
+from headgate.supervision.running import ChildInfo, Supervision
+from headgate.supervision.supervisor import Supervisor
 from headgate.system import System
 
 __all__ = [
+    "Backoff",
     "BroadcastDispatcher",
     "BufferOverflowError",
     "Child",
+    "ChildInfo",
     "Consumer",
+    "DeadLetter",
     "DemandDispatcher",
     "DispatchError",
     "Dispatcher",
     "Down",
+    "Drained",
     "End",
     "FairDispatcher",
     "HandlerError",
     "HeadgateError",
+    "HookError",
     "Ignore",
     "NameTakenError",
     "NoStageError",
@@ -57,6 +68,7 @@ __all__ = [
     "ProducerConsumer",
     "ProtocolError",
     "Ref",
+    "RestartLimitError",
     "StageContext",
     "StageCrashed",
     "StageStatistics",
@@ -64,6 +76,8 @@ __all__ = [
     "Subscription",
     "SubscriptionError",
     "SubscriptionStatistics",
+    "Supervision",
+    "Supervisor",
     "System",
     "Terms",
     "To",

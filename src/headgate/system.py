@@ -5,15 +5,30 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, overload
 
+from headgate.draining import Drained, drain
 from headgate.errors import HeadgateError, Ignore, NoStageError, OptionError, StageCrashed
-from headgate.protocol.messages import PRODUCER, SHUTDOWN, Subscription, is_normal
+from headgate.protocol.messages import PRODUCER, SHUTDOWN, DeadLetter, Subscription, is_normal
 from headgate.protocol.statistics import StageStatistics
 from headgate.runtime.driver import DRIVERS
 from headgate.runtime.node import Node
 from headgate.runtime.options import Child, To
 from headgate.runtime.reference import Ref, make_subscription
+
+
+class Startable:
+    """The recipe of something that is no single stage: a supervisor."""
+
+    async def start_in(self, system: System, *, hold: list[Any] | None = None, supervised: bool = False) -> Any:
+        """Start it.
+
+        Args:
+            system: What its stages run in.
+            hold: Where producers are put whose demand is held back until all are there. None: nobody else is to come.
+            supervised: A supervisor above sees to its end.
+        """
+        raise NotImplementedError
 
 
 class System:
@@ -26,19 +41,31 @@ class System:
         seed: Seed for what is random (a shuffling dispatcher). Default: unpredictable.
         on_error: Called with every error that does not end a stage: an event that cannot be routed, a surplus that was
             refused, ... Default: they are logged.
+        on_dead_letter: Called with each `DeadLetter`, plain or async; the event is only done with when it has returned.
+            Default: they are logged, and kept in `letters`.
     """
 
-    def __init__(self, *, seed: int | None = None, on_error: Callable[[Exception], None] | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        seed: int | None = None,
+        on_error: Callable[[Exception], None] | None = None,
+        on_dead_letter: Callable[[DeadLetter], Any] | None = None,
+    ) -> None:
         """Keep the options; the event loop is taken on entering."""
         if on_error is not None and not callable(on_error):
             raise OptionError("System", "on_error", "a function of an exception, or None", on_error)
+        if on_dead_letter is not None and not callable(on_dead_letter):
+            raise OptionError("System", "on_dead_letter", "a function of a DeadLetter, or None", on_dead_letter)
         self._seed = seed
         self._on_error = on_error
+        self._on_dead_letter = on_dead_letter
         self._node: Node | None = None
 
     async def __aenter__(self) -> Self:
         """Begin on the running event loop."""
         self._node = Node(asyncio.get_running_loop(), seed=self._seed, on_error=self._on_error)
+        self._node.on_dead_letter = self._on_dead_letter
         return self
 
     async def __aexit__(
@@ -61,16 +88,22 @@ class System:
             raise NoStageError("expected the system to be entered by 'async with', it is not")
         return self._node
 
-    async def start(self, child: Child, *, hold: bool = False) -> Ref:
-        """Start a stage and its subscriptions.
+    @overload
+    async def start(self, child: Child) -> Ref: ...
+
+    @overload
+    async def start(self, child: Startable) -> Any: ...
+
+    async def start(self, child: Child | Startable) -> Any:
+        """Start a stage and its subscriptions, or a supervisor with all that is below it.
 
         Args:
             child: The recipe.
-            hold: Begin with the demand held back, as ``demand="accumulate"`` does.
 
         Returns:
             Its reference, when ``started`` has returned and every producer of ``subscribe_to`` has accepted, in that
-            order.
+            order. Of a supervisor: the running one. A producer that is to come later (``retry``, or a supervisor is
+            about to start it) is not waited for.
 
         Raises:
             NameTakenError: A living stage has its name.
@@ -79,10 +112,33 @@ class System:
             SubscriptionError: A producer refused or does not exist. The stage does not run; but a missing one is no
                 reason to stop a consumer whose cancel mode for it is ``"temporary"``.
         """
+        if isinstance(child, Startable):
+            return await child.start_in(self)
         if not isinstance(child, Child):
-            raise OptionError("System.start", "child", "a Child(...)", child)
+            raise OptionError("System.start", "child", "a Child(...) or a Supervisor(...)", child)
+        if child.count > 1:
+            raise OptionError(child.where, "count", "1, as only a Supervisor starts groups", child.count)
+        return await self._start(child)
+
+    async def start_supervised(self, child: Child | Startable, hold: list[Any] | None) -> Any:
+        """Start a child of a supervisor, which sees to its crashes.
+
+        Args:
+            child: The recipe.
+            hold: Where a producer is put whose demand is held back until all are there. None: it is not.
+        """
+        if isinstance(child, Startable):
+            return await child.start_in(self, hold=hold, supervised=True)
+        holds = hold is not None and child.role == PRODUCER and child.demand == "forward"
+        ref = await self._start(child, hold=holds, supervised=True)
+        if hold is not None and holds:
+            hold.append(ref)
+        return ref
+
+    async def _start(self, child: Child, *, hold: bool = False, supervised: bool = False) -> Ref:
         node = self.node
         driver = DRIVERS[child.place](node, child)
+        driver.supervised = supervised
         if hold and driver.core.out is not None:
             driver.core.out.accumulate(hold)
         if child.name is not None:
@@ -100,8 +156,14 @@ class System:
         if reason is not None and not is_normal(reason):
             await driver.ref.wait()
         # All are begun before one is waited for: a producer that ends at once is then not taken for the last one.
-        begun = [driver.subscribe(make_subscription(driver.ref, to, {})) for to in child.subscribe_to]
-        for to, future in zip(child.subscribe_to, begun, strict=True):
+        begun: list[tuple[To, asyncio.Future[Subscription]]] = []
+        for to in child.subscribe_to:
+            name = to.producer
+            if isinstance(name, str) and name not in node.names and node.awaited.will_come(name, to.terms.retry):
+                node.awaited.wait(driver, name, to.terms)
+            else:
+                begun.append((to, driver.subscribe(make_subscription(driver.ref, to, {}))))
+        for to, future in begun:
             await self._subscribed(driver.ref, to, future)
         return driver.ref
 
@@ -123,10 +185,11 @@ class System:
         held: list[Ref] = []
         try:
             for child in children:
-                ref = await self.start(child, hold=isinstance(child, Child) and child.role == PRODUCER)
-                refs.append(ref)
-                if child.role == PRODUCER and child.demand == "forward":
-                    held.append(ref)
+                if isinstance(child, Child) and child.role == PRODUCER and child.demand == "forward":
+                    refs.append(await self._start(child, hold=True))
+                    held.append(refs[-1])
+                else:
+                    refs.append(await self.start(child))
         finally:
             for ref in held:
                 ref.set_demand("forward")
@@ -165,8 +228,13 @@ class System:
         """Read the numbers of every living stage, by name."""
         return {ref.name: ref.statistics() for ref in self.stages()}
 
+    @property
+    def letters(self) -> list[DeadLetter]:
+        """The newest dead letters, up to 1,000, oldest first."""
+        return list(self.node.letters)
+
     async def wait(self) -> None:
-        """Wait until every stage has ended.
+        """Wait until every stage and every supervisor has ended.
 
         Raises:
             StageCrashed: One has crashed; the others may still run.
@@ -177,12 +245,53 @@ class System:
             if unseen:
                 node.observed.append(unseen[0])
                 raise unseen[0]
-            if not node.drivers:
+            if not node.drivers and not node.supervisions:
                 return
             await node.changed()
 
+    def pause(self, *names: str) -> None:
+        """Pause stages: no handler is given events, and no source is asked for any; what runs is finished.
+
+        Args:
+            *names: Which. None: all of them. To let everything flow out and take in nothing new, pause the sources.
+
+        Raises:
+            NoStageError: There is none of that name.
+        """
+        for ref in self._named(names):
+            ref.pause()
+
+    def resume(self, *names: str) -> None:
+        """Let paused stages go on.
+
+        Raises:
+            NoStageError: There is none of that name.
+        """
+        for ref in self._named(names):
+            ref.resume()
+
+    def _named(self, names: Iterable[str]) -> list[Ref]:
+        return [self.ref(name) for name in names] or self.stages()
+
+    async def drain(self, *, timeout: float = 30.0) -> Drained:  # noqa: ASYNC109 (the wait is ours)
+        """Bring everything to its end in order: what was begun is finished, what was not goes back to its source.
+
+        Sources are asked for nothing more, those that get events from them give back what they have not begun, and all
+        that was emitted is handled to the end. Supervisors start nobody again.
+
+        Args:
+            timeout: Seconds for all of it; what has not ended by then is killed, and not acknowledged.
+
+        Returns:
+            How it came out.
+        """
+        return await drain(self.node, timeout)
+
     async def stop(self, reason: Any = SHUTDOWN) -> None:
-        """Stop every stage, the last started first. What was not handled goes back to its producer."""
+        """Stop everything, the last started first. What was not handled goes back to its producer."""
+        for supervision in reversed(list(self.node.supervisions.values())):
+            if not supervision.supervised:
+                await supervision.stop(reason)
         for ref in reversed(self.stages()):
             if ref.alive:
                 await ref.stop(reason)

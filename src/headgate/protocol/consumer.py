@@ -238,6 +238,10 @@ class ConsumerSide:
             self._due = True
             self._owe()
 
+    def unsettled(self) -> bool:
+        """Say whether events that were deferred are not done."""
+        return not self._tracked and any(window.origins for window in self.windows.values())
+
     def end(self, window: Window) -> None:
         """Close a window whose producer has ended it; the acknowledgements that it still owes come later."""
         window.close()

@@ -13,7 +13,7 @@ A core is fed by its driver: `receive` a message, run the `callback` that it the
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Iterable
 from typing import Any, ClassVar, Final
 
 from headgate.errors import (
@@ -319,18 +319,26 @@ class StageCore:
         self.plain = self.state == "running" and self._ending is None
         self._wake()
 
-    def drain(self, reason: Any) -> None:
+    def drain(self, reason: Any, subscriptions: Iterable[Subscription] | None = None) -> None:
         """End when nothing is in flight: a source keeps what it has not sent, and what comes back.
 
         A stage that consumes gives back what its handler has not begun; what a middle stage has begun, it finishes.
+
+        Args:
+            reason: Why.
+            subscriptions: Which ones it leaves. While it has others, it goes on with those, and ends when their
+                producers have finished. Default: all.
         """
         if self.state not in ("starting", "running", "finishing"):
             return
         if self.paused:
             self.resume()
-        if self.into is not None:
-            for subscription in list(self.into.windows):
+        into = self.into
+        if into is not None:
+            for subscription in list(into.windows) if subscriptions is None else subscriptions:
                 self.cancel(subscription, reason)
+            if any(each.open for each in into.windows.values()):
+                return
         if self.source and self.out is not None:
             self._draining = True
             self.out.accumulate(True)  # noqa: FBT003 (it is the state)
@@ -694,7 +702,7 @@ class StageCore:
         if end.finished and into is not None and (self.awaited or any(each.open for each in into.windows.values())):
             return  # the stream of one producer is over, those of the others are not
         self.completed = self.completed or end.finished
-        if normal and self.out is not None:
+        if normal and (self.out is not None or (into is not None and into.unsettled())):
             self.finish(end.reason)
         else:
             self.follows = self._ending is None
@@ -722,7 +730,7 @@ class StageCore:
     def _check_finished(self) -> None:
         out, into = self.out, self.into
         over = out is None or (out.quiet() if self._draining else out.empty())
-        if over and (into is None or not into.work):
+        if over and (into is None or not (into.work or into.unsettled())):
             self.completed = True
             self._ending = (self._finish, False)
             self._begin_end(finished=True)

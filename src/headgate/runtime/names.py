@@ -46,6 +46,7 @@ class Names:
     Attributes:
         expected: How many supervisors are about to start (again) a stage of this name.
         groups: The names of groups, each with the names of its members.
+        over: The names of stages that have ended as their stream was over.
     """
 
     def __init__(self, node: Node) -> None:
@@ -54,6 +55,7 @@ class Names:
         self._waiting: dict[str, list[Awaited]] = {}
         self.expected: Counter[str] = Counter()
         self.groups: dict[str, list[str]] = {}
+        self.over: set[str] = set()
 
     def will_come(self, name: str, retry: float | None) -> bool:
         """Say whether it makes sense to wait for a stage of this name that is not there."""
@@ -88,11 +90,15 @@ class Names:
         if self.expected[name] <= 0:
             del self.expected[name]
             for awaited in list(self._waiting.get(name, ())):
-                if awaited.terms.retry is None and not awaited.standing:
+                if name in self.over:
+                    self._remove(awaited)
+                    awaited.driver.act(awaited.driver.core.unawaited)
+                elif awaited.terms.retry is None and not awaited.standing:
                     self._give_up(awaited)
 
     def came(self, name: str) -> None:
         """Subscribe those who wait for a name that is registered now."""
+        self.over.discard(name)
         for awaited in list(self._waiting.get(name, ())):
             self._remove(awaited)
             self._subscribe(awaited, name)
@@ -110,9 +116,11 @@ class Names:
             if awaited.standing
         )
 
-    def disband(self, group: str) -> None:
-        """Forget a group: no more members will come."""
+    def disband(self, group: str, *, over: bool) -> None:
+        """Forget a group: no more members will come; ``over``: since their streams are over."""
         self.groups.pop(group, None)
+        if over:
+            self.over.add(group)
         for awaited in list(self._waiting.get(group, ())):
             self._remove(awaited)
             awaited.driver.act(awaited.driver.core.unawaited)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import difflib
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from headgate.errors import OptionError
@@ -35,7 +36,8 @@ class To:
             reason (at the end of a finite stream: when its last producer has finished); ``"transient"``: only when that
             reason is abnormal; ``"temporary"``: it lives on.
         mode: ``"automatic"`` (default), or ``"manual"``: nothing is asked but by ``ask``.
-        partition: The partition, when the producer has a partition dispatcher.
+        partition: The partition, when the producer has a partition dispatcher. For a group of stages (``count=``) a
+            list or range with one for each.
         selector: Event -> truth, when the producer broadcasts: only what it chooses is delivered.
         weight: Turns in a row, when the producer's dispatcher serves in turn. Default 1.
         key: A name for this subscription, for dispatchers that want one.
@@ -70,23 +72,31 @@ class To:
         _refuse_unknown(where, unknown, To.__init__)
         if not isinstance(producer, (str, Ref)):
             raise OptionError(where, "producer", "the name or the reference of a stage", producer)
-        _integer(where, "max_demand", max_demand, 1)
+        check_count(where, "max_demand", max_demand, 1)
         if min_demand is None:
             min_demand = max_demand // 2
-        _integer(where, "min_demand", min_demand, 0)
+        check_count(where, "min_demand", min_demand, 0)
         if min_demand >= max_demand:
             raise OptionError(
                 where, "min_demand", f"an integer from 0 to {max_demand - 1} (below max_demand)", min_demand
             )
-        _one_of(where, "cancel", cancel, ("permanent", "transient", "temporary"))
-        _one_of(where, "mode", mode, ("automatic", "manual"))
-        _integer(where, "weight", weight, 1)
+        check_choice(where, "cancel", cancel, ("permanent", "transient", "temporary"))
+        check_choice(where, "mode", mode, ("automatic", "manual"))
+        check_count(where, "weight", weight, 1)
         if retry is not None:
-            _seconds(where, "retry", retry, "a number of seconds of at least 0, or None")
+            check_seconds(where, "retry", retry, "a number of seconds of at least 0, or None")
             if isinstance(producer, Ref) and not producer.driver.registered:
                 raise OptionError(where, "retry", "None, as a stage without a name cannot come back", retry)
         self.producer = producer
         self.terms = Terms(max_demand, min_demand, cancel, mode == "manual", partition, selector, weight, key, retry)
+
+    def of_member(self, index: int) -> To:
+        """Return the subscription of one stage of a group: it has its own of a list of partitions."""
+        if not isinstance(self.terms.partition, (list, range)):
+            return self
+        to = copy.copy(self)
+        to.terms = self.terms._replace(partition=self.terms.partition[index])
+        return to
 
     def __repr__(self) -> str:
         """Show the producer and the demand."""
@@ -154,33 +164,31 @@ class Child:
         self.args = args
         self.kwargs = kwargs
         self._check_arguments(where)
-        if name is not None and (not isinstance(name, str) or not name):
-            raise OptionError(where, "name", "a string that is not empty, or None", name)
-        self.name = name
-        if id is not None and (not isinstance(id, str) or not id):
-            raise OptionError(where, "id", "a string that is not empty, or None", id)
-        self.id = id if id is not None else name if name is not None else self.label
+        self.name = check_name(where, "name", name)
+        self.id = check_name(where, "id", id) or name or self.label
         self.subscribe_to = self._subscriptions(where, subscribe_to)
         self._dispatcher = self._check_dispatcher(where, dispatcher)
         if buffer_size is not None:
-            _integer(where, "buffer_size", buffer_size, 0, "an integer of at least 0, or None")
+            check_count(where, "buffer_size", buffer_size, 0, "an integer of at least 0, or None")
         self.buffer_size = buffer_size
-        _one_of(where, "buffer_keep", buffer_keep, (None, "first", "last"))
+        check_choice(where, "buffer_keep", buffer_keep, (None, "first", "last"))
         self.buffer_keep = buffer_keep
-        _one_of(where, "demand", demand, ("forward", "accumulate"))
+        check_choice(where, "demand", demand, ("forward", "accumulate"))
         if demand == "accumulate" and role == CONSUMER:
             raise OptionError(where, "demand", "'forward', as a consumer has no demand to hold", demand)
         self.demand = demand
-        _one_of(where, "restart", restart, ("permanent", "transient", "temporary"))
+        check_choice(where, "restart", restart, ("permanent", "transient", "temporary"))
         self.restart = restart
-        self.shutdown = _seconds(where, "shutdown", shutdown)
-        _one_of(where, "delivery", delivery, (AT_LEAST_ONCE, AT_MOST_ONCE))
+        self.shutdown = check_seconds(where, "shutdown", shutdown)
+        check_choice(where, "delivery", delivery, (AT_LEAST_ONCE, AT_MOST_ONCE))
         self.delivery = delivery
         if max_deliveries is not None:
-            _integer(where, "max_deliveries", max_deliveries, 1, "an integer of at least 1, or None")
+            check_count(where, "max_deliveries", max_deliveries, 1, "an integer of at least 1, or None")
         self.max_deliveries = max_deliveries
-        _integer(where, "count", count, 1)
+        check_count(where, "count", count, 1)
         self.count = count
+        self.template: Child | None = None  # of a member of a group
+        self._check_partitions(where)
         self.defined = _defined(cls)
         if role != PRODUCER and HANDLE_EVENTS not in self.defined:
             raise OptionError(where, "cls", "a class that has handle_events", cls)
@@ -189,6 +197,42 @@ class Child:
     def __repr__(self) -> str:
         """Show the class and the name."""
         return f"<Child {self.label}{'' if self.name is None else ' ' + repr(self.name)}>"
+
+    def names(self) -> Iterator[str]:
+        """Return the names of the stages that are started from it."""
+        if self.name is not None:
+            yield from [self.name] if self.count == 1 else [f"{self.name}-{n}" for n in range(1, self.count + 1)]
+
+    def members(self, count: int | None = None) -> list[Child]:
+        """Return a recipe for each stage of a group; of a single stage, its own.
+
+        Args:
+            count: How many. Default: the option.
+        """
+        if self.count == 1 and count is None:
+            return [self]
+        return [self._member(index) for index in range(count or self.count)]
+
+    def _member(self, index: int) -> Child:
+        child = copy.copy(self)
+        child.template, child.count = self, 1
+        child.id = f"{self.id}-{index + 1}"
+        child.name = None if self.name is None else f"{self.name}-{index + 1}"
+        child.subscribe_to = [to.of_member(index) for to in self.subscribe_to]
+        return child
+
+    def _check_partitions(self, where: str) -> None:
+        """Refuse a list of partitions that is not one for each stage of a group."""
+        for to in self.subscribe_to:
+            partitions = to.terms.partition
+            if isinstance(partitions, (list, range)) and len(partitions) != self.count:
+                expected = f"as many partitions as the group has stages (count={self.count})"
+                raise OptionError(f"{where}, {to!r}", "partition", expected, partitions)
+
+    @property
+    def partitioned(self) -> bool:
+        """Whether the stages of this group have partitions of their own."""
+        return any(isinstance(to.terms.partition, (list, range)) for to in self.subscribe_to)
 
     def core_class(self, lanes: Mapping[str, type[StageCore]]) -> type[StageCore]:
         """Return the class of its core: the fast lane of its role, unless its class is marked as plain."""
@@ -242,7 +286,7 @@ class Child:
         asynchronous = sorted(name for name in self.defined if inspect.iscoroutinefunction(getattr(self.cls, name)))
         if place is None:
             return "task" if asynchronous else "inline"
-        _one_of(where, "place", place, PLACES)
+        check_choice(where, "place", place, PLACES)
         if asynchronous and place != "task":
             raise OptionError(where, "place", f"'task', as {', '.join(asynchronous)} is async", place)
         return place
@@ -263,18 +307,28 @@ def _defined(cls: type[Any]) -> frozenset[str]:
     return frozenset(names)
 
 
-def _integer(where: str, option: str, value: Any, least: int, expected: str | None = None) -> None:
+def check_count(where: str, option: str, value: Any, least: int, expected: str | None = None) -> None:
+    """Refuse what is no integer of at least ``least``."""
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise OptionError(where, option, expected or f"an integer of at least {least}", value)
 
 
-def _seconds(where: str, option: str, value: Any, expected: str = "a number of seconds of at least 0") -> float:
+def check_name(where: str, option: str, value: Any) -> str | None:
+    """Refuse what is no name."""
+    if value is not None and (not isinstance(value, str) or not value):
+        raise OptionError(where, option, "a string that is not empty, or None", value)
+    return value
+
+
+def check_seconds(where: str, option: str, value: Any, expected: str = "a number of seconds of at least 0") -> float:
+    """Refuse what is no number of seconds."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= 0:  # nan too
         raise OptionError(where, option, expected, value)
     return float(value)
 
 
-def _one_of(where: str, option: str, value: Any, allowed: tuple[Any, ...]) -> None:
+def check_choice(where: str, option: str, value: Any, allowed: tuple[Any, ...]) -> None:
+    """Refuse what is none of these."""
     if not any(value is each or (type(value) is type(each) and value == each) for each in allowed):
         raise OptionError(where, option, "one of " + ", ".join(map(repr, allowed)), value)
 

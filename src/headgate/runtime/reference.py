@@ -167,6 +167,32 @@ class Ref:
         self.driver.act(self.driver.core.set_demand, mode)
         return Done()
 
+    def pause(self) -> Done:
+        """Give the stage's handler no more events, and ask a source for none; what it is at is finished."""
+        self.driver.act(self.driver.core.pause)
+        return Done()
+
+    def resume(self) -> Done:
+        """Let a paused stage go on."""
+        self.driver.act(self.driver.core.resume)
+        return Done()
+
+    async def drain(self, *, timeout: float | None = None) -> Any:  # noqa: ASYNC109 (the wait is ours)
+        """Let the stage end in order: it gives back what it has not begun, and finishes what it has.
+
+        A source is asked for nothing more, and keeps what it has not sent.
+
+        Args:
+            timeout: Seconds; a stage that has not ended by then is killed. Default: the child's ``shutdown``.
+
+        Returns:
+            The reason that it ended with.
+        """
+        self.driver.told_to_end.append("shutdown")
+        self.driver.act(self.driver.core.drain, "shutdown")
+        await asyncio.wait([self.driver.done], timeout=self.driver.child.shutdown if timeout is None else timeout)
+        return await self.stop("shutdown", timeout=0)
+
     @property
     def demand(self) -> str:
         """The demand mode, ``"forward"`` or ``"accumulate"``."""

@@ -1,0 +1,1 @@
+"""Supervisors: who starts stages, starts them again, and stops them in order."""
