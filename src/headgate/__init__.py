@@ -35,7 +35,8 @@ from headgate.runtime.reference import Ref, StageContext
 from headgate.sources import from_iterable
 from headgate.stage import Consumer, Producer, ProducerConsumer
 from headgate.streaming import stream
-from headgate.supervision.running import ChildInfo, Supervision
+from headgate.supervision.consumer_supervisor import ConsumerSupervisor, ConsumerSupervisorRef
+from headgate.supervision.running import ChildInfo, Counts, Supervision
 from headgate.supervision.supervisor import Supervisor
 from headgate.system import System
 
@@ -46,6 +47,9 @@ __all__ = [
     "Child",
     "ChildInfo",
     "Consumer",
+    "ConsumerSupervisor",
+    "ConsumerSupervisorRef",
+    "Counts",
     "DeadLetter",
     "DemandDispatcher",
     "DispatchError",

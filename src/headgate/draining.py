@@ -51,6 +51,8 @@ async def drain(node: Node, timeout: float) -> Drained:  # noqa: ASYNC109 (the w
     for driver in list(node.drivers.values()):
         if driver.core.into is not None:
             _leave_sources(driver)
+        if driver.core.paused and driver.core.state == "running":  # what came from other stages was begun
+            driver.act(driver.core.resume)
     unfinished: tuple[str, ...] = ()
     while node.drivers:
         for driver in list(node.drivers.values()):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Any, Self, overload
@@ -66,6 +67,7 @@ class System:
         """Begin on the running event loop."""
         self._node = Node(asyncio.get_running_loop(), seed=self._seed, on_error=self._on_error)
         self._node.on_dead_letter = self._on_dead_letter
+        self._node.starter = functools.partial(self._start, supervised=True)
         return self
 
     async def __aexit__(

@@ -149,7 +149,10 @@ class ConsumerSide:
                 window.acked = handled
             elif not self._deferred:  # earlier events are not done yet
                 window.origins.append(Origin(size, self, window, left=0))
-            self._deferred = False
+                self._note_early()
+            else:
+                self.origin_settled(window)
+            self._deferred = False  # also when all that was deferred is done by now
         else:
             self.origin = None
             origin.left -= 1
@@ -226,15 +229,19 @@ class ConsumerSide:
         if acked == window.acked:
             if self._tracked:  # totals will do: its inputs are done nearly in order
                 return
-            self._early = True  # a deferred event that is done ahead of others may be so for long
-            if not self._due:
-                self._due = True
-                self._owe()
+            self._note_early()
             return
         window.acked = acked
         if not window.open:
             self._last_words(window)
         elif not self._due:
+            self._due = True
+            self._owe()
+
+    def _note_early(self) -> None:
+        """See to it that what is done ahead of others is told: it may be so for long."""
+        self._early = True
+        if not self._due:
             self._due = True
             self._owe()
 

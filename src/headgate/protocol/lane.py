@@ -25,8 +25,6 @@ from headgate.protocol.stage import StageCore
 class _Lane(StageCore):
     """Common to the three: whether the lane is open."""
 
-    lane = False
-
     def _advance(self) -> None:
         super()._advance()
         out, into = self.out, self.into
@@ -205,10 +203,12 @@ class MiddleLane(_Lane):
                         if ledger and ledger[0][1] == done and not single.head:  # one whole batch
                             single.acked = acked
                             token = ledger.popleft()[2]
-                            if token is not None:
+                            if type(token) is Origin:
                                 token.left -= done
                                 if not token.left:
                                     self.into.origin_settled(token.window)
+                            elif token is not None:  # a `Suspect`
+                                token.settle(done)
                         else:
                             single.ack(acked)
                     single.asked = max(single.asked, asked)

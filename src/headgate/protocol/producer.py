@@ -387,6 +387,8 @@ class ProducerSide:
         self.buried -= 1
         if token is not None:
             token.settle(1)
+            if self.queue.size and not self.accumulating:  # it may have lifted a cap
+                self.drain()
 
     @property
     def delivered(self) -> int:

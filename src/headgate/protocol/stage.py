@@ -30,11 +30,12 @@ from headgate.protocol import messages as m
 from headgate.protocol.batching import is_batch
 from headgate.protocol.consumer import ConsumerSide
 from headgate.protocol.dispatch.base import Dispatcher
+from headgate.protocol.ledger import Origin
 from headgate.protocol.messages import ASK, EVENTS, HANDLE_DEMAND, HANDLE_EVENTS, End, Message, Subscription, is_normal
 from headgate.protocol.port import Port
 from headgate.protocol.producer import AT_LEAST_ONCE, ProducerSide
 
-_LEAVES: Final = frozenset({m.FAILED, m.CANCEL, m.CLOSED})
+_LEAVES: Final = frozenset({m.SETTLED, m.FAILED, m.CANCEL, m.CLOSED})
 _DIRECT: Final = frozenset({*_LEAVES, m.SUBSCRIBED, m.REFUSED, m.STOP, m.KILL})
 _FOLLOW: Final = "follow"
 _EVENTS_EXPECTED: Final = "a sequence of events (list, tuple, range, array, ...) or None"
@@ -67,6 +68,9 @@ class StageCore:
         state: ``"starting"``, ``"running"``, ``"finishing"``, ``"ending"`` or ``"ended"``.
         reason: Why it ended.
     """
+
+    lane = False
+    """Whether the fast lane is open (`headgate.protocol.lane`)."""
 
     def __init__(  # noqa: PLR0913 (each is a choice of its own)
         self,
@@ -302,7 +306,7 @@ class StageCore:
 
     def info(self, message: Any) -> None:
         """Give a message to ``handle_info`` after everything that is buffered now."""
-        if self.into is not None and self.out is not None and self.into.work:
+        if self.into is not None and self.into.work:
             self.into.work.append((None, message, -1))
         elif self.out is None or not self.out.info(message):
             self.agenda.append((m.HANDLE_INFO, (message,)))
@@ -312,6 +316,7 @@ class StageCore:
         """Give no more events to the handler, and ask a source for none; what is under way is finished."""
         self.paused = True
         self.plain = False
+        self._wake()  # the fast lane closes
 
     def resume(self) -> None:
         """Go on after a pause."""
@@ -331,14 +336,13 @@ class StageCore:
         """
         if self.state not in ("starting", "running", "finishing"):
             return
-        if self.paused:
-            self.resume()
         into = self.into
         if into is not None:
             for subscription in list(into.windows) if subscriptions is None else subscriptions:
                 self.cancel(subscription, reason)
             if any(each.open for each in into.windows.values()):
                 return
+        self.paused = False  # what it still has to do is little, and has to be done
         if self.source and self.out is not None:
             self._draining = True
             self.out.accumulate(True)  # noqa: FBT003 (it is the state)
@@ -346,6 +350,13 @@ class StageCore:
             self._wake()
         else:
             self.finish(reason)
+
+    def settled(self, origin: Origin) -> None:
+        """Acknowledge an event of its own that was deferred."""
+        if self.state != "ended":
+            origin.settle(1)
+            if self.state == "finishing":
+                self._wake()
 
     def safe(self, token: Any) -> None:
         """Take note that the dead letter of an event is kept."""
@@ -463,8 +474,9 @@ class StageCore:
             into.work.append((window, end, -1))
 
     def _on_redelivered(self, message: Message) -> None:
-        if self.into is not None:
-            self.into.receive(message[1], message[2], message[3])
+        _, subscription, batch, deliveries = message
+        if self.into is not None and not self.into.receive(subscription, batch, deliveries):
+            self.port.send(subscription.producer, (m.CANCEL, subscription, End("cancel", "unknown_subscription"), 0, 0))
 
     def _on_failed(self, message: Message) -> None:
         if self.out is not None:

@@ -78,7 +78,7 @@ class Driver:
         self.mail = False
         self.told_to_end: list[Any] = []
         self.supervised = False
-        self.ref = Ref(self)
+        self.ref = child.ref_class(self)
         self.send = node.send
         self.hand = node.hand
         self.ask = node.ask
@@ -376,7 +376,7 @@ class TaskDriver(Driver):
         self._context = contextvars.copy_context()
         self._task: asyncio.Task[None] | None = None
         self._wake: asyncio.Future[None] | None = None
-        self._suspended: _Suspended | None = None
+        self._suspended: Suspended | None = None
 
     async def start(self) -> None:
         """Start the task, then as everywhere."""
@@ -457,7 +457,7 @@ class TaskDriver(Driver):
             return result.value
         finally:
             leave_task(loop, task)
-        self._suspended = _Suspended(coroutine, awaited)
+        self._suspended = Suspended(coroutine, awaited)
         if self._wake is not None and not self._wake.done():
             self._wake.set_result(None)
         return SUSPENDED
@@ -486,14 +486,24 @@ class TaskDriver(Driver):
                 self.took()
 
 
-class _Suspended:
-    """A coroutine that was begun elsewhere, to be awaited to its end."""
+class Suspended:
+    """A coroutine that was begun elsewhere, to be awaited to its end.
 
-    __slots__ = ("_awaited", "_coroutine")
+    Args:
+        coroutine: It has suspended.
+        awaited: What it waits for.
+        context: What it goes on in. Default: that of the task that awaits it.
+    """
 
-    def __init__(self, coroutine: Coroutine[Any, Any, Any], awaited: Any) -> None:
+    __slots__ = ("_awaited", "_context", "_coroutine")
+
+    def __init__(
+        self, coroutine: Coroutine[Any, Any, Any], awaited: Any, context: contextvars.Context | None = None
+    ) -> None:
+        """Take it over."""
         self._coroutine = coroutine
         self._awaited = awaited
+        self._context = context
 
     def __await__(self) -> Generator[Any, Any, Any]:
         """Yield what it waits for, and drive it from there, as ``yield from`` would."""
@@ -506,7 +516,7 @@ class _Suspended:
             else:
                 step = functools.partial(coroutine.send, sent)
             try:
-                awaited = step()
+                awaited = step() if self._context is None else self._context.run(step)
             except StopIteration as result:
                 return result.value
 

@@ -75,6 +75,7 @@ class Node:
         self.observed: list[BaseException] = []
         self.awaited = Names(self)
         self.supervisions: dict[int, Any] = {}  # running supervisors by number
+        self.starter: Callable[[Any], Coroutine[Any, Any, Any]] = _no_starter
         self.letters: deque[DeadLetter] = deque(maxlen=LETTERS)
         self.on_dead_letter: Callable[[DeadLetter], Any] | None = None
         self.jobs: set[asyncio.Task[Any]] = set()  # of our own; a loop keeps only weak references
@@ -287,8 +288,16 @@ class Node:
         task.add_done_callback(self.jobs.discard)
         return task
 
-    def bury(self, letter: DeadLetter, kept: Callable[[], None]) -> None:
-        """Keep a dead letter, and say so when it is kept; a hook that fails leaves it in `letters` and in the log."""
+    def bury(
+        self, letter: DeadLetter, kept: Callable[[], None], hook: Callable[[DeadLetter], Any] | None = None
+    ) -> None:
+        """Keep a dead letter, and say so when it is kept; a hook that fails leaves it in `letters` and in the log.
+
+        Args:
+            letter: The event, and why it is given up.
+            kept: Called when the hook is through.
+            hook: Default: that of the system.
+        """
         self.letters.append(letter)
         logger.error(
             "stage %r: event %.200r is given up after %d deliveries, %r failed with it\n%s",
@@ -298,7 +307,7 @@ class Node:
             letter.consumer,
             letter.traceback,
         )
-        hook = self.on_dead_letter
+        hook = hook or self.on_dead_letter
         if hook is None:
             self.loop.call_soon(kept)
         else:
@@ -319,3 +328,7 @@ class Node:
         future = self.loop.create_future()
         self._changed.append(future)
         await future
+
+
+async def _no_starter(recipe: Any) -> Any:
+    raise AssertionError(recipe)

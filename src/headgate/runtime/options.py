@@ -134,6 +134,8 @@ class Child:
         OptionError: An option is unknown, of the wrong type or out of range, or does not fit the class.
     """
 
+    ref_class: type[Ref] = Ref
+
     def __init__(  # noqa: PLR0913 (each is a choice of its own)
         self,
         cls: type[Any],
@@ -212,6 +214,12 @@ class Child:
         if self.count == 1 and count is None:
             return [self]
         return [self._member(index) for index in range(count or self.count)]
+
+    def with_event(self, event: Any) -> Child:
+        """Return a recipe with one more positional argument."""
+        child = copy.copy(self)
+        child.args = (*self.args, event)
+        return child
 
     def _member(self, index: int) -> Child:
         child = copy.copy(self)

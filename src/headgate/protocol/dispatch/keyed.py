@@ -24,7 +24,7 @@ from headgate.protocol.batching import Batch, rows
 from headgate.protocol.buffer import Queue
 from headgate.protocol.dispatch.base import Outlet
 from headgate.protocol.dispatch.demand import DemandDispatcher
-from headgate.protocol.ledger import Piece
+from headgate.protocol.ledger import Piece, Suspect, split
 
 Entry = tuple[Any, Any, int]
 """An event, its token, and its number of arrival."""
@@ -60,6 +60,43 @@ def _lost(outlet: Outlet, option: str, expected: str, event: Any, token: Any, er
     fault.__cause__ = error
     outlet.report(fault)
     outlet.discard(1, token, f"{option} raised")
+
+
+class _Front(deque[Piece]):
+    """Pieces that came back with events that a handler has failed with, and what came back before those.
+
+    They leave first and as they are, so that it stays known which events failed together. What they hold of their keys'
+    caps they keep meanwhile.
+    """
+
+    size = 0
+
+    def put(self, pieces: list[Piece]) -> list[Piece]:
+        """Keep those up to the last suspects; return the others."""
+        last = len(pieces)
+        while last and type(pieces[last - 1][2]) is not Suspect:
+            last -= 1
+        self.extendleft(reversed(pieces[:last]))
+        self.size += sum(piece[1] for piece in pieces[:last])
+        return pieces[last:]
+
+    def take(self, limit: int) -> Piece:
+        """Take the first piece, or as much of it as may go."""
+        piece = self.popleft()
+        if piece[1] > limit:
+            piece, rest = split(piece, limit)
+            self.appendleft(rest)
+        self.size -= piece[1]
+        return piece
+
+    def shed(self) -> Piece:
+        """Take out the last event."""
+        piece = self.pop()
+        if piece[1] > 1:
+            rest, piece = split(piece, piece[1] - 1)
+            self.append(rest)
+        self.size -= 1
+        return piece
 
 
 class _Key(deque[Any]):
@@ -100,6 +137,7 @@ class FairQueue:
         self._quantum = quantum
         self._cap = cap
         self._marked = cap is not None
+        self._front = _Front()
         self._blocked = 0  # events that cannot be taken as their key is at its cap
         self._keys: dict[Any, _Key] = {}
         self._round: deque[_Key] = deque()
@@ -141,8 +179,15 @@ class FairQueue:
         self.size += size
 
     def put_front(self, pieces: Iterable[Piece]) -> None:
-        """Put what came back ahead of the others of its key."""
-        for batch, size, token in reversed(list(pieces)):
+        """Put what came back ahead of the others of its key; suspects ahead of everything."""
+        kept = self._front.size
+        rest = self._front.put(list(pieces))
+        kept = self._front.size - kept
+        if kept:
+            self.size += kept
+            for _, before in self._infos:
+                before[_FRONT] = before.get(_FRONT, 0) + kept
+        for batch, size, token in reversed(rest):
             mixed = type(token) is _Mixed
             if mixed:
                 self.landed(token.names)
@@ -155,6 +200,12 @@ class FairQueue:
 
     def take(self, limit: int) -> Piece:
         """Take up to ``limit`` events, each key in its turn."""
+        if self._front:
+            piece = self._front.take(limit)
+            self.size -= piece[1]
+            for _ in range(piece[1] if self._infos else 0):
+                self._gone(_FRONT)
+            return piece
         limit = 1 if self._infos else min(limit, self.size - self._blocked)  # an info may be due after any of them
         if self._share is None and self._quantum == 1 and not self._marked and not self._infos:
             return self._take_evenly(limit), limit, None
@@ -172,6 +223,11 @@ class FairQueue:
         """Take out the oldest events of whoever has the most."""
         pieces: list[Piece] = []
         for _ in range(count):
+            if self.size == self._front.size:
+                pieces.append(self._front.shed())
+                self.size -= 1
+                self._gone(_FRONT)
+                continue
             key = max(self._keys.values(), key=len)
             before = self._excess(key)
             entry = key.popleft()
@@ -188,7 +244,10 @@ class FairQueue:
         """Keep an info until the events that are here now have left."""
         if not self.size:
             return False
-        self._infos.append((message, {name: len(key) for name, key in self._keys.items() if key}))
+        before = {name: len(key) for name, key in self._keys.items() if key}
+        if self._front:
+            before[_FRONT] = self._front.size
+        self._infos.append((message, before))
         return True
 
     def released(self) -> list[Any]:
@@ -306,6 +365,9 @@ class FairQueue:
             self._free.append(self._infos.popleft()[0])
 
 
+_FRONT = object()
+
+
 class _Share:
     """The token of a batch that was put together from several origins, in the order of its events."""
 
@@ -339,7 +401,8 @@ class PriorityQueue:
         self._priority = priority
         self._ageing = ageing
         self._arrival = 0
-        self._front: deque[Entry] = deque()  # what came back
+        self._front = _Front()
+        self._returned: deque[Entry] = deque()  # what came back besides
         self._heap: list[tuple[float, int, Entry]] = []
         self._infos: deque[list[Any]] = deque()  # message, arrival before which it came, events still before it
         self._free: list[Any] = []
@@ -366,18 +429,26 @@ class PriorityQueue:
 
     def put_front(self, pieces: Iterable[Piece]) -> None:
         """Put what came back ahead of everything."""
-        for batch, size, token in reversed(list(pieces)):
+        pieces = list(pieces)
+        for batch, size, token in reversed(self._front.put(pieces)):
             shared = type(token) is _Share
             for index in range(size - 1, -1, -1):
-                self._front.appendleft((batch[index], token.tokens[index] if shared else token, 0))
-            self.size += size
-            for info in self._infos:
-                info[2] += size
+                self._returned.appendleft((batch[index], token.tokens[index] if shared else token, 0))
+        count = sum(piece[1] for piece in pieces)
+        self.size += count
+        for info in self._infos:
+            info[2] += count
 
     def take(self, limit: int) -> Piece:
         """Take up to ``limit`` events, the lowest rank first."""
+        if self._front:
+            piece = self._front.take(limit)
+            self.size -= piece[1]
+            for _ in range(piece[1] if self._infos else 0):
+                self._gone((None, None, 0))
+            return piece
         limit = 1 if self._infos else min(limit, self.size)  # an info may be due after any of them
-        front, heap = self._front, self._heap
+        front, heap = self._returned, self._heap
         entries = [front.popleft() if front else heapq.heappop(heap)[2] for _ in range(limit)]
         self.size -= limit
         if self._infos:
@@ -394,8 +465,13 @@ class PriorityQueue:
                 worst = max(range(len(self._heap)), key=self._heap.__getitem__)
                 entry = self._heap.pop(worst)[2]
                 heapq.heapify(self._heap)
+            elif self._returned:
+                entry = self._returned.pop()
             else:
-                entry = self._front.pop()
+                pieces.append(self._front.shed())
+                self.size -= 1
+                self._gone((None, None, 0))
+                continue
             self.size -= 1
             self._gone(entry)
             pieces.append(([entry[0]], 1, entry[1]))

@@ -1,0 +1,431 @@
+"""The stage behind a `ConsumerSupervisor`: it turns events into children, and their ends into demand.
+
+Async children are begun right in the handler, each in a context of its own and on behalf of a task from a pool
+(`asyncio._enter_task` is documented for that, under "Extending asyncio"): a child that never waits for anything costs
+no task and no wake-up, and one that does goes on in that task. The events of a batch whose children are all done by
+then are acknowledged as by any consumer; else each event is acknowledged by itself (`ConsumerSide.defer`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import functools
+import logging
+from asyncio import _enter_task as enter_task  # pyright: ignore[reportPrivateUsage]  # documented for extenders
+from asyncio import _leave_task as leave_task  # pyright: ignore[reportPrivateUsage]
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from headgate.errors import HeadgateError, Ignore, NoStageError, RestartLimitError, StageCrashed, Stop
+from headgate.protocol.batching import rows
+from headgate.protocol.children import TEMPORARY, Backoff, Ending, Life, Restarts
+from headgate.protocol.messages import SHUTDOWN, DeadLetter, Subscription, Terms, is_normal
+from headgate.runtime.driver import Suspended
+from headgate.runtime.options import Child
+from headgate.runtime.reference import Ref
+from headgate.stage import Consumer
+from headgate.supervision.running import ChildInfo, Counts
+
+if TYPE_CHECKING:
+    from headgate.protocol.ledger import Origin
+    from headgate.runtime.driver import Driver
+
+logger = logging.getLogger("headgate")
+
+ASYNC: Final = "task"
+THREAD: Final = "thread"
+STAGE: Final = "stage"
+
+
+class Plan(NamedTuple):
+    """The options, checked; see `ConsumerSupervisor`."""
+
+    kind: str
+    child: Callable[..., Any] | Child
+    args: tuple[Any, ...]
+    restart: str
+    shutdown: float
+    retries: int
+    backoff: Backoff
+    dead_letter: Callable[[DeadLetter], Any] | None
+    max_restarts: int | None
+    max_seconds: float
+
+
+class Job:
+    """One event and its child.
+
+    Attributes:
+        number: Of this child, in the order of the starts.
+        source: The subscription that the event came by; None: started by hand.
+        origin: What acknowledges the event; None: nothing has to.
+        state: ``"running"`` or ``"waiting"`` (to be started again).
+        cancel: Ends what runs; None when it cannot be ended.
+        over: Resolves when nothing of it runs any more, if somebody waits for that.
+    """
+
+    __slots__ = ("cancel", "event", "life", "number", "origin", "over", "ref", "source", "state", "stopped", "timer")
+
+    def __init__(self, number: int, event: Any, source: Subscription | None) -> None:
+        """Begin before its first start."""
+        self.number = number
+        self.event = event
+        self.source = source
+        self.origin: Origin | None = None
+        self.life = Life()
+        self.state = "running"
+        self.stopped = False
+        self.ref: Ref | None = None
+        self.timer: asyncio.TimerHandle | None = None
+        self.cancel: Callable[[], Any] | None = None
+        self.over: asyncio.Future[None] | None = None
+
+
+class Worker:
+    """A task that async children run on behalf of, one after the other."""
+
+    __slots__ = ("job", "spawner", "suspended", "task", "wake")
+
+    def __init__(self, spawner: Spawner, loop: asyncio.AbstractEventLoop) -> None:
+        """Start the task."""
+        self.spawner = spawner
+        self.job: Job | None = None
+        self.suspended: Suspended | None = None
+        self.wake: asyncio.Future[None] | None = None
+        self.task: asyncio.Task[None] = loop.create_task(self._run(loop), name=f"headgate: {spawner.stage.name} child")
+
+    async def _run(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Go on with children that have suspended."""
+        while True:
+            if self.suspended is None:
+                self.wake = loop.create_future()
+                await self.wake
+                self.wake = None
+                continue
+            job, error = self.job, None
+            assert job is not None  # noqa: S101 (there is one that has suspended)
+            try:
+                await self.suspended
+            except BaseException as raised:  # noqa: BLE001 (the child's, or its cancellation)
+                error = raised
+            self.suspended = self.job = None
+            while self.task.uncancel():
+                pass
+            self.spawner.free(self)
+            self.spawner.came(job, error)
+            if isinstance(error, (KeyboardInterrupt, SystemExit)):
+                raise error
+            job = None
+
+
+class Spawner(Consumer):
+    """Starts a child for each event.
+
+    Args:
+        plan: The options.
+    """
+
+    __headgate_plain__ = True
+
+    def __init__(self, plan: Plan) -> None:
+        """Start with no children."""
+        self._plan = plan
+        self._jobs: dict[int, Job] = {}
+        self._starts = 0
+        self._freed: dict[Subscription, int] = {}
+        self._workers: list[Worker] = []
+        self._idle: list[Worker] = []
+        self._threads: ThreadPoolExecutor | None = None
+        self._restarts = Restarts(plan.max_restarts, plan.max_seconds, plan.backoff)
+        self._ended = False
+        self._asking = False
+        self._begin: Callable[[Job], bool] = {
+            ASYNC: self._begin_coroutine,
+            THREAD: self._begin_thread,
+            STAGE: self._begin_stage,
+        }[plan.kind]
+
+    @property
+    def _driver(self) -> Driver:
+        return self.stage.ref.driver
+
+    # -- callbacks ----------------------------------------------------------------------------------------------------
+
+    def handle_subscribe(self, role: str, options: Terms, peer: Subscription) -> str:  # noqa: ARG002 (a callback's form)
+        """Ask for as many events as there may be children."""
+        self._freed[peer] = 0
+        if not options.manual:
+            self.stage.ask(peer, options.max_demand)
+        return "manual"
+
+    def handle_cancel(self, reason: Any, peer: Subscription) -> None:  # noqa: ARG002 (a callback's form)
+        """Ask that producer for nothing more; the children go on."""
+        self._freed.pop(peer, None)
+
+    def handle_events(self, events: Any, source: Subscription) -> None:
+        """Start a child for each event."""
+        begin, number = self._begin, self._starts
+        running: list[tuple[int, Job]] = []
+        for index, event in enumerate(rows(events), 1):
+            job = Job(number + index, event, source)
+            if not begin(job):
+                running.append((index - 1, job))
+        size = len(events)
+        self._starts = number + size
+        into = self._driver.core.into
+        assert into is not None and into.window is not None  # noqa: S101, PT018 (these are its events)
+        if running or into.window.origins:
+            origins = into.defer()
+            for origin in origins:
+                origin.left = 0
+            for index, job in running:
+                origins[index].left = 1
+                job.origin = origins[index]
+                self._jobs[job.number] = job
+        if source in self._freed:
+            self._freed[source] += size - len(running)
+            self._ask()
+
+    async def terminate(self, reason: Any) -> None:  # noqa: ARG002 (a callback's form)
+        """End all children at the same time, and wait for them as long as they may take."""
+        self._ended = True
+        jobs = list(self._jobs.values())
+        waiting = [over for job in jobs if (over := self._end(job)) is not None]
+        if waiting:
+            await asyncio.wait(waiting, timeout=self._plan.shutdown)
+        for job in jobs:
+            if job.ref is not None and job.ref.alive:
+                job.ref.kill()
+        for worker in self._workers:
+            worker.task.cancel()
+        if self._threads is not None:
+            self._threads.shutdown(wait=False, cancel_futures=True)
+
+    # -- what users see -----------------------------------------------------------------------------------------------
+
+    def children(self) -> list[ChildInfo]:
+        """List the children that are not done."""
+        return [
+            ChildInfo(str(job.number), self._plan.kind, job.state, job.ref, job.life.restarts, None)
+            for job in self._jobs.values()
+        ]
+
+    def count(self) -> Counts:
+        """Count them."""
+        return Counts(1, sum(job.state == "running" for job in self._jobs.values()), 0, len(self._jobs))
+
+    async def start_child(self, event: Any) -> str:
+        """Start a child by hand."""
+        if self._ended:
+            raise NoStageError(f"stage {self.stage.name!r} has ended")
+        self._starts += 1
+        job = Job(self._starts, event, None)
+        if self._plan.kind == STAGE:
+            self._jobs[job.number] = job
+            await self._start_stage(job, by_hand=True)
+        elif not self._begin(job):
+            self._jobs[job.number] = job
+        return str(job.number)
+
+    async def stop_child(self, id: str) -> None:  # noqa: A002 (the field's word)
+        """Stop a child; its event is done with."""
+        job = self._jobs.get(int(id)) if id.isdecimal() else None
+        if job is None or job.stopped:
+            raise NoStageError(f"stage {self.stage.name!r}: there is no child {id!r}")
+        job.stopped = True
+        over = self._end(job)
+        if over is not None:
+            await asyncio.wait([over], timeout=self._plan.shutdown)
+        if job.ref is not None and job.ref.alive:
+            job.ref.kill()
+        self._done(job)
+
+    # -- beginning ----------------------------------------------------------------------------------------------------
+
+    def _begin_coroutine(self, job: Job) -> bool:
+        """Run an async function up to its first suspension; True when that was all."""
+        plan, driver = self._plan, self._driver
+        loop = driver.node.loop
+        if self._idle:
+            worker = self._idle.pop()
+        else:
+            worker = Worker(self, loop)
+            self._workers.append(worker)
+        context = contextvars.copy_context()
+        coroutine: Coroutine[Any, Any, Any]
+        task = worker.task
+        enter_task(loop, task)
+        try:
+            coroutine = plan.child(*plan.args, job.event)  # type: ignore[operator]  # an async function
+            awaited = context.run(coroutine.send, None)
+        except StopIteration:
+            self._idle.append(worker)
+            return True
+        except BaseException as error:
+            self._idle.append(worker)
+            if isinstance(error, (KeyboardInterrupt, SystemExit)):
+                raise
+            return self._failed(job, error)
+        finally:
+            leave_task(loop, task)
+        worker.suspended = Suspended(coroutine, awaited, context)
+        worker.job = job
+        job.cancel = task.cancel
+        if worker.wake is not None and not worker.wake.done():
+            worker.wake.set_result(None)
+        return False
+
+    def free(self, worker: Worker) -> None:
+        """Let a worker be used again."""
+        self._idle.append(worker)
+
+    def _begin_thread(self, job: Job) -> bool:
+        """Run a plain function in a thread."""
+        plan, loop = self._plan, self._driver.node.loop
+        if self._threads is None:
+            most = max(1, sum(each.terms.max_demand for each in self._freed))
+            self._threads = ThreadPoolExecutor(most, thread_name_prefix=f"headgate: {self.stage.name}")
+        run: Callable[..., Any] = contextvars.copy_context().run
+        future = loop.run_in_executor(self._threads, functools.partial(run, plan.child, *plan.args, job.event))
+
+        def came(future: asyncio.Future[Any]) -> None:
+            if future.cancelled():
+                self.came(job, asyncio.CancelledError())
+            else:
+                self.came(job, future.exception())
+
+        future.add_done_callback(came)
+        return False
+
+    def _begin_stage(self, job: Job) -> bool:
+        """Start a stage."""
+        self._driver.node.job(self._start_stage(job), f"{self.stage.name} child")
+        return False
+
+    async def _start_stage(self, job: Job, *, by_hand: bool = False) -> None:
+        recipe = self._plan.child
+        assert isinstance(recipe, Child)  # noqa: S101 (so says the plan)
+        try:
+            ref: Ref = await self._driver.node.starter(recipe.with_event(job.event))
+        except Exception as error:
+            if by_hand:
+                self._jobs.pop(job.number, None)
+                raise
+            if isinstance(error, Ignore):
+                self._done(job)
+            elif job.life.restarts:
+                self.came(job, error)
+            else:
+                self._give_up(job, error)  # what cannot be started at all is not tried again
+            return
+        job.ref = ref
+        job.cancel = functools.partial(_stop, ref)
+        driver = ref.driver
+        driver.monitors.append(functools.partial(self._stage_ended, job))
+        if not ref.alive:
+            self._stage_ended(job, ref.reason)
+        elif self._ended or job.stopped:
+            _stop(ref)
+
+    def _stage_ended(self, job: Job, reason: Any) -> None:
+        self.came(job, None if is_normal(reason) else _error(reason))
+
+    # -- ending -------------------------------------------------------------------------------------------------------
+
+    def came(self, job: Job, error: BaseException | None) -> None:
+        """Take note that a child has ended."""
+        if job.over is not None and not job.over.done():
+            job.over.set_result(None)
+        if self._ended or job.stopped:
+            return
+        if self._failed(job, error) if error is not None else True:
+            self._done(job)
+
+    def _failed(self, job: Job, error: BaseException) -> bool:
+        """See to a child that has failed; True when its event is done with."""
+        plan = self._plan
+        if isinstance(error, Stop):
+            if is_normal(error.reason):
+                return True
+            error = StageCrashed(self._name(job), error.reason)
+        elif isinstance(error, Ignore):
+            return True
+        if plan.restart == TEMPORARY or job.life.restarts >= plan.retries:
+            self._give_up(job, error)
+            return False
+        node = self._driver.node
+        reason = error if isinstance(error, HeadgateError) else StageCrashed(self._name(job), error)
+        delay = self._restarts.decide(job.life, Ending(reason), node.loop.time(), node.random.random())
+        if delay is None:
+            assert plan.max_restarts is not None  # noqa: S101 (else there is no limit)
+            limit = RestartLimitError(self.stage.name, self._name(job), plan.max_restarts, plan.max_seconds, reason)
+            self.stage.stop(limit)
+        job.state = "waiting"
+        job.cancel, job.ref = None, None
+        job.timer = node.loop.call_later(delay or 0.0, self._again, job)
+        self._jobs[job.number] = job
+        return False
+
+    def _again(self, job: Job) -> None:
+        job.timer = None
+        if self._ended or job.stopped:
+            return
+        job.state = "running"
+        if self._begin(job):
+            self._done(job)
+
+    def _give_up(self, job: Job, error: BaseException) -> None:
+        """Make an event a dead letter; its slot gets free when that is kept."""
+        self._jobs[job.number] = job
+        reason = error if isinstance(error, HeadgateError) else StageCrashed(self._name(job), error)
+        letter = DeadLetter(job.event, self.stage.name, self._name(job), job.life.restarts + 1, reason)
+        self._driver.node.bury(letter, functools.partial(self._done, job), self._plan.dead_letter)
+
+    def _done(self, job: Job) -> None:
+        """Acknowledge an event, and free its slot."""
+        if self._jobs.pop(job.number, None) is None or self._ended:
+            return
+        origin, job.origin = job.origin, None
+        if origin is not None:
+            driver = self._driver
+            driver.act(driver.core.settled, origin)
+        if job.source is not None and job.source in self._freed:
+            self._freed[job.source] += 1
+            if not self._asking:  # several children that end at the same time are replaced at one go
+                self._asking = True
+                self._driver.node.loop.call_soon(self._ask)
+
+    def _ask(self) -> None:
+        """Ask for more, where enough slots are free."""
+        self._asking = False
+        if not self._ended:
+            for source, freed in list(self._freed.items()):
+                if freed and freed >= source.terms.min_demand and not source.terms.manual:
+                    self._freed[source] = 0
+                    self.stage.ask(source, freed)
+
+    def _end(self, job: Job) -> asyncio.Future[None] | None:
+        """Begin to end a child; return what resolves when it has ended, or None when there is nothing to wait for."""
+        if job.timer is not None:
+            job.timer.cancel()
+            return None
+        if job.state == "waiting":
+            return None
+        job.over = self._driver.node.loop.create_future()
+        if job.cancel is not None:
+            job.cancel()
+        return job.over
+
+    def _name(self, job: Job) -> str:
+        return f"{self.stage.name} child {job.number}"
+
+
+def _stop(ref: Ref) -> None:
+    """Ask a stage to end."""
+    ref.driver.node.job(ref.stop(SHUTDOWN), f"stop {ref.name}")
+
+
+def _error(reason: Any) -> BaseException:
+    return reason if isinstance(reason, BaseException) else StageCrashed("child", reason)
