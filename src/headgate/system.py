@@ -21,13 +21,13 @@ from headgate.runtime.reference import Ref, make_subscription
 class Startable:
     """The recipe of something that is no single stage: a supervisor."""
 
-    async def start_in(self, system: System, *, hold: list[Any] | None = None, supervised: bool = False) -> Any:
+    async def start_in(self, system: System, *, hold: list[Any] | None = None, path: tuple[str, ...] = ()) -> Any:
         """Start it.
 
         Args:
             system: What its stages run in.
             hold: Where producers are put whose demand is held back until all are there. None: nobody else is to come.
-            supervised: A supervisor above sees to its end.
+            path: The ids of the supervisors above it, from the top; empty: there is none.
         """
         raise NotImplementedError
 
@@ -67,7 +67,7 @@ class System:
         """Begin on the running event loop."""
         self._node = Node(asyncio.get_running_loop(), seed=self._seed, on_error=self._on_error)
         self._node.on_dead_letter = self._on_dead_letter
-        self._node.starter = functools.partial(self._start, supervised=True)
+        self._node.starter = functools.partial(self._start, path=())
         return self
 
     async def __aexit__(
@@ -122,25 +122,31 @@ class System:
             raise OptionError(child.where, "count", "1, as only a Supervisor starts groups", child.count)
         return await self._start(child)
 
-    async def start_supervised(self, child: Child | Startable, hold: list[Any] | None) -> Any:
+    async def start_supervised(
+        self, child: Child | Startable, hold: list[Any] | None, path: tuple[str, ...] = ()
+    ) -> Any:
         """Start a child of a supervisor, which sees to its crashes.
 
         Args:
             child: The recipe.
             hold: Where a producer is put whose demand is held back until all are there. None: it is not.
+            path: The ids of the supervisors above it, from the top.
         """
         if isinstance(child, Startable):
-            return await child.start_in(self, hold=hold, supervised=True)
+            return await child.start_in(self, hold=hold, path=path)
         holds = hold is not None and child.role == PRODUCER and child.demand == "forward"
-        ref = await self._start(child, hold=holds, supervised=True)
+        ref = await self._start(child, hold=holds, path=path)
         if hold is not None and holds:
             hold.append(ref)
         return ref
 
-    async def _start(self, child: Child, *, hold: bool = False, supervised: bool = False) -> Ref:
+    async def _start(self, child: Child, *, hold: bool = False, path: tuple[str, ...] | None = None) -> Ref:
         node = self.node
         driver = DRIVERS[child.place](node, child)
-        driver.supervised = supervised
+        driver.supervised = path is not None
+        subscriptions = child.subscribe_to
+        if path:  # its successor, if it is started again, gets what is kept for it
+            subscriptions = [to.with_heir((*path, child.id)) for to in subscriptions]
         if hold and driver.core.out is not None:
             driver.core.out.accumulate(hold)
         if child.name is not None:
@@ -159,7 +165,7 @@ class System:
             await driver.ref.wait()
         # All are begun before one is waited for: a producer that ends at once is then not taken for the last one.
         begun: list[tuple[To, asyncio.Future[Subscription]]] = []
-        for to in child.subscribe_to:
+        for to in subscriptions:
             name = to.producer
             if isinstance(name, str) and name not in node.names and node.awaited.will_come(name, to.terms.retry):
                 node.awaited.wait(driver, name, to.terms)

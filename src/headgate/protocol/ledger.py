@@ -115,6 +115,7 @@ class Subscriber:
         early: Events among those in flight that are settled already, ahead of others before them. In the ledger they
             are holes: pieces without a batch.
         failed: What the consumer's handler has failed with: totals from and to, and the reason; or None.
+        away: Its consumer has ended, and is expected to be started again (its ``terms.heir``).
         slot: Free for the dispatcher.
         corked: Pieces that wait to go out as one message, while a buffer is drained.
     """
@@ -123,6 +124,7 @@ class Subscriber:
         "acked",
         "address",
         "asked",
+        "away",
         "corked",
         "early",
         "failed",
@@ -145,6 +147,7 @@ class Subscriber:
         self.ledger: deque[Piece] = deque()
         self.head = 0
         self.early = 0
+        self.away = False
         self.failed: tuple[int, int, Any] | None = None
         self.slot: Any = None
         self.corked: list[Batch] = []

@@ -195,6 +195,7 @@ class Terms(NamedTuple):
         key: A name of the subscriber for dispatchers that remember one.
         retry: Seconds for which the consumer waits for another stage of the producer's name when there is none (any
             more); None: it does not.
+        heir: Who succeeds the consumer when it ends, since a supervisor starts it again: a tuple of ids, from the top.
     """
 
     max_demand: int = 1000
@@ -206,6 +207,7 @@ class Terms(NamedTuple):
     weight: int = 1
     key: Any = None
     retry: float | None = None
+    heir: tuple[str, ...] | None = None
 
 
 class Subscription:

@@ -306,15 +306,15 @@ class ProducerSide:
         self._find_single()
         self._return([])  # the others may have waited for it
 
-    def leave(self, subscription: Subscription, acked: int, handled: int) -> bool:
+    def leave(self, subscription: Subscription, acked: int, handled: int, *, down: bool = False) -> bool:
         """Forget a consumer that leaves; what it did not handle comes back, in order, ahead of newer events.
 
         Args:
             subscription: Its name.
             acked: Events that it is done with, in total.
             handled: Events that went through its handler, in total. A middle stage that lives on still answers for
-            those
-                between the two; it acknowledges them when their outputs are safe.
+                those between the two; it acknowledges them when their outputs are safe.
+            down: The consumer itself has ended.
 
         Returns:
             False when nobody was subscribed under this name.
@@ -331,6 +331,7 @@ class ProducerSide:
             returned = self.dispatcher.give_back(subscriber, pieces)
         else:
             self._sync()
+            subscriber.away = down and subscriber.terms.heir is not None
             returned = self.dispatcher.cancel(subscriber, pieces)
             self._find_single()
         if handled > acked:
@@ -366,6 +367,11 @@ class ProducerSide:
         self._forget(subscriber)
         self._return(self.dispatcher.give_back(subscriber, pieces))
         return True
+
+    def forget(self, heir: tuple[str, ...]) -> None:
+        """Keep nothing any longer for consumers that will not be started again."""
+        self.dispatcher.forget(heir)
+        self._return([])
 
     def fail(self, subscription: Subscription, start: int, stop: int, reason: Any) -> None:
         """Take note of what a consumer's handler had when it failed, before that consumer leaves."""

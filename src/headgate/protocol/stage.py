@@ -351,6 +351,12 @@ class StageCore:
         else:
             self.finish(reason)
 
+    def forget(self, heir: tuple[str, ...]) -> None:
+        """Keep nothing any longer for consumers that will not be started again."""
+        if self.out is not None and self.state != "ended":
+            self.out.forget(heir)
+            self._wake()
+
     def settled(self, origin: Origin) -> None:
         """Acknowledge an event of its own that was deferred."""
         if self.state != "ended":
@@ -462,7 +468,7 @@ class StageCore:
         out = self.out
         if out is not None:
             subscribed = subscription in out.subscribers
-            if out.leave(subscription, acked, handled) and subscribed:
+            if out.leave(subscription, acked, handled, down=end.kind == "down") and subscribed:
                 self.agenda.append((m.HANDLE_CANCEL, (end, subscription)))
 
     def _on_cancelled(self, message: Message) -> None:

@@ -264,6 +264,12 @@ class Node:
             monitor(reason)
         self.tell()
 
+    def forget(self, heir: tuple[str, ...]) -> None:
+        """Keep nothing any longer for a supervised child, or those below it, that will not be started again."""
+        for driver in list(self.drivers.values()):
+            if driver.core.out is not None:
+                driver.act(driver.core.forget, heir)
+
     def tell(self) -> None:
         """Wake whoever waits for a change."""
         changed, self._changed = self._changed, []

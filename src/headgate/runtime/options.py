@@ -90,6 +90,12 @@ class To:
         self.producer = producer
         self.terms = Terms(max_demand, min_demand, cancel, mode == "manual", partition, selector, weight, key, retry)
 
+    def with_heir(self, heir: tuple[str, ...]) -> To:
+        """Return the subscription of a stage that its supervisor starts again when it ends."""
+        to = copy.copy(self)
+        to.terms = self.terms._replace(heir=heir)
+        return to
+
     def of_member(self, index: int) -> To:
         """Return the subscription of one stage of a group: it has its own of a list of partitions."""
         if not isinstance(self.terms.partition, (list, range)):

@@ -109,7 +109,7 @@ class Supervision:
         recipe: What it was started from.
     """
 
-    def __init__(self, recipe: Supervisor, system: System) -> None:
+    def __init__(self, recipe: Supervisor, system: System, path: tuple[str, ...] = ()) -> None:
         """Prepare it; `start` starts it."""
         self.recipe = recipe
         self.system = system
@@ -118,7 +118,8 @@ class Supervision:
         self.name = recipe.name or recipe.id
         self.number = next(self.node.numbers)
         self.monitors: list[Callable[[Any], None]] = []
-        self.supervised = False
+        self.supervised = bool(path)
+        self._path = (*path, recipe.id) if path else (f"{recipe.id}-{self.number}",)
         self.completed = False
         self._members: list[Member] = []
         self._restarts = Restarts(recipe.max_restarts, recipe.max_seconds, recipe.backoff)
@@ -407,7 +408,7 @@ class Supervision:
         member.state = "starting"
         if not member.names:
             self._expect(member)
-        starting = self.node.loop.create_task(self.system.start_supervised(member.recipe, hold))
+        starting = self.node.loop.create_task(self.system.start_supervised(member.recipe, hold, self._path))
         try:
             await asyncio.wait([starting, self._stopping], return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -456,6 +457,7 @@ class Supervision:
         """Leave a child alone for good."""
         member.state = "done"
         member.handle = None
+        self.node.forget((*self._path, member.recipe.id))
         if completed:
             self.node.awaited.over.update(member.recipe.names())
         self._unexpect(member)

@@ -101,10 +101,11 @@ class Supervisor(Startable):
         for child in self.children:
             yield from child.names()
 
-    async def start_in(self, system: System, *, hold: list[Any] | None = None, supervised: bool = False) -> Supervision:
+    async def start_in(
+        self, system: System, *, hold: list[Any] | None = None, path: tuple[str, ...] = ()
+    ) -> Supervision:
         """Start it in a system that runs already; `System.start` does this."""
-        supervision = Supervision(self, system)
-        supervision.supervised = supervised
+        supervision = Supervision(self, system, path)
         await supervision.start(hold)
         return supervision
 

@@ -125,6 +125,13 @@ class Dispatcher:
         """
         return pieces
 
+    def forget(self, heir: tuple[str, ...]) -> None:
+        """Drop what is kept for subscribers that were ``away`` when they left, and will not come back.
+
+        Args:
+            heir: The beginning of their ``terms.heir``.
+        """
+
     def asked(self, subscriber: Subscriber, count: int) -> None:
         """Take note that a subscriber's ``pending`` has just grown by ``count``."""
         raise NotImplementedError

@@ -12,6 +12,7 @@ when somebody joins or leaves.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from headgate.errors import DispatchError, OptionError, SubscriptionError
@@ -23,9 +24,10 @@ from headgate.protocol.ledger import Piece, Subscriber
 class _Lane:
     """What was dispatched to one subscriber before it asked for it."""
 
-    __slots__ = ("faulty", "pieces", "size")
+    __slots__ = ("faulty", "pieces", "selector", "size")
 
-    def __init__(self) -> None:
+    def __init__(self, selector: Callable[[Any], Any] | None) -> None:
+        self.selector = selector
         self.faulty = False  # its selector has raised: it is being cancelled
         self.pieces: deque[Piece] = deque()
         self.size = 0
@@ -37,7 +39,8 @@ class BroadcastDispatcher(Dispatcher):
     Args:
         slow: What a slow subscriber does to the others: ``"block"`` (default) holds them up; ``"drop"``: it loses the
             oldest events beyond ``lag``, counted; ``"detach"``: it is cancelled when it lags further behind.
-        lag: Events that may wait for one subscriber under ``"drop"`` and ``"detach"``. Default 1000.
+        lag: Events that may wait for one subscriber under ``"drop"`` and ``"detach"``, and for one that its supervisor
+            is about to start again. Default 1000.
         replay: A late joiner first gets the last ``replay`` events again. Default 0: it gets what comes after it.
         wait_for: Nothing is dispatched until so many have subscribed (once). Default 0.
 
@@ -61,6 +64,7 @@ class BroadcastDispatcher(Dispatcher):
         self._history: deque[Any] = deque(maxlen=replay)
         self._wait_for = wait_for
         self._subscribers: list[Subscriber] = []
+        self._away: dict[tuple[str, ...], _Lane] = {}
 
     def subscribe(self, subscriber: Subscriber) -> None:
         """Accept each consumer once.
@@ -78,27 +82,45 @@ class BroadcastDispatcher(Dispatcher):
             raise SubscriptionError(
                 consumer, producer, f"expected option 'selector' to be a function of an event, got: {selector!r}"
             )
-        lane = subscriber.slot = _Lane()
+        heir = subscriber.terms.heir
+        kept = self._away.pop(heir, None) if heir is not None else None
+        lane = subscriber.slot = kept or _Lane(selector)
+        lane.selector = selector
         self._subscribers.append(subscriber)
-        for event in self._history:
-            if selector is None or self._chooses(subscriber, event):
+        for event in self._history if kept is None else ():
+            if selector is None or self._chooses(subscriber, lane, event):
                 lane.pieces.append(([event], 1, None))
                 lane.size += 1
         self._look()
 
     def cancel(self, subscriber: Subscriber, pieces: list[Piece]) -> list[Piece]:
-        """Forget it. The others have their own copies, so what it did not handle is only counted."""
+        """Keep its copies for its successor, if it has one; else count them: the others have their own."""
         self._subscribers.remove(subscriber)
-        for _, size, token in (*pieces, *subscriber.slot.pieces):
-            self.outlet.discard(size, token, "subscriber left")
+        lane: _Lane = subscriber.slot
+        heir = subscriber.terms.heir
+        if subscriber.away and heir is not None and not lane.faulty:
+            lane.pieces.extendleft(reversed(pieces))
+            lane.size += sum(piece[1] for piece in pieces)
+            self._away[heir] = lane
+        else:
+            self._drop((*pieces, *lane.pieces))
         self._look()
         return []
 
+    def forget(self, heir: tuple[str, ...]) -> None:
+        """Count what was kept for those."""
+        for each in [each for each in self._away if each[: len(heir)] == heir]:
+            self._drop(self._away.pop(each).pieces)
+        self._look()
+
     def give_back(self, subscriber: Subscriber, pieces: list[Piece]) -> list[Piece]:  # noqa: ARG002 (the contract's form)
         """Count it."""
+        self._drop(pieces)
+        return []
+
+    def _drop(self, pieces: Iterable[Piece]) -> None:
         for _, size, token in pieces:
             self.outlet.discard(size, token, "subscriber left")
-        return []
 
     def asked(self, subscriber: Subscriber, count: int) -> None:  # noqa: ARG002 (the contract's form)
         """Serve its lane first."""
@@ -119,7 +141,9 @@ class BroadcastDispatcher(Dispatcher):
 
     def queued(self) -> dict[Any, int]:
         """Return the length of each lane."""
-        return {each.subscription: each.slot.size for each in self._subscribers if each.slot.size}
+        queued: dict[Any, int] = {each.subscription: each.slot.size for each in self._subscribers if each.slot.size}
+        queued.update((heir, lane.size) for heir, lane in self._away.items() if lane.size)
+        return queued
 
     def _look(self) -> None:
         """See what the slowest (``"block"``) or the fastest can take."""
@@ -130,59 +154,67 @@ class BroadcastDispatcher(Dispatcher):
         self._wait_for = 0
         if subscribers:
             room = [each.asked - each.sent - each.slot.size for each in subscribers]
+            if self._away and self._slow == "block":  # they hold the others up only beyond the lag
+                room += [self._lag - lane.size for lane in self._away.values()]
             self.wanted = max(0, min(room) if self._slow == "block" else max(room))
 
     def _broadcast(self, piece: Batch, count: int, token: Any) -> None:
-        chosen: list[tuple[Subscriber, Batch, int]] = []
+        chosen: list[tuple[Subscriber | None, _Lane, Batch, int]] = []
         for subscriber in list(self._subscribers):
-            selected = piece if subscriber.terms.selector is None else self._select(subscriber, piece)
-            chosen.append((subscriber, selected, len(selected)))
+            lane = subscriber.slot
+            selected = piece if lane.selector is None else self._select(subscriber, lane, piece)
+            chosen.append((subscriber, lane, selected, len(selected)))
+        for lane in self._away.values():
+            selected = piece if lane.selector is None else self._select(None, lane, piece)
+            chosen.append((None, lane, selected, len(selected)))
         if token is not None:  # it stood for `count` events and stands for all copies from now on
-            token.settle(count - sum(each[2] for each in chosen))
-        for subscriber, selected, size in chosen:
+            token.settle(count - sum(each[3] for each in chosen))
+        for receiver, lane, selected, size in chosen:
             if size:
-                self._put(subscriber, selected, size, token)
+                self._put(receiver, lane, selected, size, token)
         if self._history.maxlen:
             self._history.extend(rows(piece))
 
-    def _select(self, subscriber: Subscriber, piece: Batch) -> Batch:
+    def _select(self, subscriber: Subscriber | None, lane: _Lane, piece: Batch) -> Batch:
         """Return what the subscriber chooses; a selector that raises costs only its own subscription."""
-        indices = [index for index, event in enumerate(rows(piece)) if self._chooses(subscriber, event)]
+        indices = [index for index, event in enumerate(rows(piece)) if self._chooses(subscriber, lane, event)]
         return piece if len(indices) == len(piece) else pick(piece, indices)
 
-    def _chooses(self, subscriber: Subscriber, event: Any) -> bool:
-        if subscriber.slot.faulty:
-            return False
+    def _chooses(self, subscriber: Subscriber | None, lane: _Lane, event: Any) -> bool:
+        if lane.faulty or lane.selector is None:
+            return not lane.faulty
         try:
-            return bool(subscriber.terms.selector(event))
+            return bool(lane.selector(event))
         except Exception as error:  # noqa: BLE001 (the user's function)
             fault = DispatchError(
                 self.outlet.name, "selector", "a truth value", f"{type(error).__name__}: {error}", event
             )
             fault.__cause__ = error
-            subscriber.slot.faulty = True
             self.outlet.report(fault)
-            self.outlet.detach(subscriber, fault)
+            if subscriber is not None:  # one that is away is only told of what it did not choose
+                lane.faulty = True
+                self.outlet.detach(subscriber, fault)
             return False
 
-    def _put(self, subscriber: Subscriber, batch: Batch, size: int, token: Any) -> None:
-        lane = subscriber.slot
-        if not lane.size and size <= subscriber.pending:
+    def _put(self, subscriber: Subscriber | None, lane: _Lane, batch: Batch, size: int, token: Any) -> None:
+        if subscriber is not None and not lane.size and size <= subscriber.pending:
             self.outlet.deliver(subscriber, batch, size, token)
             return
         lane.pieces.append((batch, size, token))
         lane.size += size
-        self._drain(subscriber)
+        if subscriber is not None:
+            self._drain(subscriber)
         if self._slow == "block" or lane.size <= self._lag:
             return
-        if self._slow == "detach":
+        if self._slow == "detach" and subscriber is not None:
             self.outlet.detach(subscriber, ("lagged", lane.size))
             return
         while lane.size > self._lag:
             old, length, origin = lane.pieces.popleft()
             excess = min(length, lane.size - self._lag)
             if excess < length:
-                lane.pieces.appendleft((cut(old, excess, length), length - excess, origin))
+                rest = None if origin is None else origin.part(excess, length)
+                lane.pieces.appendleft((cut(old, excess, length), length - excess, rest))
             lane.size -= excess
             self.outlet.discard(excess, origin, "slow subscriber")
 
@@ -191,7 +223,8 @@ class BroadcastDispatcher(Dispatcher):
         while lane.pieces and (room := subscriber.asked - subscriber.sent) > 0:
             batch, size, token = lane.pieces.popleft()
             if size > room:
-                lane.pieces.appendleft((cut(batch, room, size), size - room, token))
-                batch, size = cut(batch, 0, room), room
+                rest = None if token is None else token.part(room, size)
+                lane.pieces.appendleft((cut(batch, room, size), size - room, rest))
+                batch, size, token = cut(batch, 0, room), room, None if token is None else token.part(0, room)
             lane.size -= size
             self.outlet.deliver(subscriber, batch, size, token)
