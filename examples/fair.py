@@ -1,8 +1,9 @@
 """Fairness: one user has put in 100,000 jobs, then another one 10. Who waits for whom?
 
-Run it with::
+Run the comparison, or the fair one alone::
 
     python -m examples.fair
+    headgate run examples.fair:app
 
 The same two users, the same worker, two dispatchers. In the order of arrival Bob waits for all of Ann's jobs. With
 `FairDispatcher` a round gives each user a quantum of 10, so his 10 are done within the first round. It prints::
@@ -15,11 +16,21 @@ The same two users, the same worker, two dispatchers. In the order of arrival Bo
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
-from headgate import Child, Consumer, DemandDispatcher, Dispatcher, FairDispatcher, Producer, Subscription, System, To
+import headgate
+from headgate import (
+    Child,
+    Consumer,
+    DemandDispatcher,
+    Dispatcher,
+    FairDispatcher,
+    Producer,
+    Subscription,
+    Supervisor,
+    To,
+)
 
 QUANTUM = 10
 
@@ -45,22 +56,26 @@ class Inbox(Producer):
 class Worker(Consumer):
     """Does jobs, and remembers in which order."""
 
-    def __init__(self, done: list[Job]) -> None:
-        self.done = done
+    def __init__(self, report: Callable[[Sequence[Job]], None]) -> None:
+        self.done: list[Job] = []
+        self.report = report
 
     def handle_events(self, events: Sequence[Job], source: Subscription) -> None:
         self.done.extend(events)
 
+    def terminate(self, reason: Any) -> None:
+        self.report(self.done)
 
-async def work(dispatcher: Dispatcher) -> list[Job]:
-    """Do all jobs, and return them in the order in which they were done."""
+
+def pipeline(dispatcher: Dispatcher, report: Callable[[Sequence[Job]], None]) -> Supervisor:
+    """Return an app that does all jobs, and reports them in the order in which they were done."""
     jobs = [Job("Ann", number) for number in range(100_000)] + [Job("Bob", number) for number in range(10)]
-    done: list[Job] = []
-    async with System() as system:
-        await system.start(Child(Inbox, jobs, name="inbox", dispatcher=dispatcher, buffer_size=len(jobs)))
-        await system.start(Child(Worker, done, subscribe_to=[To("inbox", max_demand=100)]))
-        await system.wait()
-    return done
+    return Supervisor(
+        [
+            Child(Inbox, jobs, name="inbox", dispatcher=dispatcher, buffer_size=len(jobs)),
+            Child(Worker, report, subscribe_to=[To("inbox", max_demand=100)]),
+        ]
+    )
 
 
 def when_done(user: str, done: Sequence[Job]) -> int:
@@ -68,16 +83,19 @@ def when_done(user: str, done: Sequence[Job]) -> int:
     return max(place for place, job in enumerate(done, start=1) if job.user == user)
 
 
-async def main() -> None:
-    """Compare the two."""
-    plain = await work(DemandDispatcher())
-    print(f"in the order of arrival: Bob's 10 jobs were done after {when_done('Bob', plain):,} jobs")
-    fair = await work(FairDispatcher(key=lambda job: job.user, quantum=QUANTUM))
-    place = when_done("Bob", fair)
+def report_plain(done: Sequence[Job]) -> None:
+    print(f"in the order of arrival: Bob's 10 jobs were done after {when_done('Bob', done):,} jobs")
+
+
+def report_fair(done: Sequence[Job]) -> None:
+    place = when_done("Bob", done)
     first_round = ", in the first round" if place <= 2 * QUANTUM else ""
     print(f"fair between users:      Bob's 10 jobs were done after {place} jobs{first_round}")
-    print(f"fair between users:      all {len(fair):,} jobs were done in the end")
+    print(f"fair between users:      all {len(done):,} jobs were done in the end")
 
+
+app = pipeline(FairDispatcher(key=lambda job: job.user, quantum=QUANTUM), report_fair)
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    headgate.run(pipeline(DemandDispatcher(), report_plain))
+    headgate.run(app)

@@ -1,18 +1,21 @@
-"""The first pipeline: a counter, a stage that doubles, and two consumers that share the work.
+"""The first pipeline: a counter, a stage that doubles, and two consumers that share the work, under a supervisor.
 
-Run it with::
+Run it with one of::
 
+    headgate run examples.quickstart:app
     python -m examples.quickstart
 
 Nothing is counted before somebody asks. Each consumer asks for ten numbers (and gets them in two batches of five), the
-doubling stage for twenty, and the counter gives what it is asked for, a hundred in all; then it has finished, and the
-others end after it. It prints something like::
+doubling stage for twenty, and the counter gives what it is asked for, a hundred in all; then it has finished, the
+others end after it, and the supervisor is done. It prints something like::
 
     print-1: 0 2 4 6 8
     print-2: 20 22 24 26 28
     print-1: 10 12 14 16 18
     ...
-    counter gave 100 numbers, of which 100 are handled; print-1 got 50, print-2 got 50
+    print-1 handled 50 numbers
+    print-2 handled 50 numbers
+    counter gave 100 numbers, of which 100 are handled
 
 """
 
@@ -20,8 +23,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from typing import Any
 
-from headgate import Child, Consumer, Producer, ProducerConsumer, Subscription, System, To
+import headgate
+from headgate import Child, Consumer, Producer, ProducerConsumer, Subscription, Supervisor, To
 
 
 class Counter(Producer):
@@ -36,6 +41,10 @@ class Counter(Producer):
         if self.next == self.end:
             self.stage.finish()  # no more events: the pipeline ends when all of them are handled
         return range(first, self.next)
+
+    def terminate(self, reason: Any) -> None:
+        numbers = self.stage.statistics()
+        print(f"{self.stage.name} gave {numbers.emitted} numbers, of which {numbers.handled} are handled")
 
 
 class Multiply(ProducerConsumer):
@@ -55,23 +64,19 @@ class Print(Consumer):
         await asyncio.sleep(0)  # stands for a request to a server
         print(f"{self.stage.ref.id}:", *events)
 
+    def terminate(self, reason: Any) -> None:
+        print(f"{self.stage.ref.id} handled {self.stage.statistics().handled} numbers")
 
-async def main() -> None:
-    """Start the stages, first the one that gives, and wait for their end."""
-    async with System() as system:
-        # The counter holds its numbers back until everybody is there; else the first consumer would get the first ones.
-        counter = await system.start(Child(Counter, 100, name="counter", demand="accumulate"))
-        await system.start(Child(Multiply, 2, name="multiply", subscribe_to=[To("counter", max_demand=20)]))
-        printers = [
-            await system.start(Child(Print, id=name, subscribe_to=[To("multiply", max_demand=10)]))
-            for name in ("print-1", "print-2")
-        ]
-        counter.set_demand("forward")
-        await system.wait()
-        numbers = counter.statistics()
-        shares = ", ".join(f"{each.id} got {each.statistics().handled}" for each in printers)
-        print(f"counter gave {numbers.emitted} numbers, of which {numbers.handled} are handled; {shares}")
 
+app = Supervisor(
+    [
+        Child(Counter, 100, name="counter"),
+        Child(Multiply, 2, name="multiply", subscribe_to=[To("counter", max_demand=20)]),
+        Child(Print, id="print-1", subscribe_to=[To("multiply", max_demand=10)]),
+        Child(Print, id="print-2", subscribe_to=[To("multiply", max_demand=10)]),
+    ],
+    strategy="rest_for_one",  # a stage that crashes is started again, and those behind it
+)
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    headgate.run(app)

@@ -22,6 +22,7 @@ from headgate.errors import (
     Stop,
     SubscriptionError,
 )
+from headgate.observe.stall import Diagnosis, StageDiagnosis
 from headgate.protocol.children import Backoff
 from headgate.protocol.dispatch.base import Dispatcher
 from headgate.protocol.dispatch.broadcast import BroadcastDispatcher
@@ -30,6 +31,7 @@ from headgate.protocol.dispatch.keyed import FairDispatcher, PriorityDispatcher
 from headgate.protocol.dispatch.partition import PartitionDispatcher, stable_hash
 from headgate.protocol.messages import DeadLetter, Down, End, Subscription, Terms
 from headgate.protocol.statistics import StageStatistics, SubscriptionStatistics
+from headgate.runner import RunError, run
 from headgate.runtime.options import Child, To
 from headgate.runtime.reference import Ref, StageContext
 from headgate.sources import from_iterable
@@ -52,6 +54,7 @@ __all__ = [
     "Counts",
     "DeadLetter",
     "DemandDispatcher",
+    "Diagnosis",
     "DispatchError",
     "Dispatcher",
     "Down",
@@ -73,8 +76,10 @@ __all__ = [
     "ProtocolError",
     "Ref",
     "RestartLimitError",
+    "RunError",
     "StageContext",
     "StageCrashed",
+    "StageDiagnosis",
     "StageStatistics",
     "Stop",
     "Subscription",
@@ -86,6 +91,7 @@ __all__ = [
     "Terms",
     "To",
     "from_iterable",
+    "run",
     "stable_hash",
     "stream",
 ]

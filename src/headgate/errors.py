@@ -50,7 +50,7 @@ class OptionError(HeadgateError, ValueError):
 
     def __str__(self) -> str:
         """Say it in one line."""
-        return f"{self.where}: expected option {self.option!r} to be {self.expected}, got: {_short(self.got)}"
+        return f"{self.where}: expected option {self.option!r} to be {self.expected}, got: {short(self.got)}"
 
 
 class NameTakenError(OptionError):
@@ -87,7 +87,7 @@ class HandlerError(ProtocolError):
         """Say it in one line."""
         kind = type(self.got).__name__
         return (
-            f"stage {self.stage!r}: expected {self.callback} to return {self.expected}, got {kind}: {_short(self.got)}"
+            f"stage {self.stage!r}: expected {self.callback} to return {self.expected}, got {kind}: {short(self.got)}"
         )
 
 
@@ -118,7 +118,7 @@ class DispatchError(HeadgateError):
         """Say it in one line."""
         return (
             f"stage {self.stage!r}: expected option {self.option!r} to give {self.expected}, "
-            f"got {' '.join(self.got.split())} for event {_short(self.event)}"
+            f"got {' '.join(self.got.split())} for event {short(self.event)}"
         )
 
 
@@ -197,7 +197,7 @@ class StageCrashed(HeadgateError):  # noqa: N818 (a fact about a stage, and the 
         """Say it in one line."""
         if isinstance(self.reason, BaseException):
             return f"stage {self.stage!r} crashed: {_line(self.reason)}"
-        return f"stage {self.stage!r} stopped abnormally: {_short(self.reason)}"
+        return f"stage {self.stage!r} stopped abnormally: {short(self.reason)}"
 
 
 class HookError(HeadgateError):
@@ -243,7 +243,7 @@ class RestartLimitError(HeadgateError):
 
     def __str__(self) -> str:
         """Say it in one line."""
-        reason = _line(self.reason) if isinstance(self.reason, BaseException) else _short(self.reason)
+        reason = _line(self.reason) if isinstance(self.reason, BaseException) else short(self.reason)
         return (
             f"supervisor {self.supervisor!r} gave up: expected at most {self.max_restarts} restarts within "
             f"{self.max_seconds:g} s, then child {self.child!r} ended again: {reason}"
@@ -267,7 +267,7 @@ class Ignore(Exception):  # noqa: N818 (a signal, not an error)
     """Raise it in ``__init__`` or ``started``: the stage is not to run; ``System.start`` raises it."""
 
 
-def _short(value: Any, limit: int = 200) -> str:
+def short(value: Any, limit: int = 200) -> str:
     """Show a value in one line, whatever its own ``repr`` does."""
     try:
         text = " ".join(repr(value).split())

@@ -10,12 +10,16 @@ from typing import Any, Self, overload
 
 from headgate.draining import Drained, drain
 from headgate.errors import HeadgateError, Ignore, NoStageError, OptionError, StageCrashed
+from headgate.observe.stall import Diagnosis, diagnose
 from headgate.protocol.messages import PRODUCER, SHUTDOWN, DeadLetter, Subscription, is_normal
 from headgate.protocol.statistics import StageStatistics
 from headgate.runtime.driver import DRIVERS
 from headgate.runtime.node import Node
 from headgate.runtime.options import Child, To
 from headgate.runtime.reference import Ref, make_subscription
+
+HOOK_SECONDS = 5.0
+"""How long a hook (``dead_letter``) may take that runs when everything else has ended."""
 
 
 class Startable:
@@ -236,6 +240,16 @@ class System:
         """Read the numbers of every living stage, by name."""
         return {ref.name: ref.statistics() for ref in self.stages()}
 
+    def diagnose(self) -> Diagnosis:
+        """Explain why a pipeline stalls: what every stage is at, since when, and for whom it waits.
+
+        Since when is known from earlier looks: of this, or those that `headgate.run` takes once a second.
+
+        Returns:
+            One `StageDiagnosis` for each stage. ``print`` it, or look at its ``culprits``.
+        """
+        return diagnose(self.node)
+
     @property
     def letters(self) -> list[DeadLetter]:
         """The newest dead letters, up to 1,000, oldest first."""
@@ -303,3 +317,8 @@ class System:
         for ref in reversed(self.stages()):
             if ref.alive:
                 await ref.stop(reason)
+        jobs = self.node.jobs - {asyncio.current_task()}
+        if jobs:  # hooks that are not through
+            _, late = await asyncio.wait(jobs, timeout=HOOK_SECONDS)
+            for job in late:
+                job.cancel()

@@ -188,7 +188,7 @@ class Driver:
         if terms.retry is None and (error is None or not names.will_come(name, None)):
             return False
         future = self._subscribing.pop(subscription, None)
-        if name in self.node.names:
+        if self.node.names.get(name) not in (None, subscription.producer):
             names.expect(name)  # it is there already: no time limit, no wait
             names.wait(self, name, terms, future)
             names.came(name)
@@ -232,6 +232,8 @@ class Driver:
         self.node.drivers.pop(self.number, None)
         if self.registered:
             self.node.names.pop(self.name, None)
+        self.receive = self.take = functools.partial(refuse, self)
+        self.take_in()  # somebody may have found it by its name
 
     def close(self) -> None:
         """Give back what the driver holds (its task, its thread)."""

@@ -18,7 +18,7 @@ from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
-from headgate.errors import HeadgateError, HookError, NameTakenError
+from headgate.errors import HeadgateError, HookError, NameTakenError, short
 from headgate.protocol.messages import HANDLE_EVENTS, DeadLetter
 from headgate.runtime.express import offer
 from headgate.runtime.names import Names
@@ -306,9 +306,9 @@ class Node:
         """
         self.letters.append(letter)
         logger.error(
-            "stage %r: event %.200r is given up after %d deliveries, %r failed with it\n%s",
+            "stage %r: event %s is given up after %d deliveries, %r failed with it\n%s",
             letter.stage,
-            letter.event,
+            short(letter.event),
             letter.deliveries,
             letter.consumer,
             letter.traceback,

@@ -314,8 +314,11 @@ class Supervision:
                     self._wake.clear()
                     await self._wake.wait()
             reason = self._stopping.result()
-            await self._stop_children(reason if is_normal(reason) else SHUTDOWN, self._deadline)
+        except BaseException as error:  # a fault of ours, or the loop is being closed
+            reason = error
+            raise
         finally:
+            await self._stop_children(reason if is_normal(reason) else SHUTDOWN, self._deadline)
             self._end(reason)
 
     def _is_over(self) -> bool:
