@@ -175,8 +175,12 @@ class System:
                 node.awaited.wait(driver, name, to.terms)
             else:
                 begun.append((to, driver.subscribe(make_subscription(driver.ref, to, {}))))
-        for to, future in begun:
-            await self._subscribed(driver.ref, to, future)
+        try:
+            for to, future in begun:
+                await self._subscribed(driver.ref, to, future)
+        except asyncio.CancelledError:
+            driver.ref.kill(SHUTDOWN)  # nobody has its reference
+            raise
         return driver.ref
 
     async def start_all(self, children: Iterable[Child]) -> list[Ref]:

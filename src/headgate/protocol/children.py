@@ -9,15 +9,19 @@ what they come from has a bound of its own, or is counted already:
   them the event becomes a dead letter;
 * one after which events were handled again: the failures of handlers before it are forgotten.
 
+Seconds in which a child waits to be started again do not count either: a longer back-off does not raise the limit.
+
 So a poison event, or a handler that fails now and then, does not end a supervisor, and one that always fails does.
 """
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
+from headgate.errors import OptionError
 from headgate.protocol.messages import is_normal
 
 PERMANENT: Final = "permanent"
@@ -42,6 +46,9 @@ class Backoff:
         most: Seconds of the longest wait. Default 30.
         jitter: Share by which a wait is shortened at random, 0 to 1. Default 0.25.
         reset: Seconds after which a child that lives counts as well. Default 10.
+
+    Raises:
+        OptionError: An option is of the wrong type or out of range.
     """
 
     first: float = 0.05
@@ -50,6 +57,21 @@ class Backoff:
     jitter: float = 0.25
     reset: float = 10.0
 
+    def __post_init__(self) -> None:
+        """Check the options."""
+        seconds = "a number of seconds of at least 0"
+        self._check("first", seconds, 0)
+        self._check("factor", "a number of at least 1", 1)
+        self._check("most", seconds, 0)
+        self._check("jitter", "a number from 0 to 1", 0, 1)
+        self._check("reset", seconds, 0)
+
+    def _check(self, option: str, expected: str, least: float, most: float = math.inf) -> None:
+        value: Any = getattr(self, option)
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if not number or not least <= value <= most:  # nan too
+            raise OptionError("Backoff", option, expected, value)
+
     def delay(self, streak: int, chance: float) -> float:
         """Return the seconds to wait.
 
@@ -57,11 +79,13 @@ class Backoff:
             streak: Restarts in a row before this one.
             chance: A random number, 0 to 1.
         """
-        if streak < 1:
+        if streak < 1 or not self.first:
             return 0.0
-        if self.factor > 1:  # no overflow, however long a child has been failing
-            streak = min(streak, 64)
-        return min(self.most, self.first * self.factor ** (streak - 1)) * (1 - self.jitter * chance)
+        try:
+            wait = min(self.most, self.first * self.factor ** (streak - 1))
+        except OverflowError:  # it has been failing for long
+            wait = self.most
+        return wait * (1 - self.jitter * chance)
 
 
 class Ending(NamedTuple):
@@ -95,7 +119,7 @@ class Life:
     Attributes:
         restarts: How many, in all.
         streak: How many in a row.
-        last: When the last one was decided.
+        last: When it was to be started again the last time.
     """
 
     __slots__ = ("last", "restarts", "streak")
@@ -106,17 +130,15 @@ class Life:
         self.streak = 0
         self.last: float | None = None
 
-    def note(self, now: float, ending: Ending, backoff: Backoff) -> int:
+    def note(self, now: float, backoff: Backoff, *, progressed: bool) -> int:
         """Count a restart, and return how many in a row came before it."""
         recent = self.last is not None and now - self.last <= backoff.reset
         if not recent:
             self.streak = 0
-        elif ending.progressed:
+        elif progressed:
             self.streak = 1
         else:
             self.streak += 1
-        self.last = now
-        self.restarts += 1
         return self.streak
 
 
@@ -136,6 +158,8 @@ class Restarts:
         self._backoff = backoff
         self._counted: deque[tuple[float, bool]] = deque()  # when, and whether a handler had failed with events
         self._size = 0  # of the last batch that a handler failed with
+        self._waited = 0.0  # seconds in which a child was waiting to be started again: they do not count
+        self._until = 0.0  # the end of the last such wait
 
     def decide(self, life: Life, ending: Ending, now: float, chance: float) -> float | None:
         """Count one more restart.
@@ -149,21 +173,39 @@ class Restarts:
         Returns:
             The seconds to wait before it, or None when there were too many.
         """
-        delay = self._backoff.delay(life.note(now, ending, self._backoff), chance)
-        if ending.follows:
-            return delay
-        if ending.failure is not None:
-            size, deliveries = ending.failure
-            narrower = deliveries > 1 and size < self._size
-            self._size = size
-            if ending.progressed:
-                self._counted = deque(each for each in self._counted if not each[1])
-            if narrower:
-                return delay
+        life.restarts += 1
+        if ending.follows:  # it will wait for its producer
+            return 0.0
+        if self._narrows(ending):  # it comes to an end soon: the waits need not grow
+            streak = min(1, life.note(now, self._backoff, progressed=True))
+        else:
+            streak = life.note(now, self._backoff, progressed=ending.progressed)
+            if not self._allows(now, failed=ending.failure is not None):
+                return None
+        delay = self._backoff.delay(streak, chance)
+        life.last = now + delay  # a long wait is no long life
+        self._waited += max(0.0, now + delay - max(now, self._until))
+        self._until = max(self._until, now + delay)
+        return delay
+
+    def _narrows(self, ending: Ending) -> bool:
+        """Say whether a handler has failed with fewer events than the last time; forget failures before progress."""
+        if ending.failure is None:
+            return False
+        size, deliveries = ending.failure
+        narrows = deliveries > 1 and size < self._size
+        self._size = size
+        if ending.progressed:
+            self._counted = deque(each for each in self._counted if not each[1])
+        return narrows
+
+    def _allows(self, now: float, *, failed: bool) -> bool:
+        """Count a restart towards the limit."""
         if self._most is None:
-            return delay
+            return True
+        lived = now - self._waited
         counted = self._counted
-        counted.append((now, ending.failure is not None))
-        while now - counted[0][0] > self._seconds:
+        counted.append((lived, failed))
+        while lived - counted[0][0] > self._seconds:
             counted.popleft()
-        return None if len(counted) > self._most else delay
+        return len(counted) <= self._most

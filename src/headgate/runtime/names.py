@@ -47,6 +47,7 @@ class Names:
         expected: How many supervisors are about to start (again) a stage of this name.
         groups: The names of groups, each with the names of its members.
         over: The names of stages that have ended as their stream was over.
+        left: Groups whose supervisor has ended, and is to be started again.
     """
 
     def __init__(self, node: Node) -> None:
@@ -56,6 +57,7 @@ class Names:
         self.expected: Counter[str] = Counter()
         self.groups: dict[str, list[str]] = {}
         self.over: set[str] = set()
+        self.left: set[str] = set()
 
     def will_come(self, name: str, retry: float | None) -> bool:
         """Say whether it makes sense to wait for a stage of this name that is not there."""
@@ -77,12 +79,30 @@ class Names:
             for member in list(self.groups[name]):
                 if member in self._node.names:
                     self._subscribe(awaited, member)
-        elif terms.retry is not None and not self.expected[name]:
-            awaited.timer = self._node.loop.call_later(min(terms.retry, 86_400.0 * 365), self._give_up, awaited)
+        elif not self.expected[name]:
+            self._limit(awaited)
+
+    def _limit(self, awaited: Awaited) -> None:
+        """Let its time run, if it has one."""
+        retry = awaited.terms.retry
+        if retry is not None and awaited.timer is None:
+            awaited.timer = self._node.loop.call_later(min(retry, 86_400.0 * 365), self._give_up, awaited)
 
     def expect(self, name: str) -> None:
-        """Note that a supervisor is about to start a stage of this name."""
+        """Note that a supervisor is about to start a stage, or a group, of this name."""
         self.expected[name] += 1
+        self.over.discard(name)
+
+    def form(self, group: str, members: list[str]) -> None:
+        """Note the stages of a group, and subscribe those who wait for it to each that is there and that comes."""
+        self.groups[group] = members
+        self.over.discard(group)
+        self.left.discard(group)
+        for awaited in list(self._waiting.get(group, ())):
+            if not awaited.standing:
+                awaited.standing = True
+                if awaited.timer is not None:
+                    awaited.timer.cancel()
 
     def unexpect(self, name: str) -> None:
         """Note that it will not be started (again) after all: nobody need wait for it any longer."""
@@ -93,8 +113,14 @@ class Names:
                 if name in self.over:
                     self._remove(awaited)
                     awaited.driver.act(awaited.driver.core.unawaited)
-                elif awaited.terms.retry is None and not awaited.standing:
+                elif awaited.standing:
+                    continue
+                elif awaited.terms.retry is None:
                     self._give_up(awaited)
+                else:
+                    self._limit(awaited)
+            if name in self.left:
+                self.disband(name, over=False)
 
     def came(self, name: str) -> None:
         """Subscribe those who wait for a name that is registered now."""
@@ -117,7 +143,14 @@ class Names:
         )
 
     def disband(self, group: str, *, over: bool) -> None:
-        """Forget a group: no more members will come; ``over``: since their streams are over."""
+        """Forget a group: no more members will come; ``over``: since their streams are over.
+
+        While a supervisor is about to start it again, it is kept, and so are those who wait for it.
+        """
+        if not over and self.expected[group] > 0:
+            self.left.add(group)
+            return
+        self.left.discard(group)
         self.groups.pop(group, None)
         if over:
             self.over.add(group)

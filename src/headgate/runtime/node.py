@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("headgate")
 
 BURST = 32
-"""Callbacks between two looks at the clock."""
+"""The most callbacks between two looks at the clock; fewer as long as they are slow."""
 TURN_BURSTS = 16
 """Bursts of one turn, before other work of the loop comes in between."""
 TURN_SECONDS = 0.005
@@ -70,6 +70,7 @@ class Node:
         self.numbers = itertools.count(1)
         self.subscription_numbers = itertools.count(1)
         self._awake = False
+        self._pace = 1  # callbacks until the next look at the clock
         self._changed: list[asyncio.Future[None]] = []
         self.crashes: list[HeadgateError] = []
         self.observed: list[BaseException] = []
@@ -143,8 +144,12 @@ class Node:
         try:
             for _ in range(TURN_BURSTS):
                 self._burst()
-                if not ready or clock() > stop:
+                if not ready:
                     break
+                if clock() > stop:
+                    self._pace = 1
+                    break
+                self._pace = min(2 * self._pace, BURST)
             late = bool(ready)  # others are always busy: what can wait must not wait for ever
             while self.owing and (late or not ready):
                 late = False
@@ -162,7 +167,7 @@ class Node:
         """Run the next few stages, each for one callback."""
         ready = self.ready
         popleft = ready.popleft
-        for _ in range(BURST):
+        for _ in range(self._pace):
             if not ready:
                 return
             driver = popleft()

@@ -69,7 +69,7 @@ class To:
     ) -> None:
         """Check the options."""
         where = f"To({_named(producer)})"
-        _refuse_unknown(where, unknown, To.__init__)
+        refuse_unknown(where, unknown, To.__init__)
         if not isinstance(producer, (str, Ref)):
             raise OptionError(where, "producer", "the name or the reference of a stage", producer)
         check_count(where, "max_demand", max_demand, 1)
@@ -211,6 +211,11 @@ class Child:
         if self.name is not None:
             yield from [self.name] if self.count == 1 else [f"{self.name}-{n}" for n in range(1, self.count + 1)]
 
+    def groups(self) -> Iterator[str]:
+        """Return the name of the group that is started from it, if it is one."""
+        if self.name is not None and self.count > 1:
+            yield self.name
+
     def members(self, count: int | None = None) -> list[Child]:
         """Return a recipe for each stage of a group; of a single stage, its own.
 
@@ -267,7 +272,7 @@ class Child:
         except TypeError as error:
             parameters = inspect.signature(self.cls).parameters
             unknown = {name: value for name, value in self.kwargs.items() if name not in parameters}
-            _refuse_unknown(where, unknown, Child.__init__)
+            refuse_unknown(where, unknown, Child.__init__)
             expected = f"the arguments of {self.label}{inspect.signature(self.cls)}"
             raise OptionError(where, "args", expected, str(error)) from None
         except ValueError:  # a class without a signature of its own
@@ -347,7 +352,8 @@ def check_choice(where: str, option: str, value: Any, allowed: tuple[Any, ...]) 
         raise OptionError(where, option, "one of " + ", ".join(map(repr, allowed)), value)
 
 
-def _refuse_unknown(where: str, unknown: dict[str, Any], function: Callable[..., Any]) -> None:
+def refuse_unknown(where: str, unknown: dict[str, Any], function: Callable[..., Any]) -> None:
+    """Refuse options that the function does not have, and say which one may have been meant."""
     if not unknown:
         return
     name, value = next(iter(unknown.items()))

@@ -127,7 +127,10 @@ class Supervision:
         self._wake = asyncio.Event()
         self._timers: dict[asyncio.TimerHandle, list[Member]] = {}
         self._stopping: asyncio.Future[Any] = self.node.loop.create_future()
-        self._deadline = 0.0
+        self._deadline: float | None = None  # by when all of it is to be over
+        self._last_call: asyncio.TimerHandle | None = None
+        self._starting: tuple[Member, asyncio.Task[Any]] | None = None
+        self._leaving: Ref | Supervision | None = None  # the child that is being stopped
         self._draining = False
         self.done: asyncio.Future[Any] = self.node.loop.create_future()
 
@@ -203,24 +206,20 @@ class Supervision:
         Returns:
             The reason that it ended with.
         """
-        limit = self.recipe.shutdown if timeout is None else timeout
-        deadline = self.node.loop.time() + limit
+        self._end_within(self.recipe.shutdown if timeout is None else timeout)
         if not self._stopping.done():
-            self._deadline = deadline
             self._stopping.set_result(reason)
             self._wake.set()
-        elif deadline < self._deadline:  # sooner than was thought: those that are waited for now are killed
-            self._deadline = deadline
-            self.node.loop.call_at(deadline, self._kill_all)
         return await asyncio.shield(self.done)
 
     def kill(self, reason: Any = "killed") -> None:
         """End all stages below at once, without ``terminate``."""
-        if not self._stopping.done():
-            self._stopping.set_result(reason)
-        self._deadline = self.node.loop.time()
-        self._kill_all()
-        self._wake.set()
+        if self.alive:
+            if not self._stopping.done():
+                self._stopping.set_result(reason)
+            self._end_within(0.0)
+            self._kill_all()
+            self._wake.set()
 
     async def start_child(self, recipe: Child | Supervisor) -> Ref | Supervision:
         """Add a child behind the others and start it.
@@ -289,16 +288,27 @@ class Supervision:
             self._enlist(child)
         try:
             for member in list(self._members):
-                await self._start(member, held)
-        except BaseException:
-            await self._stop_children(SHUTDOWN, self.node.loop.time() + self.recipe.shutdown)
-            self._end(SHUTDOWN)
+                if not self._stopping.done() and not self._draining:
+                    await self._start(member, held)
+        except BaseException:  # a task of its own: who cancels this once more does not cut it short
+            await asyncio.shield(self.node.job(self._take_back(), f"supervisor {self.name}"))
             raise
         finally:
             if hold is None:
                 for ref in held:
                     ref.set_demand("forward")
         self.node.job(self._run(), f"supervisor {self.name}")
+
+    async def _take_back(self) -> None:
+        """Stop what was started before the start failed."""
+        self._end_within(self.recipe.shutdown)
+        if not self._stopping.done():
+            self._stopping.set_result(SHUTDOWN)
+        try:
+            await self._give_up_start()
+            await self._stop_children(SHUTDOWN)
+        finally:
+            self._end(SHUTDOWN)
 
     async def _run(self) -> None:
         """Carry out what comes, one thing after the other."""
@@ -318,15 +328,24 @@ class Supervision:
             reason = error
             raise
         finally:
-            await self._stop_children(reason if is_normal(reason) else SHUTDOWN, self._deadline)
+            if self._deadline is None:
+                self._end_within(self.recipe.shutdown)
+            await self._stop_children(reason if is_normal(reason) else SHUTDOWN)
             self._end(reason)
 
+    def _end_within(self, seconds: float) -> None:
+        """Let everything be over in time: whoever is left then is killed, also one that is being stopped."""
+        deadline = self.node.loop.time() + seconds
+        if self._deadline is None or deadline < self._deadline:
+            self._deadline = deadline
+            if self._last_call is not None:
+                self._last_call.cancel()
+            self._last_call = self.node.loop.call_at(deadline, self._kill_all)
+
     def _is_over(self) -> bool:
-        return (
-            self.recipe.auto_shutdown
-            and bool(self._members)
-            and all(each.state == "done" or (self._draining and each.handle is None) for each in self._members)
-        )
+        if self._draining:
+            return all(each.handle is None for each in self._members)
+        return self.recipe.auto_shutdown and bool(self._members) and all(each.state == "done" for each in self._members)
 
     def _post(self, what: Callable[..., Coroutine[Any, Any, None]], *args: Any) -> None:
         self._mail.append(lambda: what(*args))
@@ -337,6 +356,7 @@ class Supervision:
         if not self.alive:
             raise NoStageError(f"supervisor {self.name!r} has ended")
         answer: asyncio.Future[_T] = self.node.loop.create_future()
+        answer.add_done_callback(_look_at)  # who asked may have been cancelled
 
         async def run() -> None:
             try:
@@ -356,6 +376,8 @@ class Supervision:
 
     def _end(self, reason: Any) -> None:
         """Be gone, and let everybody know."""
+        if self._last_call is not None:
+            self._last_call.cancel()
         for timer in self._timers:
             timer.cancel()
         self._timers.clear()
@@ -381,14 +403,14 @@ class Supervision:
         recipes = recipe.members() if isinstance(recipe, Child) else [recipe]
         members = [Member(each) for each in recipes]
         if members[0].followed is not None:
-            self.node.awaited.groups[members[0].followed] = list(recipe.names())
+            self.node.awaited.form(members[0].followed, list(recipe.names()))
         self._members.extend(members)
         for member in members:
             self._expect(member)
         return members
 
     def _expect(self, member: Member) -> None:
-        member.names = list(member.recipe.names())
+        member.names = [*member.recipe.names(), *member.recipe.groups()]
         for name in member.names:
             self.node.awaited.expect(name)
 
@@ -412,12 +434,9 @@ class Supervision:
         if not member.names:
             self._expect(member)
         starting = self.node.loop.create_task(self.system.start_supervised(member.recipe, hold, self._path))
-        try:
-            await asyncio.wait([starting, self._stopping], return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            if not starting.done():
-                starting.cancel()
-                await asyncio.wait([starting])
+        self._starting = (member, starting)
+        await asyncio.wait([starting, self._stopping], return_when=asyncio.FIRST_COMPLETED)
+        await self._give_up_start()
         if starting.cancelled():
             member.state = "stopped"
             return
@@ -435,26 +454,47 @@ class Supervision:
         else:
             self._post(self._ended, member, handle, handle.reason)
 
-    async def _stop(self, member: Member, reason: Any, deadline: float | None = None) -> None:
+    async def _give_up_start(self) -> None:
+        """End what is being started, if it is. A child that has come up all the same is one like the others."""
+        if self._starting is None:
+            return
+        member, starting = self._starting
+        if not starting.done():
+            starting.cancel()
+            await asyncio.wait([starting])
+        self._starting = None
+        if not starting.cancelled() and starting.exception() is None:
+            member.handle = starting.result()
+
+    async def _stop(self, member: Member, reason: Any) -> None:
         """Stop a child within its time, which is cut short when the supervisor is to stop."""
         handle, member.handle = member.handle, None
         if handle is None or not handle.alive:
             return
-        loop = self.node.loop
-        limit = member.recipe.shutdown
-        if deadline is not None:
-            limit = max(0.0, min(limit, deadline - loop.time()))
-        member.reason = await handle.stop(reason, timeout=limit)
+        self._leaving = handle
+        try:
+            member.reason = await handle.stop(reason, timeout=self._limit(member))
+        finally:
+            self._leaving = None
 
-    async def _stop_children(self, reason: Any, deadline: float) -> None:
+    def _limit(self, member: Member) -> float:
+        """Return the seconds that a child has to end by itself."""
+        limit = member.recipe.shutdown
+        return limit if self._deadline is None else max(0.0, min(limit, self._deadline - self.node.loop.time()))
+
+    async def _stop_children(self, reason: Any) -> None:
         """Stop all, the last started first."""
         for member in reversed(self._members):
-            await self._stop(member, reason, max(deadline, self._deadline) if self._deadline else deadline)
+            await self._stop(member, reason)
 
     def _kill_all(self) -> None:
-        for member in self._members:
-            if member.handle is not None and member.handle.alive:
-                member.handle.kill()
+        """Kill whoever lives below, also those that are being stopped or have not come up yet."""
+        for handle in (self._leaving, *(each.handle for each in reversed(self._members))):
+            if handle is not None and handle.alive:
+                handle.kill()
+        for each in list(self.node.supervisions.values()):
+            if each is not self and each._path[: len(self._path)] == self._path:  # noqa: SLF001 (one of ours)
+                each.kill()
 
     def _done(self, member: Member, *, completed: bool = False) -> None:
         """Leave a child alone for good."""
@@ -462,7 +502,7 @@ class Supervision:
         member.handle = None
         self.node.forget((*self._path, member.recipe.id))
         if completed:
-            self.node.awaited.over.update(member.recipe.names())
+            self.node.awaited.over.update(member.names)
         self._unexpect(member)
         group = member.followed
         if group is not None and all(each.state == "done" for each in self._members if each.followed == group):
@@ -494,7 +534,7 @@ class Supervision:
                 self.name, member.recipe.id, self.recipe.max_restarts, self.recipe.max_seconds, ending.reason
             )
             logger.error("%s", error, exc_info=error.__cause__)
-            self._deadline = loop.time() + self.recipe.shutdown
+            self._end_within(self.recipe.shutdown)
             self._stopping.set_result(error)
             return
         self._log(member, f"it is started again in {delay:.2f} s" if delay else "it is started again")
@@ -503,7 +543,7 @@ class Supervision:
                 await self._stop(other, SHUTDOWN)
         for each in affected:
             each.state = "waiting"
-        await self._later(affected, delay)
+        self._later(affected, delay)
 
     def _affected(self, member: Member) -> list[Member]:
         """Return who is started again with a child, in order."""
@@ -516,7 +556,7 @@ class Supervision:
             wanted = [member]
         return [each for each in wanted if each is member or each.state in ("running", "waiting", "starting")]
 
-    async def _later(self, affected: list[Member], delay: float) -> None:
+    def _later(self, affected: list[Member], delay: float) -> None:
         """Start children again after a while, together with those among them that wait already."""
         loop = self.node.loop
         for timer, others in list(self._timers.items()):
@@ -525,10 +565,7 @@ class Supervision:
                 del self._timers[timer]
                 affected = [each for each in self._members if each in affected or each in others]
                 delay = max(delay, timer.when() - loop.time())
-        if delay <= 0:
-            await self._restart(affected)
-            return
-        timer = loop.call_later(delay, lambda: self._due(timer))
+        timer = loop.call_later(max(0.0, delay), lambda: self._due(timer))
         self._timers[timer] = affected
 
     def _due(self, timer: asyncio.TimerHandle) -> None:
@@ -540,6 +577,9 @@ class Supervision:
         """Start children again, in order; the first that cannot be started ends like any other."""
         for index, member in enumerate(members):
             if member.state != "waiting" or self._stopping.done():
+                continue
+            if self._draining:
+                self._done(member)
                 continue
             try:
                 await self._start(member)
@@ -573,6 +613,18 @@ class Supervision:
 
     # -- requests -----------------------------------------------------------------------------------------------------
 
+    async def _start_for(self, member: Member) -> None:
+        """Start a child for somebody who asked for it.
+
+        Raises:
+            NoStageError: The supervisor ends, or is being drained.
+            HeadgateError: It could not be started.
+        """
+        if not self._draining:
+            await self._start(member)
+        if self._draining or member.state == "stopped":
+            raise NoStageError(f"supervisor {self.name!r} has ended")
+
     def _find(self, id: str) -> Member:  # noqa: A002 (the field's word)
         for member in self._members:
             if member.recipe.id == id:
@@ -592,7 +644,7 @@ class Supervision:
         members = self._enlist(recipe)
         try:
             for member in members:
-                await self._start(member)
+                await self._start_for(member)
         except BaseException:
             for member in reversed(members):
                 await self._forget(member)
@@ -605,8 +657,7 @@ class Supervision:
                 await self._forget(member)
             else:
                 await self._stop(member, SHUTDOWN)
-                member.state = "stopped"
-                self._unexpect(member)
+                member.state = "stopped"  # its names are waited for: `restart_child` may start it again
 
     async def _forget(self, member: Member) -> None:
         await self._stop(member, SHUTDOWN)
@@ -616,7 +667,11 @@ class Supervision:
     async def _start_again(self, id: str) -> Any:  # noqa: A002 (the field's word)
         member = self._find(id)
         await self._stop(member, SHUTDOWN)
-        await self._start(member)
+        try:
+            await self._start_for(member)
+        except BaseException as error:
+            member.state, member.reason = "stopped", error
+            raise
         return member.handle
 
     async def _resize(self, id: str, count: int) -> list[Ref]:  # noqa: A002 (the field's word)
@@ -635,12 +690,19 @@ class Supervision:
             self._members.remove(member)
             names[:] = [name for name in names if name != member.recipe.name]
         at = self._members.index(members[0]) + len(members)
-        for recipe in template.template.members(count)[len(members) :]:
+        known = {each.recipe.id for each in members}
+        possible = [each for each in template.template.members(count + len(members)) if each.id not in known]
+        for recipe in possible[: max(0, count - len(members))]:
             member = Member(recipe)
             self._members.insert(at, member)
             at += 1
             names.extend(recipe.names())
-            await self._start(member)
+            try:
+                await self._start_for(member)
+            except BaseException:
+                await self._forget(member)
+                names[:] = [name for name in names if name != recipe.name]
+                raise
         return [each.handle for each in self._members if each.group == id and isinstance(each.handle, Ref)]
 
     async def _let_go(self, member: Member) -> None:
@@ -649,13 +711,17 @@ class Supervision:
         member.state = "done"
         self._unexpect(member)
         if isinstance(handle, Ref) and handle.alive:
-            handle.driver.act(handle.driver.core.drain, SHUTDOWN)
-            await asyncio.wait([handle.driver.done], timeout=member.recipe.shutdown)
-            await handle.stop(SHUTDOWN)
+            self._leaving = handle
+            try:
+                await handle.drain(timeout=self._limit(member))
+            finally:
+                self._leaving = None
 
     def drain(self) -> None:
-        """Start nobody again: everything below is to come to its end."""
+        """Start nobody again: everything below is to come to its end, and then the supervisor too."""
         self._draining = True
+        if self._starting is not None:
+            self._starting[1].cancel()
         for timer in self._timers:
             timer.cancel()
         for members in self._timers.values():
@@ -663,6 +729,11 @@ class Supervision:
                 self._done(member)
         self._timers.clear()
         self._wake.set()
+
+
+def _look_at(future: asyncio.Future[Any]) -> None:
+    if not future.cancelled():
+        future.exception()
 
 
 def _ending(handle: Ref | Supervision, reason: Any) -> Ending:

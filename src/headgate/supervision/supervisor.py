@@ -9,7 +9,7 @@ from typing import Any, Final
 from headgate.errors import OptionError
 from headgate.protocol.children import ONE_FOR_ALL, ONE_FOR_ONE, PERMANENT, REST_FOR_ONE, TEMPORARY, TRANSIENT, Backoff
 from headgate.protocol.messages import DeadLetter
-from headgate.runtime.options import Child, check_choice, check_count, check_name, check_seconds
+from headgate.runtime.options import Child, check_choice, check_count, check_name, check_seconds, refuse_unknown
 from headgate.supervision.running import Supervision
 from headgate.system import Startable, System
 
@@ -65,9 +65,11 @@ class Supervisor(Startable):
         restart: str = PERMANENT,
         dead_letter: Callable[[DeadLetter], Any] | None = None,
         auto_shutdown: bool | None = None,
+        **unknown: Any,
     ) -> None:
         """Check the options."""
         where = self.where = f"Supervisor({'' if name is None and id is None else repr(name or id)})"
+        refuse_unknown(where, unknown, Supervisor.__init__)
         if isinstance(children, (Child, Supervisor)) or not isinstance(children, Iterable):
             raise OptionError(where, "children", "a list of Child(...) and Supervisor(...)", children)
         self.children = list(children)
@@ -88,6 +90,7 @@ class Supervisor(Startable):
         if dead_letter is not None and not callable(dead_letter):
             raise OptionError(where, "dead_letter", "a function of a DeadLetter, or None", dead_letter)
         self.dead_letter = dead_letter
+        check_choice(where, "auto_shutdown", auto_shutdown, (None, True, False))
         self.auto_shutdown = bool(self.children) if auto_shutdown is None else auto_shutdown
         self._entered: list[tuple[System, Supervision]] = []
         check_siblings(where, self.children)
@@ -100,6 +103,11 @@ class Supervisor(Startable):
         """Return the names of all stages below, in order."""
         for child in self.children:
             yield from child.names()
+
+    def groups(self) -> Iterator[str]:
+        """Return the names of all groups below, in order."""
+        for child in self.children:
+            yield from child.groups()
 
     async def start_in(
         self, system: System, *, hold: list[Any] | None = None, path: tuple[str, ...] = ()
@@ -142,16 +150,23 @@ class Supervisor(Startable):
 
 
 def check_siblings(where: str, children: list[Any]) -> None:
-    """Refuse what is no recipe, ids that are not unique, and names that are used twice."""
-    ids: set[str] = set()
-    names: set[str] = set()
+    """Refuse what is no recipe, ids that are not unique, and names that are used twice.
+
+    Of a group, its own id and name count as well as those of its stages.
+    """
+    ids: dict[str, Any] = {}
+    names: dict[str, Any] = {}
     for child in children:
         if not isinstance(child, (Child, Supervisor)):
             raise OptionError(where, "children", "a list of Child(...) and Supervisor(...)", child)
-        if child.id in ids:
+        template = child.template if isinstance(child, Child) else None
+        whose = template or child  # the stages of one group share its own id and name
+        members = child.members() if isinstance(child, Child) else []
+        for id_ in {child.id, whose.id, *(each.id for each in members)}:
+            if ids.setdefault(id_, whose) is not whose:
+                raise OptionError(where, "children", f"different ids (give id= to one of the two {id_!r})", child)
+        if template is None and ids[child.id] is child and sum(each is child for each in children) > 1:
             raise OptionError(where, "children", f"different ids (give id= to one of the two {child.id!r})", child)
-        ids.add(child.id)
-        for name in child.names():
-            if name in names:
+        for name in (*child.names(), *whose.groups()):
+            if names.setdefault(name, whose) is not whose:
                 raise OptionError(where, "children", f"different names (two have {name!r})", child)
-            names.add(name)
