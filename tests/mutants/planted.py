@@ -21,7 +21,7 @@ from headgate.protocol.dispatch.demand import DemandDispatcher
 from headgate.protocol.dispatch.keyed import FairDispatcher, FairQueue, PriorityQueue
 from headgate.protocol.dispatch.partition import PartitionDispatcher
 from headgate.protocol.lane import ConsumerLane, MiddleLane, ProducerLane
-from headgate.protocol.ledger import Subscriber
+from headgate.protocol.ledger import Subscriber, Suspect, split
 from headgate.protocol.producer import ProducerSide
 from headgate.protocol.stage import StageCore
 
@@ -218,7 +218,7 @@ def both_leave_and_events_come_twice() -> None:
     edit(
         StageCore,
         "_on_cancel",
-        ("out.leave(subscription, acked, handled)", "out.leave(subscription, acked, handled if subscribed else acked)"),
+        ("out.leave(subscription, acked, handled,", "out.leave(subscription, acked, handled if subscribed else acked,"),
     )
 
 
@@ -229,7 +229,7 @@ def sent_corrected_before_the_dispatcher_knows() -> None:
 
 @mutant
 def finished_with_events_in_flight() -> None:
-    edit(ProducerSide, "empty", ("return not any(", "return True or not any("))
+    wrap(ProducerSide, "quiet", lambda original, self: True)
 
 
 @mutant
@@ -339,3 +339,229 @@ def priority_without_ageing() -> None:
 @mutant
 def priority_equals_backwards() -> None:
     edit(PriorityQueue, "put", (", arrival, (event, mark, arrival)", ", -arrival, (event, mark, arrival)"))
+
+
+@mutant
+def suspects_joined_with_others() -> None:
+    edit(ProducerSide, "deliver", ("if type(token) is Suspect:", "if type(token) is Suspect and self._corked is None:"))
+
+
+@mutant
+def suspects_not_marked() -> None:
+    edit(ProducerSide, "fail", ("subscriber.failed = (start, stop, reason)", "pass"))
+
+
+@mutant
+def count_not_kept_across_halves() -> None:
+    wrap(
+        Suspect,
+        "part",
+        lambda original, self, start, stop: Suspect(min(self.deliveries, 1), original(self, start, stop).token),
+    )
+
+
+@mutant
+def count_of_the_newest_failure_only() -> None:
+    edit(ProducerSide, "_blame", ("token.deliveries + 1 if known else 1", "1"))
+
+
+@mutant
+def whole_batch_dead_lettered() -> None:
+    def bury(original, self, piece, *why):
+        while piece[1] > 1:
+            first, piece = split(piece, 1)
+            original(self, first, *why)
+        original(self, piece, *why)
+
+    wrap(ProducerSide, "_bury", bury)
+    edit(ProducerSide, "_blame", ("if size == 1:", "if True:"))
+
+
+@mutant
+def innocent_neighbours_blamed() -> None:
+    edit(ConsumerSide, "leave", ("at + self.size", "window.received"))
+
+
+@mutant
+def dead_letter_one_delivery_early() -> None:
+    edit(ProducerSide, "_blame", ("worst >= self._most", "worst >= self._most - 1"))
+
+
+@mutant
+def dead_letter_settled_before_it_is_safe() -> None:
+    edit(
+        ProducerSide,
+        "_bury",
+        ("self.buried += 1", "suspect.settle(1)"),
+        ("suspect.token)", "None)"),
+    )
+    edit(ProducerSide, "safe", ("self.buried -= 1", "pass"))
+
+
+@mutant
+def dead_letter_never_settled() -> None:
+    edit(ProducerSide, "safe", ("token.settle(1)", "pass"))
+
+
+@mutant
+def finished_before_a_dead_letter_is_safe() -> None:
+    edit(ProducerSide, "quiet", ("if self.buried:", "if False:"))
+
+
+@mutant
+def dead_letter_lifts_no_cap() -> None:
+    edit(ProducerSide, "safe", ("if self.queue.size and not self.accumulating:", "if False:"))
+
+
+@mutant
+def failed_waits_for_the_callback() -> None:
+    edit(StageCore, "receive", ("message[0] in _DIRECT and", "message[0] in _DIRECT and message[0] != m.FAILED and"))
+
+
+@mutant
+def failed_ignored_while_a_callback_is_outstanding() -> None:
+    def on_failed(original, self, message):
+        if self.callback is None:
+            original(self, message)
+
+    wrap(StageCore, "_on_failed", on_failed)
+    StageCore._handlers[m.FAILED] = StageCore._on_failed
+
+
+@mutant
+def kill_for_a_normal_reason_blamed() -> None:
+    edit(ConsumerSide, "leave", ("and not is_normal(end.reason)", ""))
+
+
+@mutant
+def redelivered_behind_newer_events() -> None:
+    edit(ProducerSide, "_blame", ("return [*before, *suspects, *after]", "return [*before, *after, *suspects]"))
+
+
+@mutant
+def suspects_to_the_tail_of_the_queue() -> None:
+    def put_front(original, self, pieces):
+        pieces = list(pieces)
+        original(self, [piece for piece in pieces if type(piece[2]) is not Suspect])
+        for piece in pieces:
+            if type(piece[2]) is Suspect:
+                self.put(*piece)
+
+    wrap(Buffer, "put_front", put_front)
+
+
+@mutant
+def suspects_forget_their_keys() -> None:
+    edit(FairQueue, "put_front", ("rest = self._front.put(list(pieces))", "rest = list(pieces)"))
+
+
+@mutant
+def number_of_a_delivery_stays_for_the_next_batch() -> None:
+    edit(ConsumerSide, "receive", ("window.received + size, deliveries", "window.received + size + 1, deliveries"))
+
+
+@mutant
+def hole_counted_twice() -> None:
+    edit(Subscriber, "settle", ("if piece[0] is None or first >= last:", "if first >= last:"))
+    edit(ConsumerSide, "_settle_early", ("if not origin.told:", "if True:"))
+
+
+@mutant
+def hole_never_taken_off() -> None:
+    edit(Subscriber, "ack", ("self.early -= count", "pass"))
+
+
+@mutant
+def hole_comes_back() -> None:
+    edit(Subscriber, "settle", ("self._keep(kept, (None, piece[1], None))", "kept.append(piece)"))
+
+
+@mutant
+def holes_are_not_joined() -> None:
+    edit(Subscriber, "_keep", ("piece[0] is None and kept and kept[-1][0] is None", "False"))
+
+
+@mutant
+def settled_overtaken_by_the_leave() -> None:
+    edit(StageCore, "receive", ("message[0] in _DIRECT and", "message[0] in _DIRECT and message[0] != m.SETTLED and"))
+
+
+@mutant
+def settled_forgotten_at_a_crash() -> None:
+    edit(ConsumerSide, "leave", ("self._settle_early(window)", "pass"))
+
+
+@mutant
+def deferred_acknowledged_at_once() -> None:
+    edit(ConsumerSide, "done", ("if not window.origins:", "if True:"))
+
+
+@mutant
+def finished_with_deferred_events() -> None:
+    edit(ConsumerSide, "unsettled", ("return ", "return False and "))
+
+
+@mutant
+def drained_source_still_asks() -> None:
+    edit(
+        StageCore,
+        "_demand",
+        ('self.state != "running"', '(self.state != "running" and not self._draining)'),
+        ("if not out.accumulating:", "if not out.accumulating or self._draining:"),
+    )
+
+
+@mutant
+def drained_source_still_sends() -> None:
+    edit(StageCore, "drain", ("self.out.accumulate(True)", "pass"))
+
+
+@mutant
+def drained_source_leaves_its_consumers_alone() -> None:
+    edit(
+        StageCore,
+        "_check_finished",
+        ("out.quiet() if self._draining else out.empty()", "self._draining or out.empty()"),
+    )
+
+
+@mutant
+def drained_stage_keeps_what_it_has_not_begun() -> None:
+    edit(StageCore, "drain", ("self.cancel(subscription, reason)", "into.work.clear()"))
+
+
+@mutant
+def drained_stage_abandons_what_it_has_begun() -> None:
+    edit(StageCore, "_check_finished", ("if over and", "if (over or self.into is not None) and"))
+
+
+@mutant
+def pause_ignored_by_the_lane() -> None:
+    edit(StageCore, "pause", ("self._wake()", "pass"))
+
+
+@mutant
+def pause_ignored_by_the_source() -> None:
+    edit(StageCore, "_demand", ("or self.paused", ""))
+
+
+@mutant
+def resumed_and_still_asleep() -> None:
+    edit(StageCore, "resume", ("self._wake()", "pass"))
+
+
+@mutant
+def asks_only_when_acknowledged() -> None:
+    edit(
+        ConsumerSide, "done", ("window.asked - handled <= window.least", "window.asked - window.acked <= window.least")
+    )
+    edit(
+        MiddleLane,
+        "returned",
+        ("window.asked - handled <= window.least", "window.asked - window.acked <= window.least"),
+    )
+
+
+@mutant
+def acknowledges_only_with_an_ask() -> None:
+    edit(ConsumerSide, "flush", ("if window.acked != window.told and window.open:", "if False:"))

@@ -15,6 +15,9 @@ STATES = {
     Case("broadcast", 2, 1, 1, (2, 1), "crash"): 1500,
     Case("partition", 1, 2, 2, (1, 0), "crash"): 400,
     Case("partition", 1, 2, 2, (2, 1), "cancel"): 2500,
+    Case("demand", 1, 1, 3, (2, 1), "none", (1, (1, 0))): 100,
+    Case("demand", 1, 1, 2, (1, 0), "none", (3, (2, 1))): 100,
+    Case("demand", 1, 1, 2, (1, 0), "crash", (0, (2, 1))): 100,
 }
 
 
@@ -37,3 +40,4 @@ def test_the_configurations_are_what_was_promised():
     assert {case.fault for case in every} == {"none", "crash", "cancel", "expel"}
     assert max(case.events for case in every) == 3
     assert {(case.producers, case.consumers) for case in every} == {(1, 1), (1, 2), (2, 1), (2, 2)}
+    assert {case.through[0] for case in every if case.through is not None} == {0, 1, 3}

@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from headgate.testing.simulation import exhaustive
+from headgate.testing.simulation import exhaustive, windows
 from headgate.testing.simulation.families import FAMILIES
 from headgate.testing.simulation.runner import SimulationError, expected_faults, run_all, run_seed, show, uncovered
 
@@ -90,6 +90,12 @@ def _search(*, small: bool, jobs: int | None) -> int:
         _say(f"there were at least {exhaustive.STATES} states before, now there are {states}")
         status = 1
     _say(f"{len(found)} small configurations, {states} states in {seconds:.1f} s: {states / seconds:.0f}/s")
+    if not small and not status:
+        runs, failures = windows.search_all(jobs=jobs)
+        _say(f"{runs} runs of chains with every combination of windows")
+        for failure in failures:
+            _say(failure)
+            status = 1
     return status
 
 

@@ -25,14 +25,17 @@ from headgate.protocol.dispatch.base import Dispatcher
 from headgate.protocol.dispatch.broadcast import BroadcastDispatcher
 from headgate.protocol.dispatch.demand import DemandDispatcher
 from headgate.protocol.dispatch.partition import PartitionDispatcher
+from headgate.protocol.ledger import Origin, Suspect
 from headgate.protocol.messages import Terms
 from headgate.testing.simulation import faults
+from headgate.testing.simulation.delivery import three
+from headgate.testing.simulation.draw import nothing, one_to_one
 from headgate.testing.simulation.oracles import Violation
-from headgate.testing.simulation.scenario import Scenario, Sink, Slot, Source
+from headgate.testing.simulation.scenario import Middle, Scenario, Sink, Slot, Source, Transform
 from headgate.testing.simulation.schedule import check_end, tend
 from headgate.testing.simulation.world import World
 
-STATES = 280_000
+STATES = 250_000
 """All configurations together have at least so many; fewer would mean that the search has become blind to something."""
 WINDOWS = ((1, 0), (2, 0), (2, 1), (3, 1))
 """(max_demand, min_demand) of every consumer."""
@@ -57,6 +60,9 @@ DISPATCHERS: dict[str, Callable[[], Dispatcher]] = {
 }
 
 
+THROUGH: dict[int, Transform] = {0: nothing, 1: one_to_one, 3: three}
+
+
 @dataclass(frozen=True)
 class Case:
     """One small configuration.
@@ -67,6 +73,7 @@ class Case:
         consumers: How many.
         events: How many events each producer has.
         window: (max_demand, min_demand).
+        through: With a middle stage between: how many it gives for one event (key of `THROUGH`), and its own window.
         fault: ``"none"``, ``"crash"``, ``"cancel"`` or ``"expel"``; it happens at most once, anywhere.
     """
 
@@ -76,11 +83,16 @@ class Case:
     events: int
     window: tuple[int, int]
     fault: str
+    through: tuple[int, tuple[int, int]] | None = None
 
     def __str__(self) -> str:
         """Name it in one word."""
         most, least = self.window
-        return f"{self.dispatcher}-{self.producers}x{self.consumers}-{self.events}events-{most},{least}-{self.fault}"
+        name = f"{self.dispatcher}-{self.producers}x{self.consumers}-{self.events}events-{most},{least}-{self.fault}"
+        if self.through is None:
+            return name
+        outputs, (most, least) = self.through
+        return f"{name}-below-{most},{least}x{outputs}"
 
 
 @dataclass
@@ -112,11 +124,28 @@ def cases(*, small: bool = False) -> list[Case]:
             if small and (producers * consumers > 2 or events > 2 or window not in ((1, 0), (2, 1))):  # noqa: PLR2004
                 continue
             usual = window in ((1, 0), (2, 1))
-            if (producers, consumers) == (2, 2) and not (usual and fault == "none" and dispatcher != "broadcast"):
+            if (producers, consumers) == (2, 2) and not (
+                window == (2, 1) and fault == "none" and dispatcher != "broadcast"
+            ):
                 continue  # too many states for the budget
+            if (producers, consumers, fault) == (2, 1, "expel") and not usual and dispatcher == "broadcast":
+                continue  # with one consumer it is the demand dispatcher's
             if (producers, consumers, events) == (1, 2, 2) and not usual and not small:
                 continue  # the same with three events is there
             found.append(Case(dispatcher, producers, consumers, events, window, fault))
+    return found + _chains(small=small)
+
+
+def _chains(*, small: bool) -> list[Case]:
+    """Return the configurations with a middle stage: any window above any other, none, one or three events for one."""
+    found: list[Case] = []
+    some = ((1, 0), (2, 1), (3, 1))
+    for above, below, outputs in itertools.product(some, some, THROUGH):
+        if small and (above, below, outputs) != ((1, 0), (2, 1), 1):
+            continue
+        found.append(Case("demand", 1, 1, 2 if outputs > 1 else 3, below, "none", (outputs, above)))
+        if (above, below, outputs) in (((2, 1), (1, 0), 0), ((1, 0), (2, 1), 1)):
+            found.append(Case("demand", 1, 1, 2, below, "crash", (outputs, above)))
     return found
 
 
@@ -127,12 +156,22 @@ def make(case: Case) -> World:
         Slot(f"p{number}", m.PRODUCER, Source(f"p{number}", case.events), DISPATCHERS[case.dispatcher], crashes=False)
         for number in range(case.producers)
     ]
+    for source in sources:
+        source.options["max_deliveries"] = 2
+    transforms: list[Transform] = []
+    heads = sources
+    if case.through is not None:
+        outputs, above = case.through
+        transforms.append(THROUGH[outputs])
+        upstream = [(source, Terms(*above)) for source in sources]
+        heads = [Slot("m", m.PRODUCER_CONSUMER, Middle(THROUGH[outputs]), DISPATCHERS["demand"], upstream=upstream)]
+        heads[0].factor = outputs
     sinks = [
         Slot(
             f"c{number}",
             m.CONSUMER,
             Sink(),
-            upstream=[(source, Terms(most, least, partition=number)) for source in sources],
+            upstream=[(head, Terms(most, least, partition=number)) for head in heads],
         )
         for number in range(case.consumers)
     ]
@@ -141,9 +180,10 @@ def make(case: Case) -> World:
         source.copies = copies
         source.steady = copies
     drops = _dropped if case.dispatcher == "partition" else None
-    scenario = Scenario([*sources, *sinks], copies=copies, drops=drops)
+    middles = heads if case.through is not None else []
+    scenario = Scenario([*sources, *middles, *sinks], transforms, copies=copies, drops=drops)
     world = World(scenario, 0, tail=0)
-    world.user = world.chance = _NoChance()  # type: ignore[assignment]  # small, where worlds are copied
+    world.user = world.chance = NoChance()  # type: ignore[assignment]  # small, where worlds are copied
     world.faults["left"] = 0 if case.fault == "none" else 1
     return world
 
@@ -261,7 +301,7 @@ def retrace(case: Case, path: Iterable[tuple[Any, ...]]) -> str:
     return "\n".join(f"  {' '.join(map(str, action))}" for action in world.trace)
 
 
-class _NoChance:
+class NoChance:
     """Stands in for a random generator: the user's handlers do what is usual."""
 
     def random(self) -> float:
@@ -346,6 +386,8 @@ def _site(site: Any) -> tuple[Any, ...]:
                     each.told,
                     each.open,
                     each.leaving is None,
+                    _value(tuple(each.origins)),
+                    _value(tuple(each.suspects)),
                 )
                 for edge, each in into.windows.items()
             ),
@@ -369,6 +411,10 @@ def _value(value: Any) -> Any:
         return tuple(_value(item) for item in value)
     if isinstance(value, m.Subscription):
         return value.id
+    if type(value) is Origin:
+        return ("origin", value.window.subscription.id, value.count, value.left)
+    if type(value) is Suspect:
+        return ("suspect", value.deliveries, _value(value.token))
     if value is None or isinstance(value, (int, str)):
         return value
     if hasattr(value, "subscription"):

@@ -3,6 +3,7 @@
 Each one draws from the world's own stream for faults, which has nothing to do with the one that orders messages.
 """
 
+# ruff: noqa: SLF001 (a white-box test kit)
 # pyright: reportPrivateUsage=false
 from __future__ import annotations
 
@@ -70,6 +71,15 @@ def kill(world: World) -> bool:
     if site is None:
         return False
     world.post(site, (m.KILL, "killed"))
+    return True
+
+
+def kill_gently(world: World) -> bool:
+    """A stage is killed in the middle of a callback, for a normal reason: nobody is to blame."""
+    site = _one(world, [site for site in world.running if site.slot.crashes])
+    if site is None:
+        return False
+    world.kill(site, _one(world, ["normal", "shutdown"]))
     return True
 
 
@@ -185,6 +195,41 @@ def hold(world: World) -> bool:
     return True
 
 
+def pause(world: World) -> bool:
+    """A stage is paused, or goes on."""
+    site = _one(world, [each for each in _living(world) if each.core.state in ("starting", "running", "finishing")])
+    if site is None:
+        return False
+    world.pause(site, on=not site.core.paused)
+    return True
+
+
+def drain(world: World) -> bool:
+    """A stage is drained."""
+    sites = [each for each in _living(world) if each.core.state in ("starting", "running", "finishing")]
+    site = _one(world, [each for each in sites if not each.core._draining])
+    if site is None:
+        return False
+    _drain(world, site)
+    return True
+
+
+def drain_all(world: World) -> bool:
+    """Everything that gives events to others is drained at once."""
+    sites = [each for each in _living(world) if each.core.out is not None and not each.core._draining]
+    for site in sites:
+        if not site.has_ended:
+            _drain(world, site)
+    return bool(sites)
+
+
+def _drain(world: World, site: Site) -> None:
+    world.trace.append(("drain", site))
+    site.working = True
+    site.core.drain("shutdown")
+    world.after(site)
+
+
 def info(world: World) -> bool:
     """A stage gets one or two infos, to be handled after what is buffered."""
     site = _one(world, _living(world))
@@ -266,6 +311,7 @@ FAULTS: dict[str, Callable[[Any], bool]] = {
         crash,
         stop_signal,
         kill,
+        kill_gently,
         stop,
         cancel,
         expel,
@@ -274,6 +320,9 @@ FAULTS: dict[str, Callable[[Any], bool]] = {
         again,
         join,
         hold,
+        pause,
+        drain,
+        drain_all,
         info,
         call,
         hang_up,

@@ -56,11 +56,19 @@ def check(world: World) -> None:
         raise Violation("unexpected", f"handled, but never emitted: {unexpected[:5]}")
     if scenario.lossy:  # at most once: what was delivered may be gone
         world.excused.update(event[:2] for site in world.sites for edge in site.edges for event in edge.stream)
-    lost = [event for event in expected if not handled[event] and event[:2] not in world.excused]
+    gone = world.blame.dead() | world.kept
+    lost = [
+        event
+        for event in expected
+        if not handled[event]
+        and event[:2] not in world.excused
+        and not any(event[:size] in gone for size in range(2, len(event) + 1))
+    ]
     dropped = sum(_dropped(site) for site in world.sites) - world.returned
     if len(lost) > dropped * scenario.factor:
         raise Violation("lost", f"{len(lost)} events were lost ({dropped} discarded and counted): {lost[:5]}")
     twice = sum(count - 1 for count in handled.values() if count > 1)
+    twice += sum(handled[event] for event in world.blame.dead())
     if twice > world.allowed:
         several = [event for event, count in handled.items() if count > 1]
         raise Violation(

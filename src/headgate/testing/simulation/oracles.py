@@ -56,7 +56,7 @@ def asked(site: Site, message: m.Message) -> None:
         raise Violation("ask-total", f"{edge} asked for {total} in total after {edge.asked}")
     if total == edge.asked and acked <= edge.acked:
         raise Violation("ask-zero", f"{edge} sent an ask that says nothing new ({total}, {acked})")
-    if acked > edge.taken or acked > window.handled:
+    if acked > edge.taken or acked > window.handled + _at_hand(site, window):
         raise Violation("ack-early", f"{edge} acknowledged {acked} of {window.handled} handled, {edge.taken} received")
     if total > edge.asked and site.core.state == "finishing" and not window.manual:
         raise Violation("ask-finishing", f"{edge} asked for more although {site} is finishing")
@@ -79,10 +79,15 @@ def sent(site: Site, edge: Edge, batch: Any) -> None:
     edge.stream.extend(batch)
     delivered, emitted, key = site.delivered, site.emitted, site.slot.key
     first = edge.first
+    if site.core._draining and type(site.core.out.dispatcher) is DemandDispatcher:
+        raise Violation("sent-draining", f"{site} sent {list(batch)} although it drains")
+    site.world.clock += 1
     for event in batch:
-        if event in delivered and not site.slot.copies:
-            continue
         number = emitted.get(event)
+        if event in delivered and not site.slot.copies:
+            if key is not _UNORDERED and site.orderly and number is not None:
+                _again(site, edge, event, number, None if key is None else key(event))
+            continue
         if number is None:
             raise Violation("unexpected", f"{site} sent {event}, which it never emitted")
         if key is not _UNORDERED and site.orderly:
@@ -90,13 +95,44 @@ def sent(site: Site, edge: Edge, batch: Any) -> None:
             if number <= first.get(name, -1):
                 raise Violation("reordered", f"{edge} was sent {event} after newer events: {list(batch)}")
             first[name] = number
+            edge.at[name] = site.world.clock
     if site.slot.ranked is not None:
         site.slot.ranked(site, batch)
     delivered.update(batch)
 
 
+def back(site: Site, edge: Edge) -> None:
+    """A consumer leaves or has left: what it did not handle is the producer's again, from now on."""
+    world = site.world
+    world.clock += 1
+    site.returned.update((event, (world.clock, place)) for place, event in enumerate(edge.stream))
+    if len(edge.stream) < edge.asked:  # its leave may be held, so that more is sent to it before it takes effect
+        site.gone.append(edge)
+
+
+def _again(site: Site, edge: Edge, event: Any, number: int, name: Any) -> None:
+    """What came back goes ahead of events that were never sent, and what came back together goes in its order."""
+    clock, place = site.returned.pop(event, (0, 0))
+    if not clock:
+        if not any(event in other.stream for other in site.gone):
+            raise Violation("sent-twice", f"{edge} was sent {event}, which had been sent and has not come back")
+        return  # nobody knows when
+    if number < edge.first.get(name, -1) and clock < edge.at[name]:
+        raise Violation("reordered", f"{edge} was sent {event}, which had come back, after newer events")
+    if place <= edge.newest.get((name, clock), -1):
+        raise Violation("reordered", f"{edge} was sent {event} after others that had come back with it")
+    edge.newest[name, clock] = place
+
+
 _UNORDERED = object()
 UNORDERED = _UNORDERED
+_EVENTS = (m.EVENTS, m.REDELIVERED)
+
+
+def _at_hand(site: Site, window: Any) -> int:
+    """Return how many events the handler has of a window; those that are deferred may be settled before it returns."""
+    into = site.core.into
+    return int(into.size) if into is not None and into.window is window and site.slot.plain else 0
 
 
 def left(site: Site, message: m.Message) -> None:
@@ -106,8 +142,10 @@ def left(site: Site, message: m.Message) -> None:
     window = into.windows.get(edge) if into is not None else None
     if into is None or window is None:
         return
-    if acked > window.handled or handled > window.handled:
+    if acked > window.handled + _at_hand(site, window) or handled > window.handled + _at_hand(site, window):
         raise Violation("ack-early", f"{edge} left with ({acked}, {handled}), {window.handled} were handled")
+    if end.finished and acked != window.handled:
+        raise Violation("unfinished", f"{site} has finished, and left {edge} with {acked} of {window.handled}")
     if end.kind == "down" and site.core.out is not None:
         at_hand = into.size if into.window is window else 0
         site.world.allowed += (window.handled + at_hand - acked) * site.slot.factor
@@ -122,6 +160,8 @@ def begun(site: Site, callback: tuple[str, tuple[Any, ...]]) -> None:
     name, args = callback
     if site.has_ended:
         raise Violation("callback-after-end", f"{site} has ended and is to run {name}")
+    if core.paused and name in (m.HANDLE_EVENTS, m.HANDLE_DEMAND):
+        raise Violation("paused", f"{site} is paused and is to run {name}")
     if name == m.HANDLE_EVENTS:
         assert core.into is not None  # noqa: S101 (for the type checker)
         batch, edge = args
@@ -144,8 +184,11 @@ def begun(site: Site, callback: tuple[str, tuple[Any, ...]]) -> None:
             and _wanted(out) <= (out.queue.ready() if out.queue.size else 0)
         ):
             raise Violation("unwanted-work", f"{site} is to handle a message although no more output is wanted")
+        site.world.blame.begun(site, edge, batch, window.deliveries)
         edge.begun += size
     elif name == m.HANDLE_DEMAND:
+        if core.state != "running":
+            raise Violation("demand-finishing", f"{site} is {core.state} and is asked for {args[0]} events")
         if args[0] < 1:
             raise Violation("demand-zero", f"{site} is asked for {args[0]} events")
         if core.out is not None and core.out.accumulating:
@@ -184,8 +227,17 @@ def ended(site: Site) -> None:
     """The end of a stage: every call is answered or will be; events of a lost source are excused."""
     world = site.world
     site.infos.clear()
-    if not site.edges and site.core.out is not None and not site.core._finished:
+    if site.core._finished and any(writer is site for writer, _, _ in world.blame.unsafe):
+        raise Violation("letter-unsafe", f"{site} has finished before its dead letters were safe")
+    out = site.core.out
+    if site.edges or out is None:
+        return
+    if not site.core._finished:
         world.excused.update(event[:2] for event in site.emitted)
+    elif site.core._draining:
+        world.kept.update(waiting(out.queue))
+        if isinstance(out.dispatcher, PartitionDispatcher):
+            world.kept.update(event for lane in out.dispatcher._lanes.values() for event in _in_lane(lane))
 
 
 # -- one stage ---------------------------------------------------------------------------------------------------------
@@ -209,7 +261,14 @@ def look(site: Site) -> None:
         at_most = 0
         for edge, window in into.windows.items():
             at_most += _look_receiver(site, edge, window, core.held)
-        if core.callback is None and out is not None and into.work and into.work[0][2] > 0 and not out.accumulating:
+        if (
+            core.callback is None
+            and not core.paused
+            and out is not None
+            and into.work
+            and into.work[0][2] > 0
+            and not out.accumulating
+        ):
             need = _wanted(out) - out.queue.ready()
             if need > 0 and (core._limit is None or out.queue.size < core._limit):
                 raise Violation("stalled-work", f"{site} has work, and {need} more outputs are wanted")
@@ -226,6 +285,8 @@ def _look_sender(edge: Edge, subscriber: Subscriber, held: Any) -> None:
         raise Violation(
             "demand-conservation", f"{edge}: asked for {edge.asked}, its producer counts {subscriber.asked}"
         )
+    if subscriber.early and len(subscriber.ledger) > 2 * subscriber.in_flight + 1:
+        raise Violation("ledger", f"{edge}: {len(subscriber.ledger)} pieces for {subscriber.in_flight} events")
     if subscriber.corked:
         raise Violation("corked", f"{edge}: {subscriber.corked} is held back")
 
@@ -235,7 +296,7 @@ def _look_receiver(site: Site, edge: Edge, window: Any, held: Any) -> int:
         return 0
     if window.asked != edge.asked:
         raise Violation("demand-conservation", f"{edge}: counts {window.asked} asked, sent asks for {edge.asked}")
-    unseen = sum(len(message[2]) for message in held if message[0] == m.EVENTS and message[1] is edge) if held else 0
+    unseen = sum(len(each[2]) for each in held if each[0] in _EVENTS and each[1] is edge) if held else 0
     if window.received + unseen != edge.taken:
         raise Violation("conservation", f"{edge}: counts {window.received} received, was given {edge.taken}")
     if not window.manual and window.asked - window.handled > window.most:
@@ -249,7 +310,8 @@ def _look_receiver(site: Site, edge: Edge, window: Any, held: Any) -> int:
         raise Violation(
             "window", f"{edge}: {window.asked - window.handled} are out, min_demand is {window.least}: it should ask"
         )
-    if not window.told <= window.acked <= window.handled <= window.received <= window.asked:
+    begun = window.handled + _at_hand(site, window)
+    if not (window.told <= window.acked <= begun <= window.received <= window.asked and window.handled <= begun):
         raise Violation(
             "totals",
             f"{edge}: told, acked, handled, received, asked = "
@@ -257,6 +319,12 @@ def _look_receiver(site: Site, edge: Edge, window: Any, held: Any) -> int:
         )
     if window.acked != window.told and not site.owes:
         raise Violation("ack-forgotten", f"{edge}: {window.acked - window.told} acknowledgements will never be sent")
+    if site.core.out is None and window.origins and not site.owes:
+        left = sum(1 for origin in window.origins if origin.left)
+        if any(not origin.left and not origin.told for origin in window.origins):
+            raise Violation("settled-forgotten", f"{edge}: what is done ahead of others will never be told")
+        if len(window.origins) > 2 * left + 1:
+            raise Violation("ledger", f"{edge}: its consumer has {len(window.origins)} records for {left} events")
     return int(window.most)
 
 
@@ -272,7 +340,7 @@ def _look_out(site: Site, out: ProducerSide) -> None:
             flight = out.in_flight()
         else:
             (only,) = out.subscribers.values()
-            flight = only.sent - only.acked
+            flight = only.sent - only.acked - only.early
         lost = sum(out.discarded.values()) if out.discarded else 0
         if out.emitted != out.handled + flight + size + queued + lost:
             raise Violation(
@@ -311,9 +379,10 @@ def waiting(queue: Any) -> list[Any]:
     """Return the events in a queue."""
     if isinstance(queue, Buffer):
         return [event for item in queue._items if type(item) is tuple for event in item[0]]
+    front = [event for batch, _, _ in queue._front for event in batch]
     if isinstance(queue, FairQueue):
-        return [entry[0] if queue._marked else entry for key in queue._keys.values() for entry in key]
-    return [entry[0] for entry in queue._front] + [item[2][0] for item in queue._heap]
+        return front + [entry[0] if queue._marked else entry for key in queue._keys.values() for entry in key]
+    return front + [entry[0] for entry in queue._returned] + [item[2][0] for item in queue._heap]
 
 
 def _wanted(out: ProducerSide) -> int:
@@ -368,9 +437,7 @@ def _look_queue(site: Site, out: ProducerSide) -> None:
         for lane in dispatcher._lanes.values():
             if not lane.size:
                 continue
-            numbers = [emitted[event] for item in lane.pieces if type(item) is tuple for event in item[0]]
-            if lane.store is not None:
-                numbers += [emitted[event] for batch in lane.store for event in batch]
+            numbers = [emitted[event] for event in _in_lane(lane)]
             if len(numbers) != lane.size:
                 raise Violation("conservation", f"{site}: partition {lane.name} counts {lane.size}, has {len(numbers)}")
             if site.orderly and any(after < before for before, after in pairwise(numbers)):
@@ -383,6 +450,12 @@ def _look_queue(site: Site, out: ProducerSide) -> None:
                     )
 
 
+def _in_lane(lane: Any) -> list[Any]:
+    """Return the events of a partition's queue, what was spilled included."""
+    found = [event for item in lane.pieces if type(item) is tuple for event in item[0]]
+    return found if lane.store is None else found + [event for batch in lane.store for event in batch]
+
+
 def _look_caps(site: Site, out: ProducerSide, queue: FairQueue) -> None:
     """No key has more in flight than its cap, and the queue knows how many are."""
     cap = queue._cap
@@ -391,9 +464,15 @@ def _look_caps(site: Site, out: ProducerSide, queue: FairQueue) -> None:
     for subscriber in (*out.subscribers.values(), *out.closing.values()):
         skip = subscriber.head
         for batch, _, _ in subscriber.ledger:
-            for event in batch[skip:] if skip else batch:
+            for event in () if batch is None else batch[skip:] if skip else batch:
                 flight[queue._key(event)] += 1
             skip = 0
+    for batch, _, token in queue._front:  # they keep their place
+        if token is not None:
+            flight.update(map(queue._key, batch))
+    for writer, event, _ in site.world.blame.unsafe:  # as long as they are not kept
+        if writer is site:
+            flight[queue._key(event)] += 1
     for key, count in flight.items():
         if count > cap:
             raise Violation("cap", f"{site}: key {key} has {count} events in flight, its cap is {cap}")

@@ -18,6 +18,14 @@ if TYPE_CHECKING:
 Transform = Callable[[Any], list[Any]]
 
 
+class Poisoned(Exception):  # noqa: N818 (what a handler raises in the simulation)
+    """What a handler raises for an event that nobody can handle."""
+
+
+RAISES = "raises"
+HANGS = "hangs"
+
+
 class Script:
     """What the handlers of a slot's stages do. It outlives a crash of its stage."""
 
@@ -27,10 +35,23 @@ class Script:
         """Events that its stage was asked for and has not given."""
         self.stock: deque[Event] = deque()
         """Events that were refused since the buffer was full, to be given again."""
+        self.bad: dict[Event, str] = {}
+        """Events that nobody can handle: `RAISES` or `HANGS`."""
 
     def run(self, site: Site, name: str, args: tuple[Any, ...]) -> Any:
         """Return what a callback of this name returns."""
         raise NotImplementedError
+
+    def hangs(self, batch: Any) -> bool:
+        """Say whether a handler that is given these events will never return."""
+        return bool(self.bad) and any(self.bad.get(event) == HANGS for event in batch)
+
+    def check(self, name: str, args: tuple[Any, ...]) -> None:
+        """Raise `Poisoned` if a batch has an event that nobody can handle."""
+        if self.bad and name == m.HANDLE_EVENTS:
+            for event in args[0]:
+                if event in self.bad:
+                    raise Poisoned(event)
 
     def given(self) -> list[Event]:
         """Return what was emitted and not refused."""
@@ -64,6 +85,10 @@ class Source(Script):
         self.late = late
         self.over = over
         self.push = push
+
+    def all(self) -> list[Event]:
+        """Return all events that there are."""
+        return [(self.name, number) for number in range(self.total)]
 
     @property
     def left(self) -> int:
@@ -121,6 +146,7 @@ class Middle(Script):
 
     def run(self, site: Site, name: str, args: tuple[Any, ...]) -> Any:
         """Return the outputs that were not emitted before."""
+        self.check(name, args)
         if name != m.HANDLE_EVENTS:
             return None
         if site.rest is not None:
@@ -148,8 +174,69 @@ class Sink(Script):
 
     def run(self, site: Site, name: str, args: tuple[Any, ...]) -> Any:
         """Note what was handled."""
+        self.check(name, args)
         if name == m.HANDLE_EVENTS:
             site.world.history.handle(site, args[1], args[0])
+
+
+class Later(Sink):
+    """Defers: each event is settled by itself, in any order, when the schedule says so.
+
+    Args:
+        share: How often a batch is deferred; else it is done when its handler returns.
+        held: An event that is not settled before the liveness phase.
+        limit: For subscriptions in manual mode: so many may be asked for and not settled.
+    """
+
+    def __init__(self, share: float, held: Event | None, limit: int) -> None:
+        """Keep nothing yet."""
+        super().__init__()
+        self.share = share
+        self.held = held
+        self.limit = limit
+        self.waiting: list[tuple[Site, Any, Event, Any]] = []
+
+    def run(self, site: Site, name: str, args: tuple[Any, ...]) -> Any:
+        """Defer a batch, or handle it."""
+        if name != m.HANDLE_EVENTS or site.rest is not None:
+            return
+        if site.world.user.random() < self.share:
+            self.begin(site)
+            return
+        super().run(site, name, args)
+        self._ask(site, args[1], len(args[0]))
+
+    def begin(self, site: Site) -> bool:
+        """Defer while the handler runs; False when it has been done, or there is nothing to defer."""
+        name, args = site.callback
+        if name != m.HANDLE_EVENTS or site.rest is not None or not self.share:
+            return False
+        site.rest = []
+        origins = site.core.into.defer()
+        self.waiting += [(site, args[1], event, origin) for event, origin in zip(args[0], origins, strict=True)]
+        return True
+
+    def settle(self, world: World) -> bool:
+        """Settle any of those that wait; False when there is none that may be."""
+        ready = [index for index, each in enumerate(self.waiting) if world.healed or each[2] != self.held]
+        if not ready:
+            return False
+        site, edge, event, origin = self.waiting.pop(ready[int(world.user.random() * len(ready))])
+        world.trace.append(("settle", site, edge, event))
+        site.working = True
+        if not site.has_ended:  # else it is given to somebody else
+            world.history.handle(site, edge, [event])
+        site.core.settled(origin)
+        if not site.has_ended:
+            self._ask(site, edge, 1)
+        world.after(site)
+        return True
+
+    @staticmethod
+    def _ask(site: Site, edge: Any, count: int) -> None:
+        window = site.core.into.windows.get(edge)
+        if window is not None and window.manual and window.open and window.asked:
+            site.core.ask(edge, count)
 
 
 @dataclass(eq=False)
@@ -172,6 +259,7 @@ class Slot:
         ranked: An oracle for the order in which events leave.
         factor: How many outputs at the end one input here can become.
         retries: Subscriptions that may be tried although they were refused.
+        plain: Its core is never the fast lane: it defers.
     """
 
     name: str
@@ -193,6 +281,7 @@ class Slot:
     site: Any = None
     starts: int = 0
     done: bool = False
+    plain: bool = False
 
     def sites(self, world: World) -> list[Site]:
         """Return all incarnations of the slot."""
@@ -241,4 +330,17 @@ class Scenario:
         return found
 
 
-__all__ = ["UNORDERED", "Middle", "Scenario", "Script", "Sink", "Slot", "Source", "Transform"]
+__all__ = [
+    "HANGS",
+    "RAISES",
+    "UNORDERED",
+    "Later",
+    "Middle",
+    "Poisoned",
+    "Scenario",
+    "Script",
+    "Sink",
+    "Slot",
+    "Source",
+    "Transform",
+]

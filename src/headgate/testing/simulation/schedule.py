@@ -15,7 +15,7 @@ from headgate.protocol import messages as m
 from headgate.testing.simulation import history
 from headgate.testing.simulation.faults import FAULTS
 from headgate.testing.simulation.oracles import Violation
-from headgate.testing.simulation.scenario import Middle, Slot, Source
+from headgate.testing.simulation.scenario import Later, Middle, Slot, Source
 from headgate.testing.simulation.world import Site, World
 
 PHASE_STEPS = 600
@@ -77,13 +77,17 @@ class Schedule:
         x -= channels
         if x < callbacks:
             site = running[int(x / eager)]
-            if type(site.script) is Middle and world.user.random() < 0.15 and inner(site):  # noqa: PLR2004
+            if type(site.script) in (Middle, Later) and world.user.random() < 0.15 and inner(site):  # noqa: PLR2004
                 return True
             world.finish(site)
             return True
         x -= callbacks
         if owing and x < len(owing) * flush:
             world.flush(owing[int(x / flush)])
+            return True
+        letters = len(world.blame.unsafe)
+        if letters and (not total or x < len(owing) * flush + 1):
+            world.safe(int(world.user.random() * letters))
             return True
         if self._other():
             return True
@@ -125,6 +129,11 @@ def inner(site: Site) -> bool:
 def tend(world: World, slot: Slot) -> bool:
     """Do what one slot needs from outside; False when that is nothing."""
     site = slot.site
+    if site in world.hung:  # somebody watches
+        world.kill(site)
+        return True
+    if type(slot.script) is Later and slot.script.waiting and slot.script.settle(world):
+        return True
     if slot.done:
         return False
     if site.has_ended:
@@ -149,7 +158,7 @@ def _restart(world: World, slot: Slot, site: Site) -> bool:
     if slot.upstream:
         slot.done = all(up.done for up, _ in slot.upstream)
     else:
-        slot.done = site.core._finished and not slot.script.left
+        slot.done = site.core._finished and (site.core._draining or not slot.script.left)
     if slot.done:
         return True
     if slot.extra and not world.healed:
@@ -176,8 +185,9 @@ def _join(world: World, slot: Slot, site: Site) -> bool:
 def _ask(world: World, site: Site) -> bool:
     """Ask by hand when nothing is out any more."""
     for edge, window in site.core.into.windows.items():
-        if window.manual and window.open and window.asked == window.handled and edge.answers:
-            count = 1 + int(world.user.random() * 4)
+        later = type(site.script) is Later
+        if window.manual and window.open and window.asked == (0 if later else window.handled) and edge.answers:
+            count = site.script.limit if later else 1 + int(world.user.random() * 4)
             world.trace.append(("ask", site, edge, count))
             site.working = True
             site.core.ask(edge, count)

@@ -6,6 +6,7 @@ is the seeded `headgate.testing.simulation.schedule` or the exhaustive search. A
 one stage that it touched (`headgate.testing.simulation.oracles`).
 """
 
+# ruff: noqa: SLF001 (a white-box test kit)
 # pyright: reportPrivateUsage=false
 from __future__ import annotations
 
@@ -13,18 +14,21 @@ from collections import Counter, deque
 from random import Random
 from typing import TYPE_CHECKING, Any
 
-from headgate.errors import BufferOverflowError, SubscriptionError
+from headgate.errors import BufferOverflowError, Stop, SubscriptionError
 from headgate.protocol import messages as m
 from headgate.protocol.lane import LANES
 from headgate.protocol.messages import Message, Subscription, Terms
 from headgate.protocol.stage import StageCore, refuse
 from headgate.testing.simulation import oracles
+from headgate.testing.simulation.blame import Blame
 from headgate.testing.simulation.history import History
 from headgate.testing.simulation.oracles import Violation
+from headgate.testing.simulation.scenario import Poisoned
 
 if TYPE_CHECKING:
     from headgate.testing.simulation.scenario import Scenario, Slot
 
+_EVENTS = (m.EVENTS, m.REDELIVERED)
 Event = tuple[Any, ...]
 """(source, sequence), and further numbers for what middle stages made of it."""
 
@@ -55,10 +59,25 @@ class Edge(Subscription):
         starts: Where in it a message began.
         begun: How many of them the consumer's handler was given.
         first: Emission number of the newest event that went along here before anywhere else, by key.
+        at: When that was, by key.
+        newest: Place of the last event that went along here again among those that came back with it, by key.
         answers: How often the subscriber was told how the subscription came out.
     """
 
-    __slots__ = ("acked", "answers", "asked", "asks", "begun", "first", "sent", "starts", "stream", "taken")
+    __slots__ = (
+        "acked",
+        "answers",
+        "asked",
+        "asks",
+        "at",
+        "begun",
+        "first",
+        "newest",
+        "sent",
+        "starts",
+        "stream",
+        "taken",
+    )
 
     def __init__(self, number: int, producer: Site, consumer: Site, terms: Terms) -> None:
         """Join two sites."""
@@ -73,6 +92,8 @@ class Edge(Subscription):
         self.stream: list[Event] = []
         self.starts: set[int] = set()
         self.first: dict[Any, int] = {}
+        self.at: dict[Any, int] = {}
+        self.newest: dict[Any, int] = {}
 
 
 class Site:
@@ -85,6 +106,8 @@ class Site:
         working: Its core is at work, so that nothing may enter it.
         emitted: Emission number by event, for all that it emitted and was not refused.
         delivered: Events that it has sent to anybody.
+        returned: When events came back from a consumer, and in which order.
+        gone: Subscriptions whose consumers have left or are about to.
         infos: Infos given and not handled, oldest first, each with what had to come before it.
         rest: What an inner emission has left of the outputs of the batch in the handler.
         orderly: False when order cannot be judged any more: it got an input again and emitted the same once more, or a
@@ -109,6 +132,8 @@ class Site:
         self.emitted: dict[Event, int] = {}
         self.emissions = 0
         self.delivered: set[Event] = set()
+        self.returned: dict[Event, tuple[int, int]] = {}
+        self.gone: list[Edge] = []
         self.infos: deque[tuple[Any, int, list[tuple[Edge, int]]]] = deque()
         self.orderly = True
         self.steady: set[Any] = set()
@@ -118,7 +143,8 @@ class Site:
         options: dict[str, Any] = slot.options
         if world.healed and options.get("accumulate"):
             options = {**options, "accumulate": False}
-        kind: type[StageCore] = LANES[slot.role] if world.scenario.lanes else StageCore
+        lanes = world.scenario.lanes and not slot.plain
+        kind: type[StageCore] = LANES[slot.role] if lanes else StageCore
         self.core: Any = kind(self, slot.role, slot.defined, dispatcher, **options)
 
     def __repr__(self) -> str:
@@ -139,8 +165,9 @@ class Site:
         channel.messages.append(message)
         to.inbound += 1
         tag = message[0]
-        if tag == m.EVENTS:
+        if tag in _EVENTS:
             oracles.sent(self, message[1], message[2])
+            self.world.blame.sent(self, message)
         elif tag == m.ASK:
             oracles.asked(self, message)
         elif tag == m.CANCEL:
@@ -202,7 +229,7 @@ class Site:
 
     def bury(self, letter: m.DeadLetter, token: Any) -> None:
         """Keep a dead letter; the schedule says when it is safe."""
-        self.world.letters.append((self, letter, token))
+        self.world.blame.buried(self, letter, token)
 
     def ended(self, reason: Any) -> None:
         """Note the end."""
@@ -231,6 +258,7 @@ class Site:
         """Keep refused events for another time."""
         for event in error.refused:
             del self.emitted[event]
+            self.delivered.discard(event)  # whatever came of it before, it is new when it is given again
         self.script.stock.extend(error.refused)
         self.world.returned += len(error.refused)
 
@@ -277,6 +305,10 @@ class World:
         healed: True in the liveness phase: no more faults, everything moves.
         allowed: How many events may be handled once more, for crashes of middle stages so far.
         excused: Events that were lost with the source that emitted them.
+        blame: Which events handlers have failed with.
+        hung: Sites whose handler will never return.
+        clock: Counts batches sent and consumers gone, to tell what was before what.
+        kept: What drained sources have not sent.
     """
 
     def __init__(self, scenario: Scenario, seed: int, *, tail: int = 60) -> None:
@@ -292,11 +324,14 @@ class World:
         self.edges = 0
         self.calls = 0
         self.answered: Counter[int] = Counter()
-        self.letters: list[tuple[Site, m.DeadLetter, Any]] = []
+        self.blame = Blame()
+        self.hung: list[Site] = []
+        self.kept: set[Event] = set()
         self.reports: Counter[str] = Counter()
         self.faults: Counter[str] = Counter()
         self.returned = 0
         self.steps = 0
+        self.clock = 0
         self.healed = False
         self.allowed = 0
         self.excused: set[Event] = set()
@@ -352,7 +387,7 @@ class World:
         site.inbound -= 1
         self.trace.append(("deliver", channel.sender, site, message))
         tag = message[0]
-        if tag == m.EVENTS:
+        if tag in _EVENTS:
             message[1].taken += len(message[2])
         elif tag == m.ASK:
             message[1].asks -= 1
@@ -361,6 +396,10 @@ class World:
         if site.has_ended:
             refuse(site, message)
         else:
+            if tag in (m.CANCEL, m.CLOSED):
+                oracles.back(site, message[1])
+            elif tag == m.KILL:
+                self.blame.failed(site, message[1])
             site.working = True
             site.core.receive(message)
             self.after(site)
@@ -372,25 +411,42 @@ class World:
     def finish(self, site: Site) -> None:
         """Let the outstanding callback of a site return."""
         name, args = site.callback
-        self.trace.append(("return", site, name))
         site.working = True
-        value = site.script.run(site, name, args)
+        try:
+            value = site.script.run(site, name, args)
+        except Poisoned as error:
+            self.fail(site, error)
+            return
+        self.trace.append(("return", site, name))
         site.core.returned(value)
         self.after(site)
 
     def fail(self, site: Site, error: BaseException) -> None:
         """Let the outstanding callback of a site raise."""
         self.trace.append(("raise", site, site.callback[0], error))
+        if not isinstance(error, Stop):
+            self.blame.failed(site, error)
         site.rest = None
         site.working = True
         site.core.failed(error)
         self.after(site)
 
-    def kill(self, site: Site) -> None:
+    def kill(self, site: Site, reason: str = "killed") -> None:
         """Kill a site at once."""
-        self.trace.append(("kill", site, site.callback))
+        self.trace.append(("kill", site, reason, site.callback))
+        self.blame.failed(site, reason)
         site.working = True
-        site.core.receive((m.KILL, "killed"))
+        site.core.receive((m.KILL, reason))
+        self.after(site)
+
+    def pause(self, site: Site, *, on: bool) -> None:
+        """Pause a site, or let it go on."""
+        self.trace.append(("pause" if on else "resume", site))
+        site.working = True
+        if on:
+            site.core.pause()
+        else:
+            site.core.resume()
         self.after(site)
 
     def flush(self, site: Site) -> None:
@@ -402,33 +458,56 @@ class World:
         site.core.flush()
         self.after(site)
 
+    def safe(self, index: int) -> None:
+        """Let a dead letter be kept."""
+        site, event, token = self.blame.unsafe.pop(index)
+        self.trace.append(("safe", site, event))
+        site.working = True
+        site.core.safe(token)
+        self.after(site)
+
     def after(self, site: Site) -> None:
         """Note what an action has changed at a site, and look at it."""
         site.working = False
         callback = site.core.callback
         if callback is not site.callback:
             site.callback = callback
+            if site in self.hung:
+                self.hung.remove(site)
             if callback is None:
                 if site.at >= 0:
                     self._halt(site)
             else:
                 site.rest = None
-                if site.at < 0 and (self.healed or not site.slot.stuck or callback[0] != m.HANDLE_EVENTS):
-                    site.at = len(self.running)
-                    self.running.append(site)
+                self._run(site, callback)
                 oracles.begun(site, callback)
         oracles.look(site)
+
+    def _run(self, site: Site, callback: Any) -> None:
+        """Let a callback be outstanding; it may be one that will not return, or not for now."""
+        events = callback[0] == m.HANDLE_EVENTS
+        if events and site.script.hangs(callback[1][0]):
+            self.hung.append(site)
+            if site.at >= 0:
+                self._halt(site)
+        elif site.at < 0 and (self.healed or not site.slot.stuck or not events):
+            site.at = len(self.running)
+            self.running.append(site)
 
     def heal(self) -> None:
         """Begin the liveness phase: nothing stays stuck or held back."""
         self.healed = True
         self.trace.append(("heal",))
         for site in self.sites:
-            if site.callback is not None and site.at < 0:
+            if site.callback is not None and site.at < 0 and site not in self.hung:
                 site.at = len(self.running)
                 self.running.append(site)
             out = site.core.out
-            if out is not None and out.accumulating and not site.has_ended:
+            if site.has_ended:
+                continue
+            if site.core.paused:
+                self.pause(site, on=False)
+            if out is not None and out.accumulating and not site.core._draining:
                 site.working = True
                 site.core.set_demand("forward")
                 self.after(site)
