@@ -5,9 +5,9 @@ more than ``max_restarts`` restarts within ``max_seconds`` are too many. Three k
 what they come from has a bound of its own, or is counted already:
 
 * that of a stage that has followed its producer: the producer's own restart counts;
-* one that narrows down a poison event: a handler has failed with fewer events than the last time, and with the last of
-  them the event becomes a dead letter;
-* one after which events were handled again: the failures of handlers before it are forgotten.
+* one that looks for a poison event: a handler has failed with several events that one had failed with before. They are
+  halved until one is left, and with that the event becomes a dead letter, which counts;
+* one after which events were handled again, by whichever child: the failures of handlers before it are forgotten.
 
 Seconds in which a child waits to be started again do not count either: a longer back-off does not raise the limit.
 
@@ -23,6 +23,9 @@ from typing import Any, Final, NamedTuple
 
 from headgate.errors import OptionError
 from headgate.protocol.messages import is_normal
+
+_PATIENCE: Final = 64
+"""Deliveries of one batch after which its failures count in any case (with ``max_deliveries=None`` it is never cut)."""
 
 PERMANENT: Final = "permanent"
 TRANSIENT: Final = "transient"
@@ -113,6 +116,14 @@ def is_done(kind: str, ending: Ending) -> bool:
     return kind == TRANSIENT and is_normal(ending.reason)
 
 
+def _looks_for_poison(ending: Ending) -> bool:
+    """Say whether a handler has failed with several events that one had failed with before, and not for ever so."""
+    if ending.failure is None:
+        return False
+    size, deliveries = ending.failure
+    return size > 1 and 1 < deliveries <= _PATIENCE
+
+
 class Life:
     """What is remembered of one child across its restarts.
 
@@ -161,7 +172,7 @@ class Restarts:
         self._waited = 0.0  # seconds in which a child was waiting to be started again: they do not count
         self._until = 0.0  # the end of the last such wait
 
-    def decide(self, life: Life, ending: Ending, now: float, chance: float) -> float | None:
+    def decide(self, life: Life, ending: Ending, now: float, chance: float, *, moved: bool = False) -> float | None:
         """Count one more restart.
 
         Args:
@@ -169,6 +180,7 @@ class Restarts:
             ending: How it has ended.
             now: The time in seconds.
             chance: A random number, 0 to 1.
+            moved: Some child of the supervisor has handled events since the last restart.
 
         Returns:
             The seconds to wait before it, or None when there were too many.
@@ -176,28 +188,25 @@ class Restarts:
         life.restarts += 1
         if ending.follows:  # it will wait for its producer
             return 0.0
-        if self._narrows(ending):  # it comes to an end soon: the waits need not grow
-            streak = min(1, life.note(now, self._backoff, progressed=True))
-        else:
-            streak = life.note(now, self._backoff, progressed=ending.progressed)
-            if not self._allows(now, failed=ending.failure is not None):
-                return None
+        if ending.failure is not None and (ending.progressed or moved):
+            self._counted = deque(each for each in self._counted if not each[1])
+        streak = life.note(now, self._backoff, progressed=ending.progressed or self._is_narrower(ending))
+        if not _looks_for_poison(ending) and not self._allows(now, failed=ending.failure is not None):
+            return None
         delay = self._backoff.delay(streak, chance)
         life.last = now + delay  # a long wait is no long life
         self._waited += max(0.0, now + delay - max(now, self._until))
         self._until = max(self._until, now + delay)
         return delay
 
-    def _narrows(self, ending: Ending) -> bool:
-        """Say whether a handler has failed with fewer events than the last time; forget failures before progress."""
+    def _is_narrower(self, ending: Ending) -> bool:
+        """Say whether a handler has failed with fewer events than the last time: then the waits need not grow."""
         if ending.failure is None:
             return False
         size, deliveries = ending.failure
-        narrows = deliveries > 1 and size < self._size
+        narrower = deliveries > 1 and size < self._size
         self._size = size
-        if ending.progressed:
-            self._counted = deque(each for each in self._counted if not each[1])
-        return narrows
+        return narrower
 
     def _allows(self, now: float, *, failed: bool) -> bool:
         """Count a restart towards the limit."""

@@ -73,7 +73,7 @@ class Driver:
         self.registered = child.name is not None
         self.name = child.name or f"{child.id}-{self.number}"
         self.inbox: deque[Message] = deque()
-        self.queued = False
+        self.queued = True  # until there is an instance: what comes before is kept
         self.owes = False
         self.mail = False
         self.told_to_end: list[Any] = []
@@ -119,7 +119,9 @@ class Driver:
         """
         try:
             await self.build()
+            self.queued = False
         except Stop as stop:  # as in `started`, but there is nothing to terminate
+            self.queued = False
             self.core.receive((m.KILL, stop.reason))
             return
         self.node.drivers[self.number] = self
@@ -232,6 +234,7 @@ class Driver:
         self.node.drivers.pop(self.number, None)
         if self.registered:
             self.node.names.pop(self.name, None)
+        self.queued = False
         self.receive = self.take = functools.partial(refuse, self)
         self.take_in()  # somebody may have found it by its name
 
@@ -470,9 +473,20 @@ class TaskDriver(Driver):
         while core.state != "ended":
             if self._suspended is None:
                 self._wake = loop.create_future()
-                await self._wake
-                self._wake = None
-                continue
+                try:
+                    await self._wake
+                except asyncio.CancelledError:
+                    task = self._task
+                    if self._suspended is None or task is None:
+                        raise
+                    # The handler was begun and cancelled before this took it over (a timeout of 0): so it is for the
+                    # handler. Cancelled now, this task will cancel what the handler waits for; it counts once.
+                    task.cancel()
+                    task.uncancel()
+                finally:
+                    self._wake = None
+                if self._suspended is None:
+                    continue
             value, error = None, None
             try:
                 value = await self._suspended
@@ -506,6 +520,14 @@ class Suspended:
         self._coroutine = coroutine
         self._awaited = awaited
         self._context = context
+
+    def close(self) -> None:
+        """End the coroutine: nobody will await it."""
+        if self._context is None:
+            self._coroutine.close()
+        else:
+            run: Callable[..., Any] = self._context.run
+            run(self._coroutine.close)
 
     def __await__(self) -> Generator[Any, Any, Any]:
         """Yield what it waits for, and drive it from there, as ``yield from`` would."""

@@ -11,6 +11,7 @@ from headgate.protocol.children import PERMANENT, TEMPORARY, TRANSIENT, Backoff
 from headgate.protocol.messages import DeadLetter
 from headgate.runtime.options import Child, To, check_choice, check_count, check_seconds
 from headgate.runtime.reference import Ref
+from headgate.stage import Stage
 from headgate.supervision.running import ChildInfo, Counts
 from headgate.supervision.spawner import ASYNC, STAGE, THREAD, Plan, Spawner
 
@@ -38,11 +39,12 @@ class ConsumerSupervisor(Child):
 
     Args:
         child: What is started with the event: an async function (runs in a task), a plain function (runs in a thread),
-            or a `Child` recipe of a stage, which is given the event as its last positional argument.
-        *args: For the function, before the event.
-        child_restart: Of functions: ``"temporary"`` (default) or ``"transient"``; of a `Child` its own ``restart`` says
-            it.
-        child_shutdown: Of functions: seconds that a child has to end after it was cancelled. Default 5.
+            a stage's class, or a `Child` recipe of one for more options. All are given the event as their last
+            positional argument; with a `Child`, that one needs a default.
+        *args: For the function or the class, before the event.
+        child_restart: Of functions and classes: ``"temporary"`` (default) or ``"transient"``; of a `Child` its own
+            ``restart`` says it.
+        child_shutdown: Of functions and classes: seconds that a child has to end after it was cancelled. Default 5.
         retries: How often one event's child is started again. Default 3.
         backoff: The waits before that.
         dead_letter: Called with the `DeadLetter` of an event that is given up, plain or async; the event is only done
@@ -61,7 +63,7 @@ class ConsumerSupervisor(Child):
 
     def __init__(  # noqa: PLR0913 (each is a choice of its own)
         self,
-        child: Callable[..., Any] | Child,
+        child: Callable[..., Any] | type[Stage] | Child,
         *args: Any,
         child_restart: str | None = None,
         child_shutdown: float | None = None,
@@ -79,10 +81,12 @@ class ConsumerSupervisor(Child):
         """Check the options."""
         where = "ConsumerSupervisor"
         kind = _kind(where, child)
+        _check_call(where, child, args)
         if isinstance(child, Child):
             if args or child_restart is not None or child_shutdown is not None:
                 option = "args" if args else "child_restart" if child_restart is not None else "child_shutdown"
-                raise OptionError(where, option, "left out, as the Child(...) has its own", args or child_restart)
+                got = args or (child_shutdown if child_restart is None else child_restart)
+                raise OptionError(where, option, "left out, as the Child(...) has its own", got)
             child_restart, child_shutdown = child.restart, child.shutdown
         label = child.label if isinstance(child, Child) else getattr(child, "__name__", type(child).__name__)
         where = f"{where}({label})"
@@ -91,6 +95,10 @@ class ConsumerSupervisor(Child):
             raise OptionError(where, "restart" if kind == STAGE else "child_restart", _WHY, child_restart)
         check_choice(where, "child_restart", child_restart, (TEMPORARY, TRANSIENT))
         child_shutdown = check_seconds(where, "child_shutdown", 5.0 if child_shutdown is None else child_shutdown)
+        if isinstance(child, type):
+            recipe = Child(child, *args, None, restart=child_restart, shutdown=child_shutdown)
+            recipe.args, args = args, ()  # each event takes the place of the None
+            child = recipe
         check_count(where, "retries", retries, 0)
         if backoff is not None and not isinstance(backoff, Backoff):
             raise OptionError(where, "backoff", "a Backoff(...)", backoff)
@@ -101,7 +109,7 @@ class ConsumerSupervisor(Child):
         max_seconds = check_seconds(where, "max_seconds", max_seconds)
         plan = Plan(
             kind,
-            child,
+            _awaiting(child) if kind == ASYNC else child,
             args,
             child_restart,
             child_shutdown,
@@ -115,7 +123,7 @@ class ConsumerSupervisor(Child):
             Spawner,
             plan,
             name=name,
-            id=id or name or label,
+            id=(name or label) if id is None else id,
             subscribe_to=subscribe_to,
             restart=restart,
             shutdown=shutdown,
@@ -171,7 +179,40 @@ def _kind(where: str, child: Any) -> str:
             option = "name" if child.name is not None else "count"
             raise OptionError(where, option, "left out, as there is one child for each event", child)
         return STAGE
+    if isinstance(child, type) and issubclass(child, Stage) and child.role is not None:
+        return STAGE
     if not callable(child) or isinstance(child, type):
-        raise OptionError(where, "child", "an async function, a plain function or a Child(...)", child)
+        raise OptionError(where, "child", "an async function, a plain function, a stage's class or a Child(...)", child)
+    if inspect.isgeneratorfunction(child) or inspect.isasyncgenfunction(child):
+        raise OptionError(where, "child", "a function without 'yield', as nobody would iterate over it", child)
     call = getattr(child, "__call__", None)  # noqa: B004 (an object with an async __call__)
     return ASYNC if inspect.iscoroutinefunction(inspect.unwrap(child)) or inspect.iscoroutinefunction(call) else THREAD
+
+
+def _check_call(where: str, child: Any, args: tuple[Any, ...]) -> None:
+    """Refuse what cannot be called with an event behind its arguments: else every event were a dead letter."""
+    kwargs: dict[str, Any] = {}
+    call = child
+    if isinstance(child, Child):
+        call, args, kwargs = child.cls, (*child.args, *args), child.kwargs
+    try:
+        signature = inspect.signature(call)
+    except (TypeError, ValueError):  # it has none that can be seen
+        return
+    try:
+        signature.bind(*args, None, **kwargs)
+    except TypeError as error:
+        name = getattr(call, "__name__", type(call).__name__)
+        expected = f"those of {name}{signature} before the event, which comes last"
+        raise OptionError(where, "args", expected, str(error)) from None
+
+
+def _awaiting(child: Any) -> Any:
+    """Return a real coroutine function: a decorated one may give any awaitable, and run code before it does."""
+    if inspect.isfunction(child) and child.__code__.co_flags & inspect.CO_COROUTINE:
+        return child
+
+    async def call(*args: Any) -> Any:
+        return await child(*args)
+
+    return call

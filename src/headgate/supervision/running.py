@@ -44,9 +44,22 @@ class Member:
         state: ``"starting"``, ``"running"``, ``"waiting"`` (to be started again), ``"done"`` or ``"stopped"``.
         reason: Why it ended last.
         life: Its restarts.
+        handled: Events that it had handled in this life when that was looked at.
     """
 
-    __slots__ = ("followed", "group", "handle", "life", "logged", "names", "reason", "recipe", "state", "unlogged")
+    __slots__ = (
+        "followed",
+        "group",
+        "handle",
+        "handled",
+        "life",
+        "logged",
+        "names",
+        "reason",
+        "recipe",
+        "state",
+        "unlogged",
+    )
 
     def __init__(self, recipe: Child | Supervisor) -> None:
         """Begin before its start."""
@@ -58,6 +71,7 @@ class Member:
         self.state = "starting"
         self.reason: Any = None
         self.life = Life()
+        self.handled = 0
         self.names: list[str] = []  # those that are said to come
         self.logged: float | None = None
         self.unlogged = 0
@@ -447,6 +461,7 @@ class Supervision:
             self._done(member)
             return
         member.handle = handle
+        member.handled = 0
         member.state = "running"
         if handle.alive:
             monitors = handle.driver.monitors if isinstance(handle, Ref) else handle.monitors
@@ -527,7 +542,8 @@ class Supervision:
         if any(each is not member and _is_source(each.recipe) for each in affected):
             ending = ending._replace(failure=None)  # what was delivered how often is forgotten with the source
         loop = self.node.loop
-        delay = self._restarts.decide(member.life, ending, loop.time(), self.node.random.random())
+        moved = self._has_moved()
+        delay = self._restarts.decide(member.life, ending, loop.time(), self.node.random.random(), moved=moved)
         if delay is None:
             assert self.recipe.max_restarts is not None  # noqa: S101 (else there is no limit)
             error = RestartLimitError(
@@ -544,6 +560,16 @@ class Supervision:
         for each in affected:
             each.state = "waiting"
         self._later(affected, delay)
+
+    def _has_moved(self) -> bool:
+        """Say whether a living child has handled events since this was asked the last time."""
+        moved = False
+        for each in self._members:
+            into = each.handle.driver.core.into if isinstance(each.handle, Ref) else None
+            handled = 0 if into is None else into.handled
+            moved = moved or handled > each.handled
+            each.handled = handled
+        return moved
 
     def _affected(self, member: Member) -> list[Member]:
         """Return who is started again with a child, in order."""

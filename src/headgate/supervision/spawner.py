@@ -15,18 +15,18 @@ import logging
 from asyncio import _enter_task as enter_task  # pyright: ignore[reportPrivateUsage]  # documented for extenders
 from asyncio import _leave_task as leave_task  # pyright: ignore[reportPrivateUsage]
 from collections.abc import Callable, Coroutine
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from headgate.errors import HeadgateError, Ignore, NoStageError, RestartLimitError, StageCrashed, Stop
 from headgate.protocol.batching import rows
 from headgate.protocol.children import TEMPORARY, Backoff, Ending, Life, Restarts
-from headgate.protocol.messages import SHUTDOWN, DeadLetter, Subscription, Terms, is_normal
+from headgate.protocol.messages import NORMAL, SHUTDOWN, DeadLetter, Subscription, Terms, is_normal
 from headgate.runtime.driver import Suspended
 from headgate.runtime.options import Child
 from headgate.runtime.reference import Ref
 from headgate.stage import Consumer
 from headgate.supervision.running import ChildInfo, Counts
+from headgate.supervision.threads import Threads
 
 if TYPE_CHECKING:
     from headgate.protocol.ledger import Origin
@@ -61,7 +61,8 @@ class Job:
         number: Of this child, in the order of the starts.
         source: The subscription that the event came by; None: started by hand.
         origin: What acknowledges the event; None: nothing has to.
-        state: ``"running"`` or ``"waiting"`` (to be started again).
+        state: ``"running"``, ``"waiting"`` (to be started again), ``"given up"`` (its dead letter is being kept) or
+            ``"done"``.
         cancel: Ends what runs; None when it cannot be ended.
         over: Resolves when nothing of it runs any more, if somebody waits for that.
     """
@@ -95,15 +96,26 @@ class Worker:
         self.suspended: Suspended | None = None
         self.wake: asyncio.Future[None] | None = None
         self.task: asyncio.Task[None] = loop.create_task(self._run(loop), name=f"headgate: {spawner.stage.name} child")
+        self.task.add_done_callback(self.lost)
 
     async def _run(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Go on with children that have suspended."""
-        while True:
+        """Go on with children that have suspended, until the supervisor ends."""
+        while not self.spawner.ended:
             if self.suspended is None:
                 self.wake = loop.create_future()
-                await self.wake
-                self.wake = None
-                continue
+                try:
+                    await self.wake
+                except asyncio.CancelledError:
+                    if self.suspended is None:  # it is idle: that is its end
+                        return
+                    # The child was begun and cancelled before it was taken over (a timeout of 0): so it is for the
+                    # child. Cancelled now, this task will cancel what the child waits for; it counts once.
+                    self.task.cancel()
+                    self.task.uncancel()
+                finally:
+                    self.wake = None
+                if self.suspended is None:
+                    continue
             job, error = self.job, None
             assert job is not None  # noqa: S101 (there is one that has suspended)
             try:
@@ -113,11 +125,22 @@ class Worker:
             self.suspended = self.job = None
             while self.task.uncancel():
                 pass
+            if isinstance(error, (KeyboardInterrupt, SystemExit)):
+                self.spawner.interrupted(job)
+                raise error
             self.spawner.free(self)
             self.spawner.came(job, error)
-            if isinstance(error, (KeyboardInterrupt, SystemExit)):
-                raise error
-            job = None
+            job = error = None
+
+    def lost(self, task: asyncio.Task[None]) -> None:
+        """See to a child whose task has ended before it took the child over: it was cancelled before it ever ran."""
+        job, suspended = self.job, self.suspended
+        self.suspended = self.job = None
+        if not task.cancelled() and task.exception() is not None:
+            job = None  # an interrupt, which goes to the loop
+        if job is not None and suspended is not None:
+            suspended.close()
+            self.spawner.came(job, asyncio.CancelledError())
 
 
 class Spawner(Consumer):
@@ -137,9 +160,10 @@ class Spawner(Consumer):
         self._freed: dict[Subscription, int] = {}
         self._workers: list[Worker] = []
         self._idle: list[Worker] = []
-        self._threads: ThreadPoolExecutor | None = None
+        self._threads: Threads | None = None
+        self._context = contextvars.copy_context()  # what every child's own is a copy of
         self._restarts = Restarts(plan.max_restarts, plan.max_seconds, plan.backoff)
-        self._ended = False
+        self.ended = False
         self._asking = False
         self._begin: Callable[[Job], bool] = {
             ASYNC: self._begin_coroutine,
@@ -152,6 +176,10 @@ class Spawner(Consumer):
         return self.stage.ref.driver
 
     # -- callbacks ----------------------------------------------------------------------------------------------------
+
+    def started(self) -> None:
+        """See to it that no child outlives this, also when it is killed, which leaves no time for `terminate`."""
+        self._driver.monitors.append(self._gone)
 
     def handle_subscribe(self, role: str, options: Terms, peer: Subscription) -> str:  # noqa: ARG002 (a callback's form)
         """Ask for as many events as there may be children."""
@@ -168,10 +196,14 @@ class Spawner(Consumer):
         """Start a child for each event."""
         begin, number = self._begin, self._starts
         running: list[tuple[int, Job]] = []
-        for index, event in enumerate(rows(events), 1):
-            job = Job(number + index, event, source)
-            if not begin(job):
-                running.append((index - 1, job))
+        try:
+            for index, event in enumerate(rows(events), 1):
+                job = Job(number + index, event, source)
+                if not begin(job):
+                    running.append((index - 1, job))
+        except BaseException:  # an interrupt: this ends, and those that run end with it
+            self._jobs.update((job.number, job) for _, job in running)
+            raise
         size = len(events)
         self._starts = number + size
         into = self._driver.core.into
@@ -181,6 +213,8 @@ class Spawner(Consumer):
             for origin in origins:
                 origin.left = 0
             for index, job in running:
+                if job.state == "done":  # meanwhile: its dead letter was kept at once
+                    continue
                 origins[index].left = 1
                 job.origin = origins[index]
                 self._jobs[job.number] = job
@@ -189,19 +223,41 @@ class Spawner(Consumer):
             self._ask()
 
     async def terminate(self, reason: Any) -> None:  # noqa: ARG002 (a callback's form)
-        """End all children at the same time, and wait for them as long as they may take."""
-        self._ended = True
+        """End all children at the same time, and wait for them as long as they may take.
+
+        Those that end as they should meanwhile (threads cannot be told to) are done; the other events go back.
+        """
+        self.ended = True
         jobs = list(self._jobs.values())
-        waiting = [over for job in jobs if (over := self._end(job)) is not None]
+        waiting = {over: job for job in jobs if (over := self._end(job)) is not None}
         if waiting:
-            await asyncio.wait(waiting, timeout=self._plan.shutdown)
-        for job in jobs:
+            _, late = await asyncio.wait(waiting, timeout=self._plan.shutdown)
+            self._leave_behind([waiting[over] for over in late])
+
+    def _leave_behind(self, late: list[Job]) -> None:
+        """Say which children have not ended in their time; nobody waits for them any longer."""
+        if late:
+            logger.warning(
+                "stage %r: %d children have not ended within %g s: %s",
+                self.stage.name,
+                len(late),
+                self._plan.shutdown,
+                ", ".join(str(job.number) for job in late[:10]) + (", ..." if len(late) > 10 else ""),  # noqa: PLR2004
+            )
+
+    def _gone(self, reason: Any) -> None:  # noqa: ARG002 (a monitor's form)
+        """End what still runs."""
+        self.ended = True
+        for job in self._jobs.values():
+            if job.timer is not None:
+                job.timer.cancel()
             if job.ref is not None and job.ref.alive:
                 job.ref.kill()
+        self._jobs.clear()
         for worker in self._workers:
             worker.task.cancel()
         if self._threads is not None:
-            self._threads.shutdown(wait=False, cancel_futures=True)
+            self._threads.close()
 
     # -- what users see -----------------------------------------------------------------------------------------------
 
@@ -218,26 +274,40 @@ class Spawner(Consumer):
 
     async def start_child(self, event: Any) -> str:
         """Start a child by hand."""
-        if self._ended:
+        if self.ended:
             raise NoStageError(f"stage {self.stage.name!r} has ended")
         self._starts += 1
         job = Job(self._starts, event, None)
+        self._jobs[job.number] = job
         if self._plan.kind == STAGE:
-            self._jobs[job.number] = job
             await self._start_stage(job, by_hand=True)
-        elif not self._begin(job):
-            self._jobs[job.number] = job
+            return str(job.number)
+        loop, task = self._driver.node.loop, asyncio.current_task()
+        if task is not None:  # the child runs on behalf of another one
+            leave_task(loop, task)
+        try:
+            if self._begin(job):
+                self._done(job)
+        finally:
+            if task is not None:
+                enter_task(loop, task)
         return str(job.number)
 
     async def stop_child(self, id: str) -> None:  # noqa: A002 (the field's word)
         """Stop a child; its event is done with."""
-        job = self._jobs.get(int(id)) if id.isdecimal() else None
+        job = self._jobs.get(int(id)) if isinstance(id, str) and id.isdecimal() else None
         if job is None or job.stopped:
             raise NoStageError(f"stage {self.stage.name!r}: there is no child {id!r}")
         job.stopped = True
+        # A job of its own: the slot gets free also when nobody waits for that any longer.
+        await asyncio.shield(self._driver.node.job(self._stop_job(job), f"stop {self._name(job)}"))
+
+    async def _stop_job(self, job: Job) -> None:
         over = self._end(job)
         if over is not None:
-            await asyncio.wait([over], timeout=self._plan.shutdown)
+            _, late = await asyncio.wait([over], timeout=self._plan.shutdown)
+            if late and not self.ended:
+                self._leave_behind([job])
         if job.ref is not None and job.ref.alive:
             job.ref.kill()
         self._done(job)
@@ -246,26 +316,21 @@ class Spawner(Consumer):
 
     def _begin_coroutine(self, job: Job) -> bool:
         """Run an async function up to its first suspension; True when that was all."""
-        plan, driver = self._plan, self._driver
-        loop = driver.node.loop
-        if self._idle:
-            worker = self._idle.pop()
-        else:
-            worker = Worker(self, loop)
-            self._workers.append(worker)
-        context = contextvars.copy_context()
-        coroutine: Coroutine[Any, Any, Any]
+        plan, loop = self._plan, self._driver.node.loop
+        worker = self._worker(loop)
+        context = self._context.copy()
         task = worker.task
         enter_task(loop, task)
         try:
-            coroutine = plan.child(*plan.args, job.event)  # type: ignore[operator]  # an async function
+            coroutine: Coroutine[Any, Any, Any] = plan.child(*plan.args, job.event)  # type: ignore[operator]  # async
             awaited = context.run(coroutine.send, None)
         except StopIteration:
-            self._idle.append(worker)
+            self.free(worker)
             return True
         except BaseException as error:
-            self._idle.append(worker)
+            self.free(worker)
             if isinstance(error, (KeyboardInterrupt, SystemExit)):
+                self.interrupted(job)
                 raise
             return self._failed(job, error)
         finally:
@@ -277,26 +342,34 @@ class Spawner(Consumer):
             worker.wake.set_result(None)
         return False
 
+    def _worker(self, loop: asyncio.AbstractEventLoop) -> Worker:
+        """Return a worker that is idle."""
+        while self._idle:
+            worker = self._idle.pop()
+            if not worker.task.cancelling() and not worker.task.done():
+                return worker
+            self._workers.remove(worker)
+        worker = Worker(self, loop)
+        self._workers.append(worker)
+        return worker
+
     def free(self, worker: Worker) -> None:
         """Let a worker be used again."""
         self._idle.append(worker)
 
+    def interrupted(self, job: Job) -> None:
+        """Take note that the program is told to end from within a child: its event is not done, and nobody's fault."""
+        job.state, job.cancel = "waiting", None
+        self._jobs[job.number] = job
+
     def _begin_thread(self, job: Job) -> bool:
         """Run a plain function in a thread."""
-        plan, loop = self._plan, self._driver.node.loop
+        plan = self._plan
         if self._threads is None:
-            most = max(1, sum(each.terms.max_demand for each in self._freed))
-            self._threads = ThreadPoolExecutor(most, thread_name_prefix=f"headgate: {self.stage.name}")
-        run: Callable[..., Any] = contextvars.copy_context().run
-        future = loop.run_in_executor(self._threads, functools.partial(run, plan.child, *plan.args, job.event))
-
-        def came(future: asyncio.Future[Any]) -> None:
-            if future.cancelled():
-                self.came(job, asyncio.CancelledError())
-            else:
-                self.came(job, future.exception())
-
-        future.add_done_callback(came)
+            self._threads = Threads(self._driver.node.loop, self.stage.name)
+        run: Callable[..., Any] = self._context.copy().run
+        call = functools.partial(run, plan.child, *plan.args, job.event)
+        self._threads.run(call, functools.partial(self.came, job))
         return False
 
     def _begin_stage(self, job: Job) -> bool:
@@ -309,13 +382,11 @@ class Spawner(Consumer):
         assert isinstance(recipe, Child)  # noqa: S101 (so says the plan)
         try:
             ref: Ref = await self._driver.node.starter(recipe.with_event(job.event))
-        except Exception as error:
-            if by_hand:
+        except BaseException as error:
+            if by_hand or not isinstance(error, Exception):
                 self._jobs.pop(job.number, None)
                 raise
-            if isinstance(error, Ignore):
-                self._done(job)
-            elif job.life.restarts:
+            if self.ended or job.stopped or job.life.restarts or isinstance(error, Ignore):
                 self.came(job, error)
             else:
                 self._give_up(job, error)  # what cannot be started at all is not tried again
@@ -326,11 +397,16 @@ class Spawner(Consumer):
         driver.monitors.append(functools.partial(self._stage_ended, job))
         if not ref.alive:
             self._stage_ended(job, ref.reason)
-        elif self._ended or job.stopped:
+        elif self.ended or job.stopped:
             _stop(ref)
 
     def _stage_ended(self, job: Job, reason: Any) -> None:
-        self.came(job, None if is_normal(reason) else _error(reason))
+        if not is_normal(reason):
+            self.came(job, reason if isinstance(reason, BaseException) else StageCrashed(self._name(job), reason))
+        elif self.ended and reason != NORMAL:  # it was told to end, and had not come to its own end
+            self.came(job, asyncio.CancelledError())
+        else:
+            self.came(job, None)
 
     # -- ending -------------------------------------------------------------------------------------------------------
 
@@ -338,9 +414,13 @@ class Spawner(Consumer):
         """Take note that a child has ended."""
         if job.over is not None and not job.over.done():
             job.over.set_result(None)
-        if self._ended or job.stopped:
+        if job.stopped:
             return
-        if self._failed(job, error) if error is not None else True:
+        if self.ended:  # an event whose child has come to its end all the same does not go back
+            if error is None or isinstance(error, Ignore) or (isinstance(error, Stop) and is_normal(error.reason)):
+                self._done(job)
+            return
+        if error is None or self._failed(job, error):
             self._done(job)
 
     def _failed(self, job: Job, error: BaseException) -> bool:
@@ -362,15 +442,16 @@ class Spawner(Consumer):
             assert plan.max_restarts is not None  # noqa: S101 (else there is no limit)
             limit = RestartLimitError(self.stage.name, self._name(job), plan.max_restarts, plan.max_seconds, reason)
             self.stage.stop(limit)
+        else:
+            job.timer = node.loop.call_later(delay, self._again, job)
         job.state = "waiting"
         job.cancel, job.ref = None, None
-        job.timer = node.loop.call_later(delay or 0.0, self._again, job)
         self._jobs[job.number] = job
         return False
 
     def _again(self, job: Job) -> None:
         job.timer = None
-        if self._ended or job.stopped:
+        if self.ended or job.stopped:
             return
         job.state = "running"
         if self._begin(job):
@@ -379,18 +460,29 @@ class Spawner(Consumer):
     def _give_up(self, job: Job, error: BaseException) -> None:
         """Make an event a dead letter; its slot gets free when that is kept."""
         self._jobs[job.number] = job
+        job.state, job.cancel, job.ref = "given up", None, None  # its worker may have another child by now
         reason = error if isinstance(error, HeadgateError) else StageCrashed(self._name(job), error)
         letter = DeadLetter(job.event, self.stage.name, self._name(job), job.life.restarts + 1, reason)
-        self._driver.node.bury(letter, functools.partial(self._done, job), self._plan.dead_letter)
+        self._driver.node.bury(letter, functools.partial(self._kept, job), self._plan.dead_letter)
+
+    def _kept(self, job: Job) -> None:
+        """Take note that the dead letter of an event is kept."""
+        if job.over is not None and not job.over.done():
+            job.over.set_result(None)
+        self._done(job)
 
     def _done(self, job: Job) -> None:
         """Acknowledge an event, and free its slot."""
-        if self._jobs.pop(job.number, None) is None or self._ended:
+        known = self._jobs.pop(job.number, None) is not None
+        job.state = "done"
+        if not known:
             return
         origin, job.origin = job.origin, None
         if origin is not None:
             driver = self._driver
             driver.act(driver.core.settled, origin)
+        if self.ended:
+            return
         if job.source is not None and job.source in self._freed:
             self._freed[job.source] += 1
             if not self._asking:  # several children that end at the same time are replaced at one go
@@ -400,7 +492,7 @@ class Spawner(Consumer):
     def _ask(self) -> None:
         """Ask for more, where enough slots are free."""
         self._asking = False
-        if not self._ended:
+        if not self.ended:
             for source, freed in list(self._freed.items()):
                 if freed and freed >= source.terms.min_demand and not source.terms.manual:
                     self._freed[source] = 0
@@ -425,7 +517,3 @@ class Spawner(Consumer):
 def _stop(ref: Ref) -> None:
     """Ask a stage to end."""
     ref.driver.node.job(ref.stop(SHUTDOWN), f"stop {ref.name}")
-
-
-def _error(reason: Any) -> BaseException:
-    return reason if isinstance(reason, BaseException) else StageCrashed("child", reason)
