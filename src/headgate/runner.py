@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import inspect
 import logging
 import os
-import queue
 import signal
 import socket
 import sys
 import threading
 import time
-import traceback
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Generator
 from concurrent.futures import ThreadPoolExecutor
 from types import FrameType
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
 from headgate.draining import Drained
 from headgate.errors import HeadgateError, OptionError, RestartLimitError
-from headgate.observe.blocked import Watchdog, locate
+from headgate.observe.blocked import Watchdog, frame_of, locate
+from headgate.observe.guard import Guard, leave_now
+from headgate.observe.lines import logging_to_stderr
 from headgate.observe.stall import join, look
 from headgate.runtime.options import Child, check_seconds
 from headgate.system import System
@@ -88,7 +89,7 @@ def run(
         raise OptionError("run", "log_level", f"one of {', '.join(map(repr, LEVELS))}, or None", log_level)
     _check_app(app)
     _check_place()
-    with _logging(log_level):
+    with logging_to_stderr(log_level):
         code = _Run(app, shutdown, watch_blocked).run()
     if code:
         raise SystemExit(code)
@@ -100,7 +101,7 @@ def _check_app(app: Any) -> None:
         hint = f"a Supervisor; put {'it' if isinstance(app, Child) else 'them'} into one: Supervisor([...])"
     elif isinstance(app, System):
         hint = "a Supervisor, as a System has no stages before it runs"
-    elif asyncio.iscoroutinefunction(app) or asyncio.iscoroutine(app):
+    elif inspect.iscoroutinefunction(app) or asyncio.iscoroutine(app):
         hint = "a Supervisor; a coroutine is run by asyncio.run(...)"
         if asyncio.iscoroutine(app):
             app.close()
@@ -136,7 +137,7 @@ class _Run:
         self._shutdown = shutdown
         self._watch_blocked = watch_blocked
         self._loop = asyncio.new_event_loop()
-        self._running: Any = None
+        self._entering: asyncio.Future[Any] | None = None
         self._code = 0
         self._signals: list[int] = []  # that have come
         self._noticed = 0  # by the loop
@@ -144,7 +145,7 @@ class _Run:
         self._ended = False  # everything is over but for what the handlers leave behind
         self._stop: asyncio.Future[None] = self._loop.create_future()
         self._cancel: asyncio.Future[None] = self._loop.create_future()
-        self._guard = _Guard(self)
+        self._guard = Guard(self)
         self._threads = set(threading.enumerate())
         # Ours, so that nobody waits without a limit for what runs in it.
         self._executor = ThreadPoolExecutor(thread_name_prefix="headgate: executor")
@@ -183,21 +184,43 @@ class _Run:
             try:
                 self._loop.run_until_complete(task)
             except SystemExit as exit_:
-                self._code = exit_.code if isinstance(exit_.code, int) else 0 if exit_.code is None else FAILED
-                logger.warning("a handler has called sys.exit(%s): stopping", "" if exit_.code is None else exit_.code)
-                self._wish(self._stop)
-                self._ended = True
+                if not self._ended:
+                    said = "" if exit_.code is None else exit_.code
+                    logger.warning("a handler has called sys.exit(%s): stopping", said)
+                    self._code = exit_.code if isinstance(exit_.code, int) else 0 if exit_.code is None else FAILED
+                self._end()
             except KeyboardInterrupt:  # raised by a handler: signals do not come this way
                 self._code = SIGNALLED + signal.SIGINT
-                self._wish(self._stop)
-                self._ended = True
+                self._end()
+            except RuntimeError:
+                pass  # somebody has called loop.stop, which is nothing to us; or it is the task's own, as below
+            except Exception:  # noqa: BLE001 (the task's own: below)
+                break
         if not task.cancelled() and task.exception() is not None:
             self._fail(task.exception())
+
+    def _end(self) -> None:
+        """Let everything come to its end without a drain."""
+        self._ended = True
+        self._wish(self._stop)
+
+    @property
+    def _running(self) -> Any:
+        """What entering the app has given; None before that."""
+        entering = self._entering
+        if entering is None or not entering.done() or entering.cancelled() or entering.exception() is not None:
+            return None
+        return entering.result()
+
+    @property
+    def _system(self) -> System | None:
+        """What it runs in, if it says so."""
+        return getattr(self._running, "system", None)
 
     # -- signals ------------------------------------------------------------------------------------------------------
 
     @contextlib.contextmanager
-    def _handlers(self) -> Iterator[None]:
+    def _handlers(self) -> Generator[None]:
         """Take the signals over.
 
         The handlers are those of the interpreter, since those of the loop do not run while a stage blocks it.
@@ -222,7 +245,7 @@ class _Run:
                 signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
     @contextlib.contextmanager
-    def _waking(self) -> Iterator[None]:
+    def _waking(self) -> Generator[None]:
         """Let a signal wake the loop, whichever thread the system gives it to."""
         reader, writer = socket.socketpair()
         reader.settimeout(0)
@@ -283,21 +306,18 @@ class _Run:
     async def _main(self) -> None:
         """Start the app, and wait until it is done or is to end."""
         begun = time.monotonic()
-        entering = asyncio.ensure_future(self._app.__aenter__())
+        logger.info("%s starts, process %d", self._name(), os.getpid())
+        entering = self._entering = asyncio.ensure_future(self._app.__aenter__())
         await self._first(entering, self._stop)
         if not entering.done():  # told to end before it has begun
             entering.cancel()
             await self._first(entering, self._cancel)
-            if not entering.done() or entering.cancelled() or entering.exception() is not None:
-                return
-        self._running = entering.result()
-        if not hasattr(self._running, "wait"):
-            await self._app.__aexit__(None, None, None)
-            self._running = None
+            return
+        running = entering.result()
+        if not hasattr(running, "wait"):
             raise OptionError("run", "app", "a Supervisor: what 'async with app' gives has no wait()", self._app)
         self._loop.call_later(LOOK_SECONDS, self._look)
-        logger.info("%s runs, process %d", self._name(), os.getpid())
-        waiting = asyncio.ensure_future(self._running.wait())
+        waiting = asyncio.ensure_future(running.wait())
         await self._first(waiting, self._stop)
         if waiting.done():
             waiting.result()
@@ -311,7 +331,7 @@ class _Run:
 
     async def _drain(self) -> None:
         """End in order, for as long as there is time."""
-        system: System | None = getattr(self._running, "system", None)
+        system = self._system
         if system is None:
             return
         draining = asyncio.ensure_future(system.drain(timeout=max(0.0, self._deadline - time.monotonic())))
@@ -346,8 +366,8 @@ class _Run:
             limit = max(0.0, self._deadline - time.monotonic()) + GRACE
         leaving = asyncio.ensure_future(self._app.__aexit__(None, None, None))
         await self._first(leaving, self._cancel, seconds=limit)
-        if not leaving.done() and getattr(self._running, "system", None) is not None:
-            self._kill(self._running.system)
+        if not leaving.done() and self._system is not None:
+            self._kill(self._system)
             await self._first(leaving, seconds=GRACE)
         if leaving.done():
             leaving.result()
@@ -371,7 +391,7 @@ class _Run:
 
     def _look(self) -> None:
         """Note from time to time what moves, for a diagnosis."""
-        system = getattr(self._running, "system", None)
+        system = self._system
         if system is not None and not self._ended:
             look(system.node)
             self._loop.call_later(LOOK_SECONDS, self._look)
@@ -390,11 +410,13 @@ class _Run:
         if isinstance(error, asyncio.CancelledError) or error is None:
             return
         self._code = self._code or FAILED
-        cause = error.__cause__ or error
+        cause = error.__cause__
+        if cause is None and not isinstance(error, HeadgateError):
+            cause = error
         if isinstance(error, RestartLimitError):  # the supervisor has logged it with its traceback
-            logger.error("failed: %s", error)
+            logger.error("failed: supervisor %r gave up on child %r", error.supervisor, error.child)
         else:
-            logger.error("failed: %s", error, exc_info=(type(cause), cause, cause.__traceback__))
+            logger.error("failed: %s", error, exc_info=cause)
 
     def _wait_for_threads(self) -> None:
         """Wait for threads that handlers have left behind, as long as there is time; then end without them."""
@@ -423,9 +445,9 @@ class _Run:
 
     def too_late(self) -> None:
         """Say that the process ends now, as the loop has not managed to in time."""
-        where = locate(sys._current_frames().get(threading.main_thread().ident or 0))  # noqa: SLF001
+        where = locate(frame_of(threading.main_thread().ident))
         by = "" if where is None else f"; the event loop is blocked by {where}\n{where.stack.rstrip()}"
-        system = getattr(self._running, "system", None)
+        system = self._system
         stages = [] if system is None else [each.name for each in system.stages()]
         open_ = 0 if system is None else _unfinished(system)
         logger.error(
@@ -437,9 +459,9 @@ class _Run:
 
     def print_diagnosis(self) -> None:
         """Print what everybody waits for; also when the loop is blocked."""
-        system: System | None = getattr(self._running, "system", None)
+        system = self._system
         text = "No stage runs yet." if system is None else system.diagnose().render(stacks=True)
-        where = locate(sys._current_frames().get(threading.main_thread().ident or 0))  # noqa: SLF001
+        where = locate(frame_of(threading.main_thread().ident))
         if where is not None and threading.current_thread() is not threading.main_thread():
             text = f"The event loop is blocked by {where}:\n{where.stack.rstrip()}\n{text}"
         print(text, file=sys.stderr, flush=True)  # noqa: T201 (it was asked for by hand)
@@ -456,82 +478,6 @@ class _Run:
             self._loop.call_soon_threadsafe(show)
 
 
-class _Guard:
-    """A thread that ends the process when its time is over, whatever the loop is doing. Signal handlers talk to it."""
-
-    PATIENCE: Final = 0.5
-    """Seconds in which a loop that is not blocked prints a diagnosis by itself, and in which a last line is logged."""
-
-    def __init__(self, owner: _Run) -> None:
-        self._owner = owner
-        # The one queue that may be put into by a signal handler, whatever the thread under it is doing.
-        self._requests: queue.SimpleQueue[tuple[float, int] | str | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._watch, name="headgate: guard", daemon=True)
-
-    def start(self) -> None:
-        """Start the thread."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """End the thread: the process has made it."""
-        self._requests.put(None)
-        self._thread.join(1.0)
-
-    def expect(self, deadline: float, code: int) -> None:
-        """End the process with this status if it still runs then (on the monotonic clock)."""
-        self._requests.put((deadline, code))
-
-    def tell(self) -> None:
-        """Print a diagnosis."""
-        self._requests.put("diagnosis")
-
-    def _watch(self) -> None:
-        deadline, code = float("inf"), 0
-        while True:
-            try:
-                left = min(deadline - time.monotonic(), threading.TIMEOUT_MAX)
-                request = self._requests.get(timeout=max(0.0, left))
-            except queue.Empty:
-                self._bounded(self._owner.too_late)
-                leave_now(code)
-            if request is None:
-                return
-            if isinstance(request, str):
-                self._diagnose()
-            else:
-                deadline, code = request
-
-    def _diagnose(self) -> None:
-        printed = threading.Event()
-        self._owner.print_soon(printed)
-        if not printed.wait(self.PATIENCE):
-            printed.set()
-            try:
-                self._owner.print_diagnosis()
-            except RuntimeError:  # the loop's thread has changed what was looked at
-                self._owner.print_soon(threading.Event())
-
-    def _bounded(self, function: Callable[[], None]) -> None:
-        """Call something that could wait for a lock of the blocked thread."""
-        thread = threading.Thread(target=function, daemon=True)
-        thread.start()
-        thread.join(self.PATIENCE)
-
-
-def leave_now(code: int) -> NoReturn:
-    """End the process without waiting for threads; what was printed is not lost, if that is possible at all."""
-
-    def flush() -> None:
-        for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(Exception):
-                stream.flush()
-
-    thread = threading.Thread(target=flush, daemon=True)
-    thread.start()
-    thread.join(_Guard.PATIENCE)
-    os._exit(code)
-
-
 def _unfinished(system: System) -> int:
     """Return how many events sources have given that nobody has acknowledged."""
     try:
@@ -539,42 +485,3 @@ def _unfinished(system: System) -> int:
     except RuntimeError:  # the loop's thread has changed what was looked at
         return 0
     return sum(each.buffered + each.in_flight + sum(each.queued.values()) for each in numbers)
-
-
-# -- logging ----------------------------------------------------------------------------------------------------------
-
-
-class _Lines(logging.Formatter):
-    """``12:30:05 warning  the text``; lines of others say whose they are."""
-
-    def __init__(self) -> None:
-        super().__init__("%(asctime)s %(level)-8s %(whose)s%(message)s", "%H:%M:%S")
-
-    def format(self, record: logging.LogRecord) -> str:
-        record.level = record.levelname.lower()
-        record.whose = "" if record.name == "headgate" else f"{record.name}: "
-        return super().format(record)
-
-    def formatException(self, ei: Any) -> str:  # noqa: N802 (logging's name)
-        """Indent a traceback, so that the lines of the log stand out."""
-        return "\n".join("    " + line for line in "".join(traceback.format_exception(*ei)).rstrip().splitlines())
-
-
-@contextlib.contextmanager
-def _logging(level: str | None) -> Iterator[None]:
-    """Log to stderr while the app runs, unless the program sees to that itself."""
-    if level is None or logger.hasHandlers():
-        yield
-        return
-    root = logging.getLogger()
-    handler = logging.StreamHandler()
-    handler.setFormatter(_Lines())
-    before = root.level, logger.level
-    root.addHandler(handler)
-    logger.setLevel(level.upper())
-    try:
-        yield
-    finally:
-        root.removeHandler(handler)
-        root.setLevel(before[0])
-        logger.setLevel(before[1])

@@ -141,14 +141,14 @@ class Life:
         self.streak = 0
         self.last: float | None = None
 
-    def note(self, now: float, backoff: Backoff, *, progressed: bool) -> int:
-        """Count a restart, and return how many in a row came before it."""
+    def note(self, now: float, backoff: Backoff, *, progressed: bool, grows: bool) -> int:
+        """Count a restart, and return how many in a row came before it; ``grows``: the wait is to be longer."""
         recent = self.last is not None and now - self.last <= backoff.reset
         if not recent:
             self.streak = 0
         elif progressed:
             self.streak = 1
-        else:
+        elif grows:
             self.streak += 1
         return self.streak
 
@@ -190,7 +190,7 @@ class Restarts:
             return 0.0
         if ending.failure is not None and (ending.progressed or moved):
             self._counted = deque(each for each in self._counted if not each[1])
-        streak = life.note(now, self._backoff, progressed=ending.progressed or self._is_narrower(ending))
+        streak = life.note(now, self._backoff, progressed=ending.progressed, grows=not self._is_narrower(ending))
         if not _looks_for_poison(ending) and not self._allows(now, failed=ending.failure is not None):
             return None
         delay = self._backoff.delay(streak, chance)

@@ -1,8 +1,27 @@
-"""What helps to test: the simulator of the protocol, and checks for parts that you write yourself.
+"""What helps to test: virtual time, the simulators of protocol and shell, and checks for parts that you write yourself.
 
 Nothing in the library imports this package.
 """
 
+from headgate.testing.clock import (
+    CallbackError,
+    DeadlockError,
+    LeftoverError,
+    LoopError,
+    RunawayError,
+    VirtualLoop,
+    run,
+)
 from headgate.testing.conformance import ConformanceError, check_dispatcher
 
-__all__ = ["ConformanceError", "check_dispatcher"]
+__all__ = [
+    "CallbackError",
+    "ConformanceError",
+    "DeadlockError",
+    "LeftoverError",
+    "LoopError",
+    "RunawayError",
+    "VirtualLoop",
+    "check_dispatcher",
+    "run",
+]
