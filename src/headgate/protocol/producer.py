@@ -16,11 +16,14 @@ from headgate.protocol.buffer import Queue
 from headgate.protocol.dispatch.base import Dispatcher
 from headgate.protocol.dispatch.demand import DemandDispatcher
 from headgate.protocol.ledger import Origin, Piece, Subscriber
-from headgate.protocol.messages import CANCELLED, EVENTS, End, Subscription
+from headgate.protocol.messages import CANCELLED, EVENTS, End, Message, Subscription
 from headgate.protocol.port import Port
 
 AT_LEAST_ONCE = "at_least_once"
 AT_MOST_ONCE = "at_most_once"
+
+Share = tuple[Subscriber, Batch, int, Any, int]
+"""Whom a batch is for, the batch, its length, its token, and how many events were sent to that one before it."""
 
 
 class ProducerSide:
@@ -38,6 +41,10 @@ class ProducerSide:
         accumulating: Demand and events are held until the mode is ``"forward"``.
         accumulated: Demands that wait for that, each as it came.
         dropped: Events dropped by the buffer since the stage was last told.
+        asks: Asks that came while the handler of a source ran: each is a demand of its own, unless the dispatcher pools
+            them.
+        shares: While the driver hands batches straight down: what it has still to hand down, which counts as sent and
+            is in nobody's mailbox and ledger. Else None.
     """
 
     def __init__(
@@ -71,6 +78,8 @@ class ProducerSide:
         self.accumulated: deque[int] = deque()
         self._size = buffer_size
         self._keep = buffer_keep
+        self.asks: deque[Message] = deque()
+        self.shares: deque[Share] | None = None
         self.keeps = delivery == AT_LEAST_ONCE
         self._corked: list[Subscriber] | None = None
         self._detached: list[tuple[Subscriber, Any]] = []
@@ -84,6 +93,9 @@ class ProducerSide:
         subscriber.sent += size
         if subscriber.sent > subscriber.asked:
             raise PeerError(f"stage {self.name!r}: its dispatcher sent more than {subscriber.subscription!r} asked for")
+        if self.shares is not None and self._corked is None:
+            self.shares.append((subscriber, batch, size, token, subscriber.sent - size))
+            return
         if self.keeps:
             subscriber.ledger.append((batch, size, token))
         elif token is not None:
@@ -95,6 +107,19 @@ class ProducerSide:
         if not subscriber.corked:
             self._corked.append(subscriber)
         subscriber.corked.append(batch)
+
+    def send(self, subscriber: Subscriber, batch: Batch, size: int, token: Any) -> None:
+        """Send events that count as sent."""
+        if self.keeps:
+            subscriber.ledger.append((batch, size, token))
+        elif token is not None:
+            token.settle(size)
+        self.hand(subscriber.address, (EVENTS, subscriber.subscription, batch))
+
+    def flush(self) -> None:
+        """Send all shares: something else comes, and must not overtake them."""
+        while self.shares:
+            self.send(*self.shares.popleft()[:4])
 
     def discard(self, size: int, token: Any, reason: str) -> None:
         """Count events that go nowhere."""
@@ -214,6 +239,8 @@ class ProducerSide:
         Returns:
             The events that were refused since the buffer is full, or None.
         """
+        if self.shares:
+            self.flush()
         self.emitted += size
         requested = self.requested
         if requested:
@@ -244,6 +271,7 @@ class ProducerSide:
 
     def drain(self) -> None:
         """Send from the queue as far as demand goes. Lists for one subscriber go out as one."""
+        self.flush()
         self._sync()
         queue = self.queue
         self._corked = []
@@ -331,6 +359,7 @@ class ProducerSide:
         subscriber = self.subscribers.pop(subscription, None)
         if subscriber is None:
             return False
+        self.flush()
         self._sync()
         returned = self.dispatcher.cancel(subscriber, [])
         self._find_single()
@@ -363,9 +392,13 @@ class ProducerSide:
         """Return how many delivered events nobody has acknowledged."""
         return sum(each.in_flight for each in (*self.subscribers.values(), *self.closing.values()))
 
+    def waits(self) -> bool:
+        """Say whether events wait, here or in the dispatcher."""
+        return self.queue.size > 0 or any(self.dispatcher.queued().values())
+
     def empty(self) -> bool:
         """Say whether nothing waits and nothing is in flight."""
-        if self.queue.size or any(self.dispatcher.queued().values()):
+        if self.waits():
             return False
         if not self.keeps:
             return True

@@ -49,6 +49,7 @@ class Driver:
         take: Takes in events and asks while nothing is queued: the core's `receive`, or the mailbox.
         queued: The scheduler knows that there is something to do.
         mail: There may be other messages than events and asks in the mailbox.
+        stirred: The core was changed from outside of its messages while a callback was outstanding.
         owes: The core is to be flushed when there is nothing else to do.
         told_to_end: The reasons with which somebody outside has asked for the end: such a reason is no crash.
         calls: Those who wait for an answer.
@@ -73,6 +74,7 @@ class Driver:
         self.name = child.name or f"{child.id}-{self.number}"
         self.inbox: deque[Message] = deque()
         self.queued = False
+        self.stirred = False
         self.owes = False
         self.mail = False
         self.told_to_end: list[Any] = []
@@ -224,6 +226,7 @@ class Driver:
     def act(self, change: Callable[..., Any], *args: Any) -> Any:
         """Change the core from outside of its messages, and run what comes of it."""
         if self.queued:
+            self.stirred = True
             return change(*args)
         self.queued = True  # what it sends may come back: it waits in the mailbox
         try:

@@ -32,7 +32,7 @@ from headgate.testing.simulation.scenario import Scenario, Sink, Slot, Source
 from headgate.testing.simulation.schedule import check_end, tend
 from headgate.testing.simulation.world import World
 
-STATES = 280_000
+STATES = 270_000
 """All configurations together have at least so many; fewer would mean that the search has become blind to something."""
 WINDOWS = ((1, 0), (2, 0), (2, 1), (3, 1))
 """(max_demand, min_demand) of every consumer."""
@@ -319,6 +319,7 @@ def _site(site: Any) -> tuple[Any, ...]:
     if out is not None:
         dispatcher = out.dispatcher
         shown += (
+            _messages(out.asks),
             out.requested,
             out.emitted,
             tuple(sorted(out.discarded.items())),
