@@ -27,7 +27,7 @@ from headgate.protocol import messages as m
 from headgate.protocol.lane import LANES
 from headgate.protocol.messages import CALLBACKS, Down, Message, Subscription, crash
 from headgate.protocol.stage import refuse
-from headgate.runtime.express import SUSPENDED, offer
+from headgate.runtime.express import SUSPENDED, offer, passes
 from headgate.runtime.node import PLAIN, logger
 from headgate.runtime.reference import Ref, StageContext
 from headgate.runtime.spill import SpillFile
@@ -386,8 +386,7 @@ class TaskDriver(Driver):
             except BaseException as error:  # noqa: BLE001 (the user's handler)
                 core.failed(error)
             else:
-                kind = type(value)
-                if (kind is not list and kind is not range) or not offer(self.node, self, name, value):
+                if not passes(value) or not offer(self.node, self, name, value):
                     core.returned(value)
         if self.starting:
             self.took()

@@ -16,7 +16,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
 from headgate.errors import BufferOverflowError
-from headgate.protocol.batching import cut
+from headgate.protocol.batching import cut, is_batch
 from headgate.protocol.dispatch.demand import DemandDispatcher
 from headgate.protocol.messages import ASK, HANDLE_DEMAND, HANDLE_EVENTS
 
@@ -41,6 +41,12 @@ _SETTLED: Final = 2
 _PASSING: Final[tuple[str, tuple[Any, ...]]] = (HANDLE_EVENTS, ())
 
 
+def passes(value: Any) -> bool:
+    """Say whether a value can be handed down: a sequence of events, and no awaitable."""
+    kind = type(value)
+    return kind is list or kind is range or (value is not None and not hasattr(kind, "__await__") and is_batch(value))
+
+
 def offer(node: Node, driver: Driver, name: str, value: Any) -> bool:
     """Try to hand down what a callback has returned; False when nothing was done, and the core is to be told.
 
@@ -48,7 +54,7 @@ def offer(node: Node, driver: Driver, name: str, value: Any) -> bool:
         node: The scheduler.
         driver: The stage whose callback has returned; it is still outstanding.
         name: The callback's name.
-        value: A list or range of events.
+        value: Events, of a kind that `passes`.
     """
     core = driver.core
     out = core.out
@@ -197,8 +203,8 @@ def _pass_down(node: Node, core: StageCore, taker: Subscriber, batch: Any, size:
     if not driver.stirred and not above.stirred:
         if value is None:
             outcome = _SETTLED
-        elif type(value) is list and under is not None:
-            outcome = _pass_on(node, below, value, depth - 1) if value else _SETTLED
+        elif under is not None and passes(value):
+            outcome = _pass_on(node, below, value, depth - 1) if len(value) else _SETTLED
             if outcome == _SETTLED and (driver.stirred or above.stirred):
                 outcome, value = _NOT_TAKEN, None  # its outputs are handled; all else goes the long way
     if outcome == _SETTLED:

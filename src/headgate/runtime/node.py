@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from headgate.errors import HeadgateError, NameTakenError
 from headgate.protocol.messages import HANDLE_EVENTS
-from headgate.runtime.express import offer
+from headgate.runtime.express import offer, passes
 
 if TYPE_CHECKING:
     from headgate.protocol.messages import Message
@@ -174,7 +174,7 @@ class Node:
                     core.failed(error)
                 else:
                     kind = type(value)
-                    if (kind is list or kind is range) and offer(self, driver, name, value):
+                    if passes(value) and offer(self, driver, name, value):
                         pass
                     elif value is None or kind in PLAIN:
                         core.returned(value)
