@@ -239,8 +239,6 @@ class ProducerSide:
         Returns:
             The events that were refused since the buffer is full, or None.
         """
-        if self.shares:
-            self.flush()
         self.emitted += size
         requested = self.requested
         if requested:

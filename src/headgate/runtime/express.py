@@ -98,7 +98,14 @@ def _pour(node: Node, driver: Driver, core: StageCore, out: ProducerSide, value:
     else:
         return False
     asks = out.asks
-    if driver.stirred or core.held or single is not out.single or (asks and asks[0][1] not in out.subscribers):
+    if (
+        driver.stirred
+        or core.agenda
+        or core.held
+        or out.queue.size
+        or single is not out.single
+        or (asks and asks[0][1] not in out.subscribers)
+    ):
         core.returned(None)
         return True
     if asks and not out.accumulated:
