@@ -2,7 +2,7 @@
 """What handlers may do to the stage above while a batch of it is shared out and handed straight down."""
 
 from headgate import Child, Consumer, PartitionDispatcher
-from tests.places.helpers import Counter, System, To, run
+from tests.places.helpers import Counter, System, To, run, until
 
 
 class Meddler(Consumer):
@@ -74,5 +74,22 @@ def test_what_partitions_ask_together_is_one_demand():
             await system.wait()
         assert seen == [list(range(0, 60, 2)), list(range(1, 60, 2))]
         assert max(demands) > 8
+
+    run(scenario)
+
+
+def test_a_source_that_several_keep_busy_still_answers_calls_and_takes_subscribers():
+    async def scenario():
+        seen = [[], [], []]
+        async with System() as system:
+            counter = await system.start(Child(Counter, demand="accumulate"))
+            for each in seen[:2]:
+                await system.start(Child(Meddler, each, subscribe_to=[To(counter, max_demand=8)]))
+            counter.set_demand("forward")
+            await until(lambda: all(len(each) > 100 for each in seen[:2]))
+            assert await counter.call("anybody there?") == "anybody there?"
+            await system.start(Child(Meddler, seen[2], subscribe_to=[To(counter, max_demand=8)]))
+            await until(lambda: len(seen[2]) > 100)
+            await counter.stop()
 
     run(scenario)

@@ -250,7 +250,8 @@ def _refill(core: Any, taker: Subscriber, asked: int, more: int) -> None:
         taker.asked = asked
         out.dispatcher.asked(taker, more)
     else:
-        out.asks.append((ASK, taker.subscription, asked, taker.acked))
+        asks = core.held or out.asks  # behind what came before it
+        asks.append((ASK, taker.subscription, asked, taker.acked))
 
 
 def _suspend(node: Node, core: StageCore, driver: Driver, batch: Any, single: Subscriber) -> int:
