@@ -134,6 +134,7 @@ class ProducerLane(_Lane):
             or self.callback[0] is not HANDLE_DEMAND  # type: ignore[index]  # one is outstanding
             or self.agenda
             or self.held
+            or out.asks
             or not self.plain
             or out.queue.size
             or out.accumulated

@@ -17,11 +17,14 @@ from headgate.protocol.buffer import Queue
 from headgate.protocol.dispatch.base import Dispatcher
 from headgate.protocol.dispatch.demand import DemandDispatcher
 from headgate.protocol.ledger import Origin, Piece, Subscriber, Suspect, split
-from headgate.protocol.messages import CANCELLED, EVENTS, REDELIVERED, DeadLetter, End, Subscription
+from headgate.protocol.messages import CANCELLED, EVENTS, REDELIVERED, DeadLetter, End, Message, Subscription
 from headgate.protocol.port import Port
 
 AT_LEAST_ONCE = "at_least_once"
 AT_MOST_ONCE = "at_most_once"
+
+Share = tuple[Subscriber, Batch, int, Any, int]
+"""Whom a batch is for, the batch, its length, its token, and how many events were sent to that one before it."""
 
 
 class ProducerSide:
@@ -40,6 +43,10 @@ class ProducerSide:
         accumulated: Demands that wait for that, each as it came.
         buried: Dead letters that are not safe yet; the stage does not finish before they are.
         dropped: Events dropped by the buffer since the stage was last told.
+        asks: Asks that came while the handler of a source ran: each is a demand of its own, unless the dispatcher pools
+            them.
+        shares: While the driver hands batches straight down: what it has still to hand down, which counts as sent and
+            is in nobody's mailbox and ledger. Else None.
     """
 
     def __init__(
@@ -74,6 +81,8 @@ class ProducerSide:
         self.accumulated: deque[int] = deque()
         self._size = buffer_size
         self._keep = buffer_keep
+        self.asks: deque[Message] = deque()
+        self.shares: deque[Share] | None = None
         self.keeps = delivery == AT_LEAST_ONCE
         self._most = max_deliveries
         self.buried = 0
@@ -89,6 +98,11 @@ class ProducerSide:
         subscriber.sent += size
         if subscriber.sent > subscriber.asked:
             raise PeerError(f"stage {self.name!r}: its dispatcher sent more than {subscriber.subscription!r} asked for")
+        if self.shares is not None and self._corked is None:
+            if type(token) is not Suspect:
+                self.shares.append((subscriber, batch, size, token, subscriber.sent - size))
+                return
+            self.flush()
         if self.keeps:
             subscriber.ledger.append((batch, size, token))
         elif token is not None:
@@ -103,6 +117,19 @@ class ProducerSide:
         if not subscriber.corked:
             self._corked.append(subscriber)
         subscriber.corked.append(batch)
+
+    def send(self, subscriber: Subscriber, batch: Batch, size: int, token: Any) -> None:
+        """Send events that count as sent."""
+        if self.keeps:
+            subscriber.ledger.append((batch, size, token))
+        elif token is not None:
+            token.settle(size)
+        self.hand(subscriber.address, (EVENTS, subscriber.subscription, batch))
+
+    def flush(self) -> None:
+        """Send all shares: something else comes, and must not overtake them."""
+        while self.shares:
+            self.send(*self.shares.popleft()[:4])
 
     def discard(self, size: int, token: Any, reason: str) -> None:
         """Count events that go nowhere."""
@@ -252,6 +279,7 @@ class ProducerSide:
 
     def drain(self) -> None:
         """Send from the queue as far as demand goes. Lists for one subscriber go out as one."""
+        self.flush()
         self._sync()
         queue = self.queue
         self._corked = []
@@ -349,6 +377,7 @@ class ProducerSide:
         subscriber = self.subscribers.pop(subscription, None)
         if subscriber is None:
             return False
+        self.flush()
         self._sync()
         returned = self.dispatcher.cancel(subscriber, [])
         self._find_single()
@@ -412,9 +441,13 @@ class ProducerSide:
         """Return how many delivered events nobody has acknowledged."""
         return sum(each.in_flight for each in (*self.subscribers.values(), *self.closing.values()))
 
+    def waits(self) -> bool:
+        """Say whether events wait, here or in the dispatcher."""
+        return self.queue.size > 0 or any(self.dispatcher.queued().values())
+
     def empty(self) -> bool:
         """Say whether nothing waits and nothing is in flight."""
-        return not self.queue.size and not any(self.dispatcher.queued().values()) and self.quiet()
+        return not self.waits() and self.quiet()
 
     def quiet(self) -> bool:
         """Say whether nothing is in flight."""

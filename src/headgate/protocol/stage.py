@@ -143,20 +143,24 @@ class StageCore:
             self.held.append(message)
 
     def _ask_meanwhile(self, message: Message) -> bool:
-        """Let an ask take effect while a handler runs: in a middle stage all of it, else what it acknowledges.
+        """Let an ask take effect while a handler runs: all of it, or in a source at least what it acknowledges.
+
+        A source takes all of it when its dispatcher pools asks and nothing waits, so that nothing is sent now.
 
         Returns:
-            False when it has to be looked at again.
+            False when it has to be held behind other messages.
         """
         out = self.out
         if out is None or self.held:
             return False
-        if not self.source:
-            return out.ask(message[1], message[2], message[3])
-        subscriber = out.subscribers.get(message[1])
+        _, subscription, asked, acked = message
+        if not self.source or (out.dispatcher.pools and out.direct and not out.waits()):
+            return out.ask(subscription, asked, acked)
+        subscriber = out.subscribers.get(subscription)
         if subscriber is not None and out.queue.ordered:
-            subscriber.ack(message[3])
-        return False
+            subscriber.ack(acked)
+        out.asks.append(message)
+        return True
 
     def _knows(self, subscription: Subscription) -> bool:
         """Say whether a leave can take effect: not when the subscription itself is still held back."""
@@ -549,7 +553,7 @@ class StageCore:
 
     def _advance(self) -> None:
         """Go on until a callback is outstanding or there is nothing to do."""
-        agenda, into = self.agenda, self.into
+        agenda, into, out = self.agenda, self.into, self.out
         while self.callback is None and self.state != "ended":
             if self._ending is not None:
                 self._begin_end()
@@ -564,13 +568,14 @@ class StageCore:
                     self._conclude(name, args, None)
             elif into is not None and into.work and not self.paused and self._next_work(into):
                 pass
+            elif out is not None and out.asks:
+                self._handle_ask(out.asks.popleft())
             elif self.held:  # before demand: a source whose events all go nowhere is asked again and again
                 message = self.held.popleft()
-                self._handle(message)
-                # Each ask is a demand of its own; but who leaves must not wait behind the callback.
-                own = message[0] == ASK and self.source and not agenda and self._ending is None
-                if own and not any(each[0] in _DIRECT for each in self.held):
-                    self._demand()
+                if self.source and message[0] == ASK:
+                    self._handle_ask(message)
+                else:
+                    self._handle(message)
             elif self.source and self._demand():
                 pass
             else:
@@ -579,6 +584,12 @@ class StageCore:
                     if self.state == "ending":
                         continue
                 return
+
+    def _handle_ask(self, message: Message) -> None:
+        """Take in an ask of a source: it is a demand of its own; but who leaves must not wait behind the callback."""
+        self._handle(message)
+        if not self.agenda and self._ending is None and not any(each[0] in _DIRECT for each in self.held):
+            self._demand()
 
     def _next_work(self, into: ConsumerSide) -> bool:
         """Take the next piece of work; False when it has to wait for demand."""

@@ -27,7 +27,7 @@ from headgate.protocol import messages as m
 from headgate.protocol.lane import LANES
 from headgate.protocol.messages import CALLBACKS, DeadLetter, Down, Message, Subscription, crash
 from headgate.protocol.stage import StageCore, refuse
-from headgate.runtime.express import SUSPENDED, offer
+from headgate.runtime.express import SUSPENDED, offer, passes
 from headgate.runtime.node import PLAIN, logger
 from headgate.runtime.reference import Ref, StageContext
 from headgate.runtime.spill import SpillFile
@@ -49,6 +49,7 @@ class Driver:
         take: Takes in events and asks while nothing is queued: the core's `receive`, or the mailbox.
         queued: The scheduler knows that there is something to do.
         mail: There may be other messages than events and asks in the mailbox.
+        stirred: The core was changed from outside of its messages while a callback was outstanding.
         owes: The core is to be flushed when there is nothing else to do.
         told_to_end: The reasons with which somebody outside has asked for the end: such a reason is no crash.
         calls: Those who wait for an answer.
@@ -74,6 +75,7 @@ class Driver:
         self.name = child.name or f"{child.id}-{self.number}"
         self.inbox: deque[Message] = deque()
         self.queued = True  # until there is an instance: what comes before is kept
+        self.stirred = False
         self.owes = False
         self.mail = False
         self.told_to_end: list[Any] = []
@@ -257,6 +259,7 @@ class Driver:
     def act(self, change: Callable[..., Any], *args: Any) -> Any:
         """Change the core from outside of its messages, and run what comes of it."""
         if self.queued:
+            self.stirred = True
             return change(*args)
         self.queued = True  # what it sends may come back: it waits in the mailbox
         try:
@@ -416,8 +419,7 @@ class TaskDriver(Driver):
             except BaseException as error:  # noqa: BLE001 (the user's handler)
                 core.failed(error)
             else:
-                kind = type(value)
-                if (kind is not list and kind is not range) or not offer(self.node, self, name, value):
+                if not passes(value) or not offer(self.node, self, name, value):
                     core.returned(value)
         if self.starting:
             self.took()

@@ -1,10 +1,10 @@
 """Handing a batch straight down a chain of stages on one loop, in one go.
 
-A batch that a stage has just given can be handled at once by the stage below, when that one is on this loop, idle,
-the only subscriber, has asked for so much, and has nothing in flight: then there is nobody whom a message could
-overtake. The handler is called right here, and both ends take note of the outcome: events sent, handled, acknowledged,
-and asked for again. It is the schedule in which the consumer runs next, without the messages, the ledger's entry and
-the callback that this schedule would make and drop again.
+A batch that a stage has just given can be handled at once by the stage below, when that one is on this loop, idle, has
+asked for so much, and has nothing in flight: then there is nobody whom a message could overtake. A source may have
+several subscribers; other stages do it for an only one. The handler is called right here, and both ends take note of
+the outcome: events sent, handled, acknowledged, and asked for again. It is the schedule in which the consumer runs
+next, without the messages, the ledger's entry and the callback that this schedule would make and drop again.
 
 Whatever is not expected (the handler raises, stops its stage, emits, returns something else; the stage below it is
 busy) *derails*: the batch goes into the ledger, as if it had been sent by a message, and the core goes on the long way.
@@ -12,15 +12,18 @@ busy) *derails*: the batch goes into the ledger, as if it had been sent by a mes
 
 from __future__ import annotations
 
+from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
-from headgate.protocol.messages import HANDLE_DEMAND, HANDLE_EVENTS
+from headgate.errors import BufferOverflowError
+from headgate.protocol.batching import cut, is_batch
+from headgate.protocol.dispatch.demand import DemandDispatcher
+from headgate.protocol.messages import ASK, HANDLE_DEMAND, HANDLE_EVENTS
 
 if TYPE_CHECKING:
-    from headgate.protocol.consumer import ConsumerSide
     from headgate.protocol.ledger import Subscriber
+    from headgate.protocol.producer import ProducerSide, Share
     from headgate.protocol.stage import StageCore
-    from headgate.protocol.window import Window
     from headgate.runtime.driver import Driver
     from headgate.runtime.node import Node
 
@@ -38,6 +41,12 @@ _SETTLED: Final = 2
 _PASSING: Final[tuple[str, tuple[Any, ...]]] = (HANDLE_EVENTS, ())
 
 
+def passes(value: Any) -> bool:
+    """Say whether a value can be handed down: a sequence of events, and no awaitable."""
+    kind = type(value)
+    return kind is list or kind is range or (value is not None and not hasattr(kind, "__await__") and is_batch(value))
+
+
 def offer(node: Node, driver: Driver, name: str, value: Any) -> bool:
     """Try to hand down what a callback has returned; False when nothing was done, and the core is to be told.
 
@@ -45,37 +54,21 @@ def offer(node: Node, driver: Driver, name: str, value: Any) -> bool:
         node: The scheduler.
         driver: The stage whose callback has returned; it is still outstanding.
         name: The callback's name.
-        value: A list or range of events.
+        value: Events, of a kind that `passes`.
     """
     core = driver.core
     out = core.out
-    if out is None or out.single is None:
+    if out is None:
         return False
     if driver.inbox:  # acknowledgements may lie there
         driver.take_in()
-    if not core.plain or core.agenda:
+    if not core.plain or core.agenda or out.queue.size or not out.direct:
         return False
+    driver.stirred = False
     if name is HANDLE_DEMAND:
-        size = len(value)
-        if size > out.requested or not _pass_down(node, core, value, DEPTH):
-            return False
-        out.requested -= size
-        single = out.single
-        if single is None or core.agenda or core.held or not core.plain or not out.direct or out.queue.size:
-            core.returned(None)
-            return True
-        count = single.asked - single.sent - out.requested
-        if out.accumulated:
-            count = min(count, out.accumulated.popleft())
-        if count > 0:
-            out.requested += count
-            core.callback = (HANDLE_DEMAND, (count,))
-        else:
-            core.callback = None
-            core.reopen()
-        return True
+        return _pour(node, driver, core, out, value)
     into = core.into
-    if name is HANDLE_EVENTS and into is not None and not into.work and _pass_down(node, core, value, DEPTH):
+    if name is HANDLE_EVENTS and into is not None and not into.work and _pass_on(node, core, value, DEPTH):
         core.callback = None
         into.done()
         core.reopen()
@@ -83,7 +76,78 @@ def offer(node: Node, driver: Driver, name: str, value: Any) -> bool:
     return False
 
 
-def _pass_down(node: Node, core: StageCore, batch: Any, depth: int) -> int:
+def _pour(node: Node, driver: Driver, core: StageCore, out: ProducerSide, value: Any) -> bool:
+    """Hand down the batch of a source, and find out what is wanted next."""
+    size = len(value)
+    if not 0 < size <= out.requested:
+        return False
+    single, dispatcher = out.single, out.dispatcher
+    if single is not None:
+        if not _pass_on(node, core, value, DEPTH):
+            return False
+        out.requested -= size
+    elif type(dispatcher) is not DemandDispatcher:
+        _share_out(node, core, out, value)
+    elif (taker := dispatcher.serve(size)) is not None:
+        start = taker.sent
+        taker.sent = start + size
+        out.emitted += size
+        out.requested -= size
+        if not _pass_down(node, core, taker, value, size, start, DEPTH):
+            out.send(taker, value, size, None)
+    else:
+        return False
+    asks = out.asks
+    if (
+        driver.stirred
+        or core.agenda
+        or core.held
+        or out.queue.size
+        or single is not out.single
+        or (asks and asks[0][1] not in out.subscribers)
+    ):
+        core.returned(None)
+        return True
+    if asks and not out.accumulated:
+        _, subscription, asked, acked = asks.popleft()
+        out.ask(subscription, asked, acked)
+    count = (dispatcher.wanted if single is None else single.asked - single.sent) - out.requested
+    if out.accumulated:
+        count = min(count, out.accumulated.popleft())
+    if count > 0:
+        out.requested += count
+        core.callback = (HANDLE_DEMAND, (count,))
+    else:
+        core.callback = None
+        core.reopen()
+    return True
+
+
+def _share_out(node: Node, core: StageCore, out: ProducerSide, value: Any) -> None:
+    """Let the dispatcher of a source share a batch out, and hand down each share where that can be."""
+    shares: deque[Share] = deque()
+    out.shares = shares
+    try:
+        try:
+            core.emit(value)
+        except BufferOverflowError as error:
+            node.report(error)
+        while shares:
+            taker, batch, size, token, start = shares.popleft()
+            window = taker.address.driver.core.into.windows.get(taker.subscription)
+            if window is not None and size > window.size > 0:  # it would be cut there in the same way
+                most = window.size
+                shares.appendleft((taker, cut(batch, most, size), size - most, token, start + most))
+                batch, size = cut(batch, 0, most), most
+            if not _pass_down(node, core, taker, batch, size, start, DEPTH):
+                out.send(taker, batch, size, token)
+    finally:
+        out.flush()
+        out.shares = None
+
+
+def _pass_on(node: Node, core: StageCore, batch: Any, depth: int) -> int:
+    """Hand a batch down to the only subscriber, if it has asked for so much and has nothing in flight."""
     out = core.out
     single = out.single  # type: ignore[union-attr]  # it has given events
     size = len(batch)
@@ -91,71 +155,103 @@ def _pass_down(node: Node, core: StageCore, batch: Any, depth: int) -> int:
         single is None
         or not size
         or not depth
-        or single.sent != single.acked
         or size > single.asked - single.sent
         or out.queue.size  # type: ignore[union-attr]
         or not out.direct  # type: ignore[union-attr]
     ):
         return _NOT_TAKEN
-    driver = single.address.driver
+    start = single.sent
+    single.sent = start + size
+    outcome = _pass_down(node, core, single, batch, size, start, depth)
+    if outcome == _NOT_TAKEN:
+        single.sent = start
+    else:
+        out.emitted += size  # type: ignore[union-attr]
+    return outcome
+
+
+def _pass_down(node: Node, core: StageCore, taker: Subscriber, batch: Any, size: int, start: int, depth: int) -> int:
+    """Hand down a batch, which counts as sent already; ``start`` were sent before it."""
+    driver = taker.address.driver
+    above: Any = core.port  # its driver
+    if driver.queued or not driver.express:
+        return _NOT_TAKEN
     below = driver.core
-    if driver.queued or not driver.express or not below.lane:
+    if not below.lane:
         return _NOT_TAKEN
     into, under = below.into, below.out
-    window = into.windows.get(single.subscription)
-    if window is None or size > window.size or window.origins or (under is not None and not under.hungry()):
+    subscription = taker.subscription
+    window = into.windows.get(subscription)
+    if window is None or size > window.size or (under is not None and (window.origins or not under.hungry())):
         return _NOT_TAKEN
+    if taker.acked != start:  # it may have handled all of it, and be about to say so
+        if window.acked != start:
+            return _NOT_TAKEN
+        window.told = start
+        taker.ack(start)
     driver.queued = True
-    below.lane = False
+    driver.stirred = below.lane = False
     below.callback = _PASSING
     into.window = window
     into.size = size
     window.received += size
-    single.sent += size
-    out.emitted += size  # type: ignore[union-attr]
     on_events = driver.on_events
     try:
-        value = on_events(batch, single.subscription)
+        value = on_events(batch, subscription)
     except BaseException as error:
-        _derail(core, single, batch, size)
-        _tell(node, driver, batch, single, error=error)
+        _derail(core, taker, batch, size)
+        _tell(node, driver, batch, taker, error=error)
         if isinstance(error, (KeyboardInterrupt, SystemExit)):
             raise
         return _TAKEN
     if value is SUSPENDED:
-        return _suspend(node, core, driver, batch, single)
+        return _suspend(node, core, driver, batch, taker)
     outcome = _NOT_TAKEN
-    if _smooth(core, below, into, window, single):
+    if not driver.stirred and not above.stirred:
         if value is None:
             outcome = _SETTLED
-        elif type(value) is list and under is not None:
-            outcome = _pass_down(node, below, value, depth - 1) if value else _SETTLED
-            if outcome == _SETTLED and not _smooth(core, below, into, window, single):
+        elif under is not None and passes(value):
+            outcome = _pass_on(node, below, value, depth - 1) if len(value) else _SETTLED
+            if outcome == _SETTLED and (driver.stirred or above.stirred):
                 outcome, value = _NOT_TAKEN, None  # its outputs are handled; all else goes the long way
     if outcome == _SETTLED:
         below.callback = into.window = None
-        single.acked += size
+        taker.acked += size
         window.handled = window.acked = window.told = handled = window.handled + size
-        if window.asked - handled <= window.least:
-            asked = handled + window.most
-            if core.source:  # it is asked for each refill by itself
-                out.accumulated.append(asked - window.asked)  # type: ignore[union-attr]
-            window.asked = single.asked = asked
+        asked = window.asked
+        if asked - handled <= window.least:
+            window.asked = handled + window.most
+            _refill(core, taker, window.asked, window.asked - asked)
         below.lane = True
         if driver.inbox:
             node.ready.append(driver)
         else:
             driver.queued = False
         return _SETTLED
-    _derail(core, single, batch, size)
+    _derail(core, taker, batch, size)
     if outcome == _TAKEN:
         below.callback = None
         into.done()
         below.reopen()
         _requeue(node, driver)
     else:
-        _tell(node, driver, batch, single, value=value)
+        _tell(node, driver, batch, taker, value=value)
     return _TAKEN
+
+
+def _refill(core: Any, taker: Subscriber, asked: int, more: int) -> None:
+    """Let the stage above know what is asked for again."""
+    out = core.out
+    if out.single is taker:
+        taker.asked = asked
+        if core.source:  # it is asked for each refill by itself
+            out.accumulated.append(more)
+    elif out.dispatcher.pools:
+        taker.asked = asked
+        out.dispatcher.asked(taker, more)
+    else:
+        asks = core.held or out.asks  # behind what came before it
+        asks.append((ASK, taker.subscription, asked, taker.acked))
 
 
 def _suspend(node: Node, core: StageCore, driver: Driver, batch: Any, single: Subscriber) -> int:
@@ -172,19 +268,6 @@ def _suspend(node: Node, core: StageCore, driver: Driver, batch: Any, single: Su
     return _TAKEN
 
 
-def _smooth(core: StageCore, below: Any, into: ConsumerSide, window: Window, single: Subscriber) -> bool:
-    """Say whether a handler did nothing but handle its events."""
-    return (
-        below.plain
-        and not below.agenda
-        and not below.held
-        and into.origin is None
-        and into.window is window
-        and window.open
-        and core.out.single is single  # type: ignore[union-attr]  # it has given events
-    )
-
-
 def _derail(core: StageCore, single: Subscriber, batch: Any, size: int) -> None:
     """Put the batch into the ledger, as if it had been sent by a message."""
     token = None
@@ -192,7 +275,7 @@ def _derail(core: StageCore, single: Subscriber, batch: Any, size: int) -> None:
         token = core.into.open_origin()
         token.left += size
     if core.out.keeps:  # type: ignore[union-attr]  # it has given events
-        single.ledger.append((batch, size, token))
+        single.ledger.appendleft((batch, size, token))  # its handler may have made the stage above emit more
     elif token is not None:
         token.settle(size)
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from headgate.errors import HeadgateError, HookError, NameTakenError, short
 from headgate.protocol.messages import HANDLE_EVENTS, DeadLetter
-from headgate.runtime.express import offer
+from headgate.runtime.express import offer, passes
 from headgate.runtime.names import Names
 
 if TYPE_CHECKING:
@@ -189,7 +189,7 @@ class Node:
                     core.failed(error)
                 else:
                     kind = type(value)
-                    if (kind is list or kind is range) and offer(self, driver, name, value):
+                    if passes(value) and offer(self, driver, name, value):
                         pass
                     elif value is None or kind in PLAIN:
                         core.returned(value)

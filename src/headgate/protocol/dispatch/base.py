@@ -74,6 +74,9 @@ class Dispatcher:
     copies = False
     """Whether a subscriber has events of its own, which nobody else is to get when it leaves."""
 
+    pools = False
+    """Whether asks of several subscribers are looked at together; else each ask of a source is a demand of its own."""
+
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         """Remember what it is made with, for `fresh`."""
         self = super().__new__(cls)

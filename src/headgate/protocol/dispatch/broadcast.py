@@ -50,6 +50,7 @@ class BroadcastDispatcher(Dispatcher):
 
     copies = True
     holds = True
+    pools = True
 
     def __init__(self, *, slow: str = "block", lag: int = 1000, replay: int = 0, wait_for: int = 0) -> None:
         """Check and keep the options."""
@@ -122,10 +123,12 @@ class BroadcastDispatcher(Dispatcher):
         for _, size, token in pieces:
             self.outlet.discard(size, token, "subscriber left")
 
-    def asked(self, subscriber: Subscriber, count: int) -> None:  # noqa: ARG002 (the contract's form)
+    def asked(self, subscriber: Subscriber, count: int) -> None:
         """Serve its lane first."""
         if subscriber.slot.size:
             self._drain(subscriber)
+        elif self._slow == "block" and subscriber.asked - subscriber.sent - count > self.wanted:
+            return  # it was not the slowest before
         self._look()
 
     def dispatch(self, batch: Batch, size: int, token: Any) -> int:

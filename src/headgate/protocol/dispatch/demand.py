@@ -99,6 +99,25 @@ class DemandDispatcher(Dispatcher):
             taken = stop
         return taken
 
+    def serve(self, size: int) -> Subscriber | None:
+        """Return who is to get ``size`` events now, and take note of it.
+
+        None when there is nobody who would get them all: then they are for `dispatch`.
+        """
+        line = self._line
+        if not line or self._shuffle or self._unusual:
+            return None
+        subscriber = line[0]
+        pending = subscriber.asked - subscriber.sent
+        if pending < size:
+            return None
+        self.wanted -= size
+        if pending == size:
+            line.popleft()
+        elif len(line) > 1:
+            self._served(subscriber)
+        return subscriber
+
     def _served(self, subscriber: Subscriber) -> None:
         """Send it behind the others, or let it stay for its next turn."""
         if self._largest:

@@ -17,7 +17,7 @@ import heapq
 import math
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, Final
 
 from headgate.errors import DispatchError, OptionError
 from headgate.protocol.batching import Batch, rows
@@ -25,6 +25,9 @@ from headgate.protocol.buffer import Queue
 from headgate.protocol.dispatch.base import Outlet
 from headgate.protocol.dispatch.demand import DemandDispatcher
 from headgate.protocol.ledger import Piece, Suspect, split
+
+_SPARE: Final = 1000
+"""Records of keys without events that are kept to be used again."""
 
 Entry = tuple[Any, Any, int]
 """An event, its token, and its number of arrival."""
@@ -141,6 +144,7 @@ class FairQueue:
         self._blocked = 0  # events that cannot be taken as their key is at its cap
         self._keys: dict[Any, _Key] = {}
         self._round: deque[_Key] = deque()
+        self._spare: list[_Key] = []  # empty ones, to be used again: making one costs more than all else about an event
         self._infos: deque[tuple[Any, dict[Any, int]]] = deque()  # with how many events of each key go before them
         self._free: list[Any] = []
 
@@ -156,26 +160,32 @@ class FairQueue:
             for index, event in enumerate(rows(batch)):
                 self._add(event, None if token is None else token.part(index, index + 1), front=False)
             return
-        try:
-            names = list(map(self._key, rows(batch)))
-            hash(tuple(names))
-        except Exception:  # noqa: BLE001 (a key that cannot be had: with more care, then)
-            names = None
-        if names is None or self._share is not None:
+        if self._share is not None:
             for event in rows(batch):
                 self._add(event, None, front=False)
             return
-        keys, line, quantum = self._keys, self._round, self._quantum
-        for name, event in zip(names, rows(batch), strict=True):
-            key = keys.get(name)
-            if key is None:  # one that is here without a cap is in the round
-                key = keys[name] = _Key((event,))
-                key.name = name
-                key.share = quantum
-                key.active = True
-                line.append(key)
-            else:
+        key_of, keys, line, quantum, spare = self._key, self._keys, self._round, self._quantum, self._spare
+        for event in rows(batch):
+            try:
+                name = key_of(event)
+                key = keys.get(name)
+            except Exception:  # noqa: BLE001 (a key that cannot be had: with more care, then)
+                self._add(event, None, front=False)
+                size -= 1
+                continue
+            if key is not None:
                 key.append(event)
+                continue
+            if spare:
+                key = spare.pop()
+                key.append(event)
+            else:
+                key = _Key((event,))
+                key.share = quantum
+                key.active = True  # one that is here without a cap is in the round
+            key.name = name
+            keys[name] = key
+            line.append(key)
         self.size += size
 
     def put_front(self, pieces: Iterable[Piece]) -> None:
@@ -271,7 +281,7 @@ class FairQueue:
 
     def _take_evenly(self, limit: int) -> list[Any]:
         """Take one event of each key in turn: the round without deficits, which it is when every share is 1."""
-        line, keys = self._round, self._keys
+        line, keys, spare = self._round, self._keys, self._spare
         taken: list[Any] = []
         next_key, again, take = line.popleft, line.append, taken.append
         for _ in range(limit):
@@ -281,6 +291,8 @@ class FairQueue:
                 again(key)
             else:
                 del keys[key.name]
+                spare.append(key)
+        del spare[_SPARE:]
         self.size -= limit
         return taken
 

@@ -75,6 +75,7 @@ class PartitionDispatcher(Dispatcher):
     """
 
     holds = True
+    pools = True
 
     def __init__(
         self,

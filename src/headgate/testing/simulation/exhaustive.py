@@ -359,6 +359,7 @@ def _site(site: Any) -> tuple[Any, ...]:
     if out is not None:
         dispatcher = out.dispatcher
         shown += (
+            _messages(out.asks),
             out.requested,
             out.emitted,
             tuple(sorted(out.discarded.items())),

@@ -251,16 +251,17 @@ def look(site: Site) -> None:
         if core.callback is not None:
             raise Violation("callback-after-end", f"{site} has ended and is to run {core.callback[0]}")
         return
-    if core.callback is None and (core.agenda or core.held):
-        raise Violation("idle", f"{site} has no callback, and {core.agenda or core.held} waits")
+    held = [*(() if out is None else out.asks), *core.held]
+    if core.callback is None and (core.agenda or held):
+        raise Violation("idle", f"{site} has no callback, and {core.agenda or held} waits")
     if out is not None:
         _look_out(site, out)
         for edge, subscriber in out.subscribers.items():
-            _look_sender(edge, subscriber, core.held)
+            _look_sender(edge, subscriber, held)
     if into is not None:
         at_most = 0
         for edge, window in into.windows.items():
-            at_most += _look_receiver(site, edge, window, core.held)
+            at_most += _look_receiver(site, edge, window, held)
         if (
             core.callback is None
             and not core.paused
