@@ -65,7 +65,7 @@ async def drain(node: Node, timeout: float) -> Drained:  # noqa: ASYNC109 (the w
             for driver in reversed(list(node.drivers.values())):
                 driver.ref.kill("deadline")
             break
-        waiting = asyncio.ensure_future(node.changed())
+        waiting = node.change()  # at once: a task would begin to wait after the next turn, which may be the last
         await asyncio.wait([waiting], timeout=left)
         waiting.cancel()
     handled = returned = 0

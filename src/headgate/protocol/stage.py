@@ -100,6 +100,7 @@ class StageCore:
         self._ending: tuple[Any, bool] | None = None  # the reason, and whether to go without `terminate`
         self._finish: Any = None  # the reason to end with when everything is handled
         self._finished = False
+        self._left: End | None = None  # how its producer has left it, when that had not finished
         self._draining = False
         self.paused = False
         self.completed = False
@@ -732,9 +733,11 @@ class StageCore:
             return  # the stream of one producer is over, those of the others are not
         self.completed = self.completed or end.finished
         if normal and (self.out is not None or (into is not None and into.unsettled())):
+            if self.state in ("starting", "running"):
+                self._left = None if end.finished else end
             self.finish(end.reason)
         else:
-            self.follows = self._ending is None
+            self.follows = self._ending is None and end.kind == "down"
             self._set_ending(end.reason)
 
     def _answer(self, value: Any, error: BaseException | None) -> None:
@@ -760,9 +763,12 @@ class StageCore:
         out, into = self.out, self.into
         over = out is None or (out.quiet() if self._draining else out.empty())
         if over and (into is None or not (into.work or into.unsettled())):
-            self.completed = True
+            if self._left is None:
+                self.completed = True
+            else:  # it was left in the midst of a stream, which may go on with a successor
+                self.follows = self._left.kind == "down"
             self._ending = (self._finish, False)
-            self._begin_end(finished=True)
+            self._begin_end(finished=self.completed)
 
     def _begin_end(self, *, finished: bool = False) -> None:
         assert self._ending is not None  # noqa: S101 (we come from there)

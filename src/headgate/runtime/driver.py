@@ -111,6 +111,11 @@ class Driver:
         self.middle = child.role == m.PRODUCER_CONSUMER
         self.context = StageContext(self)
 
+    @property
+    def closing(self) -> bool:
+        """Whether the loop is being closed, which cancels all tasks."""
+        return False
+
     # -- starting -----------------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
@@ -385,6 +390,11 @@ class TaskDriver(Driver):
         self._task: asyncio.Task[None] | None = None
         self._wake: asyncio.Future[None] | None = None
         self._suspended: Suspended | None = None
+
+    @property
+    def closing(self) -> bool:
+        """Whether the loop is being closed: nobody else cancels the stage's task while it lives."""
+        return self._task is not None and self._task.cancelling() > 0
 
     async def start(self) -> None:
         """Start the task, then as everywhere."""

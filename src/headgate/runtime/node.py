@@ -334,11 +334,15 @@ class Node:
         finally:
             kept()
 
+    def change(self) -> asyncio.Future[None]:
+        """Return what resolves when the next stage ends, counted from now on."""
+        future: asyncio.Future[None] = self.loop.create_future()
+        self._changed.append(future)
+        return future
+
     async def changed(self) -> None:
         """Wait until the next stage ends."""
-        future = self.loop.create_future()
-        self._changed.append(future)
-        await future
+        await self.change()
 
 
 async def _no_starter(recipe: Any) -> Any:

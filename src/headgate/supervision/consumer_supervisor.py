@@ -209,7 +209,8 @@ def _check_call(where: str, child: Any, args: tuple[Any, ...]) -> None:
 
 def _awaiting(child: Any) -> Any:
     """Return a real coroutine function: a decorated one may give any awaitable, and run code before it does."""
-    if inspect.isfunction(child) and child.__code__.co_flags & inspect.CO_COROUTINE:
+    function = child.__func__ if inspect.ismethod(child) else child
+    if inspect.isfunction(function) and function.__code__.co_flags & inspect.CO_COROUTINE:
         return child
 
     async def call(*args: Any) -> Any:

@@ -128,6 +128,9 @@ class Worker:
             if isinstance(error, (KeyboardInterrupt, SystemExit)):
                 self.spawner.interrupted(job)
                 raise error
+            if self.spawner.closing and isinstance(error, asyncio.CancelledError):
+                self.spawner.interrupted(job)
+                return
             self.spawner.free(self)
             self.spawner.came(job, error)
             job = error = None
@@ -174,6 +177,11 @@ class Spawner(Consumer):
     @property
     def _driver(self) -> Driver:
         return self.stage.ref.driver
+
+    @property
+    def closing(self) -> bool:
+        """Whether the loop is being closed, which cancels every child, through no fault of its event."""
+        return self._driver.closing
 
     # -- callbacks ----------------------------------------------------------------------------------------------------
 
