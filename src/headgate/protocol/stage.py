@@ -348,9 +348,11 @@ class StageCore:
             if any(each.open for each in into.windows.values()):
                 return
         self.paused = False  # what it still has to do is little, and has to be done
-        if self.source and self.out is not None:
-            self._draining = True
-            self.out.accumulate(True)  # noqa: FBT003 (it is the state)
+        if self.out is not None:
+            self._draining = self.source
+            self.out.accumulate(self.source)
+            if not self.source:
+                self.out.drain()
         if self.state == "finishing":
             self._wake()
         else:

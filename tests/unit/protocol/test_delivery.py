@@ -363,7 +363,6 @@ def test_a_broadcast_gives_it_again_to_the_heir(start):
     assert given.sent() == [("d", [2], 2), ("d", [3], 1)]
 
 
-@pytest.mark.xfail(strict=True, reason="what the late one leaves behind waits for another heir, which never comes")
 def test_an_heir_may_come_before_its_predecessor_has_left(start):
     """Messages of two stages come in any order. The stage must be able to finish, and nothing be lost."""
     given = Given(start, dispatcher=BroadcastDispatcher(), asked=0)

@@ -12,7 +12,7 @@ when somebody joins or leaves.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 from headgate.errors import DispatchError, OptionError, SubscriptionError
@@ -24,13 +24,18 @@ from headgate.protocol.ledger import Piece, Subscriber
 class _Lane:
     """What was dispatched to one subscriber before it asked for it."""
 
-    __slots__ = ("faulty", "pieces", "selector", "size")
+    __slots__ = ("faulty", "pieces", "selector", "size", "succeeded")
 
     def __init__(self, selector: Callable[[Any], Any] | None) -> None:
         self.selector = selector
         self.faulty = False  # its selector has raised: it is being cancelled
+        self.succeeded = False  # its successor is there already, and gets what comes now
         self.pieces: deque[Piece] = deque()
         self.size = 0
+
+    def put_front(self, pieces: Collection[Piece]) -> None:
+        self.pieces.extendleft(reversed([*pieces]))
+        self.size += sum(piece[1] for piece in pieces)
 
 
 class BroadcastDispatcher(Dispatcher):
@@ -87,6 +92,9 @@ class BroadcastDispatcher(Dispatcher):
         kept = self._away.pop(heir, None) if heir is not None else None
         lane = subscriber.slot = kept or _Lane(selector)
         lane.selector = selector
+        for other in self._subscribers:  # its predecessor, whose leave is still on its way
+            if heir is not None and other.terms.heir == heir:
+                other.slot.succeeded = True
         self._subscribers.append(subscriber)
         for event in self._history if kept is None else ():
             if selector is None or self._chooses(subscriber, lane, event):
@@ -100,9 +108,15 @@ class BroadcastDispatcher(Dispatcher):
         lane: _Lane = subscriber.slot
         heir = subscriber.terms.heir
         if subscriber.away and heir is not None and not lane.faulty:
-            lane.pieces.extendleft(reversed(pieces))
-            lane.size += sum(piece[1] for piece in pieces)
-            self._away[heir] = lane
+            lane.put_front(pieces)
+            successor = next((each for each in self._subscribers if each.terms.heir == heir), None)
+            if successor is not None:
+                successor.slot.put_front(lane.pieces)
+                self._drain(successor)
+            elif heir in self._away:
+                self._away[heir].put_front(lane.pieces)
+            else:
+                self._away[heir] = lane
         else:
             self._drop((*pieces, *lane.pieces))
         self._look()
@@ -156,7 +170,7 @@ class BroadcastDispatcher(Dispatcher):
             return
         self._wait_for = 0
         if subscribers:
-            room = [each.asked - each.sent - each.slot.size for each in subscribers]
+            room = [each.asked - each.sent - each.slot.size for each in subscribers if not each.slot.succeeded]
             if self._away and self._slow == "block":  # they hold the others up only beyond the lag
                 room += [self._lag - lane.size for lane in self._away.values()]
             self.wanted = max(0, min(room) if self._slow == "block" else max(room))
@@ -165,6 +179,8 @@ class BroadcastDispatcher(Dispatcher):
         chosen: list[tuple[Subscriber | None, _Lane, Batch, int]] = []
         for subscriber in list(self._subscribers):
             lane = subscriber.slot
+            if lane.succeeded:
+                continue
             selected = piece if lane.selector is None else self._select(subscriber, lane, piece)
             chosen.append((subscriber, lane, selected, len(selected)))
         for lane in self._away.values():
