@@ -52,7 +52,7 @@ def run(
     *,
     shutdown: float = 30.0,
     watch_blocked: float | None = 0.25,
-    log_level: str | None = "info",
+    log_level: str | None = "warning",
 ) -> None:
     """Run an app until it is done, as a program of its own.
 
@@ -69,7 +69,7 @@ def run(
         watch_blocked: A handler that keeps the event loop from running for so many seconds is named in the log, with
             its stack. Default 0.25; None: nobody looks.
         log_level: From which level on lines are logged to stderr, if the program has not configured logging itself:
-            ``"debug"``, ``"info"`` (default), ``"warning"``, ``"error"`` or ``"critical"``. None: logging is left
+            ``"debug"``, ``"info"``, ``"warning"`` (default), ``"error"`` or ``"critical"``. None: logging is left
             alone.
 
     Returns:
@@ -192,6 +192,8 @@ class _Run:
             except KeyboardInterrupt:  # raised by a handler: signals do not come this way
                 self._code = SIGNALLED + signal.SIGINT
                 self._end()
+            except asyncio.CancelledError:
+                self._end()  # a handler has cancelled whatever task there is
             except RuntimeError:
                 pass  # somebody has called loop.stop, which is nothing to us; or it is the task's own, as below
             except Exception:  # noqa: BLE001 (the task's own: below)
@@ -288,7 +290,7 @@ class _Run:
             if self._ended:
                 logger.info("%s: it ends already", name)
             elif self._noticed == 1:
-                logger.info("%s: finishing what was begun, for at most %g s (again: cancel it)", name, self._shutdown)
+                logger.warning("%s: finishing what was begun, for at most %g s (again: cancel)", name, self._shutdown)
                 self._wish(self._stop)
             else:
                 logger.warning("%s again: cancelling, for at most %g s (again: exit)", name, CANCEL_SECONDS)

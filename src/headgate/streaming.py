@@ -8,6 +8,7 @@ from typing import Any
 
 from headgate.errors import OptionError, SubscriptionError
 from headgate.protocol.batching import cut, rows
+from headgate.protocol.consumer import ConsumerSide
 from headgate.protocol.messages import NORMAL, End, Subscription, is_normal
 from headgate.runtime.driver import TaskDriver
 from headgate.runtime.options import Child, To, as_to
@@ -21,11 +22,15 @@ class _Sink(Consumer):
 
     def __init__(self) -> None:
         self.batch: Any = None
+        self.left: ConsumerSide | None = None
         self.filled = asyncio.Event()
         self.taken = asyncio.Event()
 
     async def handle_events(self, events: Any, source: Subscription) -> None:  # noqa: ARG002 (a callback's form)
         """Wait until the batch is used up."""
+        if self.left is not None:  # this batch was not shown to anybody
+            self.left.give_back(events)
+            return
         self.batch = events
         self.taken.clear()
         self.filled.set()
@@ -70,7 +75,11 @@ async def stream(
     if node is None:
         raise OptionError("stream", "subscriptions", "at least one reference (or names, with system=)", subscriptions)
     driver = TaskDriver(node, Child(_Sink, id="stream"))
-    await driver.start()
+    try:
+        await driver.start()
+    except BaseException:
+        driver.ref.kill()  # nobody else knows of it
+        raise
     sink: _Sink = driver.instance
     driver.done.add_done_callback(lambda _: sink.filled.set())
     events, at = None, 0
@@ -94,6 +103,7 @@ async def stream(
         rest = sink.batch if events is None else cut(events, at, len(events))
         if rest is not None and driver.core.into is not None:  # the caller has left in the middle of a batch
             driver.core.into.give_back(rest)
+        sink.left = driver.core.into
         driver.act(driver.core.stop, NORMAL)  # before its handler returns: it is not to be given another batch
         sink.taken.set()
         await driver.ref.stop()

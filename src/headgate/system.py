@@ -79,7 +79,12 @@ class System:
     ) -> None:
         """Stop what still runs, and raise the crashes that nobody has seen."""
         node = self.node
-        await self.stop()
+        try:
+            await self.stop()
+        except BaseException:  # cancelled once more: nobody will ever stop what is left
+            for ref in reversed(self.stages()):
+                ref.kill(SHUTDOWN)
+            raise
         unseen = node.unseen()
         if error is not None or not unseen:
             return
@@ -171,10 +176,14 @@ class System:
         begun: list[tuple[To, asyncio.Future[Subscription]]] = []
         for to in subscriptions:
             name = to.producer
+            if path and name in node.awaited.over:  # its stream is over: nothing more comes from there
+                continue
             if isinstance(name, str) and name not in node.names and node.awaited.will_come(name, to.terms.retry):
                 node.awaited.wait(driver, name, to.terms)
             else:
                 begun.append((to, driver.subscribe(make_subscription(driver.ref, to, {}))))
+        if subscriptions and not begun and not driver.core.awaited:  # all of their streams are over by now
+            driver.act(driver.core.unawaited)
         try:
             for to, future in begun:
                 await self._subscribed(driver.ref, to, future)

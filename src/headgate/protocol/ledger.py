@@ -12,6 +12,7 @@ is settled when every output that the batch led to is. Events of a source carry 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 from typing import Any, Protocol
 
 from headgate.protocol.batching import Batch, cut
@@ -28,6 +29,9 @@ class Token(Protocol):
         """Return the token for the events from ``start`` up to ``stop`` of these."""
         ...
 
+
+_NONE = (0, 0)
+"""A range of no events."""
 
 Piece = tuple[Batch, int, Any]
 """A batch, its length, and its token (or None)."""
@@ -208,36 +212,63 @@ class Subscriber:
             start: Total of events sent before the first of them.
             stop: The same after the last.
         """
-        kept: deque[Piece] = deque()
-        at = self.acked - self.head
-        for piece in self.ledger:
-            size = piece[1]
-            first, last = max(start - at, 0), min(stop - at, size)
-            at += size
-            if piece[0] is None or first >= last:
-                self._keep(kept, piece)
-                continue
-            if first:
-                before, piece = split(piece, first)  # noqa: PLW2901 (what is left of it)
-                self._keep(kept, before)
-            after = None
-            if last < size:
-                piece, after = split(piece, last - first)  # noqa: PLW2901 (as above)
-            if piece[2] is not None:
-                piece[2].settle(piece[1])
-            self.early += piece[1]
-            self._keep(kept, (None, piece[1], None))
-            if after is not None:
-                kept.append(after)
-        self.ledger = kept
+        self.settle_all(((start, stop),))
 
-    @staticmethod
-    def _keep(kept: deque[Piece], piece: Piece) -> None:
-        """Add a piece; neighbouring holes become one."""
-        if piece[0] is None and kept and kept[-1][0] is None:
-            kept[-1] = (None, kept[-1][1] + piece[1], None)
-        else:
-            kept.append(piece)
+    def settle_all(self, ranges: Iterable[tuple[int, int]]) -> None:
+        """Settle events in several places.
+
+        All of them in one pass, however many there are: children that end in any order settle many at a time.
+
+        Args:
+            ranges: Totals of events sent before the first and after the last of neighbouring events, ascending.
+        """
+        rest = iter(ranges)
+        start, stop = next(rest, _NONE)
+        kept: deque[Piece] = deque()
+        ledger = self.ledger
+        at = self.acked - self.head
+        hole = 0  # the size of the one that `kept` ends with; it is put there when it is complete
+        while ledger and start < stop:
+            if stop <= at:
+                start, stop = next(rest, _NONE)
+                continue
+            piece = ledger.popleft()
+            size = piece[1]
+            end = at + size
+            if piece[0] is None:
+                hole += size
+                at = end
+            elif end <= start:
+                if hole:
+                    kept.append((None, hole, None))
+                    hole = 0
+                kept.append(piece)
+                at = end
+            elif start > at:  # cut off what comes before
+                before, piece = split(piece, start - at)
+                if hole:
+                    kept.append((None, hole, None))
+                    hole = 0
+                kept.append(before)
+                ledger.appendleft(piece)
+                at = start
+            else:
+                if stop < end:
+                    piece, after = split(piece, stop - at)
+                    ledger.appendleft(after)
+                    size = piece[1]
+                    end = stop
+                if piece[2] is not None:
+                    piece[2].settle(size)
+                self.early += size
+                hole += size
+                at = end
+        while hole and ledger and ledger[0][0] is None:
+            hole += ledger.popleft()[1]
+        if hole:
+            kept.append((None, hole, None))
+        kept.extend(ledger)
+        self.ledger = kept
 
     def unacked(self, handled: int = 0) -> list[Piece]:
         """Take out what is in flight, oldest first.

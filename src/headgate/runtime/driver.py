@@ -194,9 +194,19 @@ class Driver:
         name, terms = subscription.producer.name, subscription.terms
         if names.follows(self, name):
             return True
+        if error is not None and name in names.over:  # the stream of that one is over: as if it had just ended
+            future = self._subscribing.pop(subscription, None)
+            if future is not None and not future.done():
+                future.set_result(subscription)
+            self.node.loop.call_soon(self.act, self.core.unawaited)
+            return True
         if terms.retry is None and (error is None or not names.will_come(name, None)):
             return False
         future = self._subscribing.pop(subscription, None)
+        if future is not None and self.supervised:  # its start must not wait for whom the same supervisor is to start
+            if not future.done():
+                future.set_result(subscription)
+            future = None
         if self.node.names.get(name) not in (None, subscription.producer):
             names.expect(name)  # it is there already: no time limit, no wait
             names.wait(self, name, terms, future)
@@ -321,7 +331,7 @@ class Driver:
         """Note after a callback that ``started`` is over."""
         if self.starting and self.core.state != "starting":
             self.starting = False
-            if not self._started.done():
+            if self.core.state != "ending" and not self._started.done():  # else `ended` says so, with the reason
                 self._started.set_result(None)
 
 
@@ -390,6 +400,7 @@ class TaskDriver(Driver):
         self._task: asyncio.Task[None] | None = None
         self._wake: asyncio.Future[None] | None = None
         self._suspended: Suspended | None = None
+        self._up = False
 
     @property
     def closing(self) -> bool:
@@ -399,10 +410,19 @@ class TaskDriver(Driver):
     async def start(self) -> None:
         """Start the task, then as everywhere."""
         self._task = self.node.loop.create_task(self._run(), name=f"headgate: {self.name}", context=self._context)
+        self._task.add_done_callback(self._over)
         await super().start()
+
+    def _over(self, task: asyncio.Task[None]) -> None:
+        """End with the task: it was cancelled from outside while no handler was suspended."""
+        if self.core.state != "ended":
+            self.break_down(asyncio.CancelledError() if task.cancelled() else task.exception() or RuntimeError())
 
     def step(self) -> int:
         """Run messages and handlers, at most `STEP_LIMIT` of them, until one suspends."""
+        if not self._up:  # its task has not begun: cancelled now, it would never go on with a handler
+            self.queued = False
+            return 0
         core, inbox, handlers = self.core, self.inbox, self.handlers
         steps = 0
         while steps < STEP_LIMIT:
@@ -482,6 +502,8 @@ class TaskDriver(Driver):
     async def _run(self) -> None:
         """Go on with handlers that have suspended."""
         core, loop = self.core, self.node.loop
+        self._up = True
+        self.node.enqueue(self)
         while core.state != "ended":
             if self._suspended is None:
                 self._wake = loop.create_future()

@@ -109,6 +109,7 @@ class Names:
         self.expected[name] -= 1
         if self.expected[name] <= 0:
             del self.expected[name]
+        if name in self.over or name not in self.expected:  # a supervisor above may expect it still
             for awaited in list(self._waiting.get(name, ())):
                 if name in self.over:
                     self._remove(awaited)

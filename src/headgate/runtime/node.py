@@ -332,7 +332,7 @@ class Node:
         except Exception as error:  # noqa: BLE001 (the user's hook)
             self.report(HookError("dead_letter", letter.stage, error))
         finally:
-            kept()
+            self.loop.call_soon(kept)  # an eager task is still inside of the core that calls
 
     def change(self) -> asyncio.Future[None]:
         """Return what resolves when the next stage ends, counted from now on."""

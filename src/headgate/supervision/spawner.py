@@ -87,7 +87,7 @@ class Job:
 class Worker:
     """A task that async children run on behalf of, one after the other."""
 
-    __slots__ = ("job", "spawner", "suspended", "task", "wake")
+    __slots__ = ("job", "spawner", "suspended", "task", "up", "wake")
 
     def __init__(self, spawner: Spawner, loop: asyncio.AbstractEventLoop) -> None:
         """Start the task."""
@@ -95,11 +95,13 @@ class Worker:
         self.job: Job | None = None
         self.suspended: Suspended | None = None
         self.wake: asyncio.Future[None] | None = None
+        self.up = False
         self.task: asyncio.Task[None] = loop.create_task(self._run(loop), name=f"headgate: {spawner.stage.name} child")
         self.task.add_done_callback(self.lost)
 
     async def _run(self, loop: asyncio.AbstractEventLoop) -> None:
         """Go on with children that have suspended, until the supervisor ends."""
+        self.up = True
         while not self.spawner.ended:
             if self.suspended is None:
                 self.wake = loop.create_future()
@@ -123,14 +125,18 @@ class Worker:
             except BaseException as raised:  # noqa: BLE001 (the child's, or its cancellation)
                 error = raised
             self.suspended = self.job = None
-            while self.task.uncancel():
-                pass
-            if isinstance(error, (KeyboardInterrupt, SystemExit)):
-                self.spawner.interrupted(job)
-                raise error
-            if self.spawner.closing and isinstance(error, asyncio.CancelledError):
-                self.spawner.interrupted(job)
-                return
+            if error is not None:
+                while self.task.uncancel():
+                    pass
+                if isinstance(error, (KeyboardInterrupt, SystemExit)):
+                    self.spawner.interrupted(job)
+                    raise error
+                if isinstance(error, asyncio.CancelledError) and self.spawner.closing:
+                    self.spawner.interrupted(job)
+                    return
+            elif self.task.cancelling():  # it has swallowed a cancellation
+                while self.task.uncancel():
+                    pass
             self.spawner.free(self)
             self.spawner.came(job, error)
             job = error = None
@@ -163,6 +169,7 @@ class Spawner(Consumer):
         self._freed: dict[Subscription, int] = {}
         self._workers: list[Worker] = []
         self._idle: list[Worker] = []
+        self._driver: Driver  # from `started` on
         self._threads: Threads | None = None
         self._context = contextvars.copy_context()  # what every child's own is a copy of
         self._restarts = Restarts(plan.max_restarts, plan.max_seconds, plan.backoff)
@@ -175,10 +182,6 @@ class Spawner(Consumer):
         }[plan.kind]
 
     @property
-    def _driver(self) -> Driver:
-        return self.stage.ref.driver
-
-    @property
     def closing(self) -> bool:
         """Whether the loop is being closed, which cancels every child, through no fault of its event."""
         return self._driver.closing
@@ -187,6 +190,7 @@ class Spawner(Consumer):
 
     def started(self) -> None:
         """See to it that no child outlives this, also when it is killed, which leaves no time for `terminate`."""
+        self._driver = self.stage.ref.driver
         self._driver.monitors.append(self._gone)
 
     def handle_subscribe(self, role: str, options: Terms, peer: Subscription) -> str:  # noqa: ARG002 (a callback's form)
@@ -331,7 +335,8 @@ class Spawner(Consumer):
         enter_task(loop, task)
         try:
             coroutine: Coroutine[Any, Any, Any] = plan.child(*plan.args, job.event)  # type: ignore[operator]  # async
-            awaited = context.run(coroutine.send, None)
+            # a task that has not begun could be cancelled unseen: it begins the child itself
+            awaited = context.run(coroutine.send, None) if worker.up else None
         except StopIteration:
             self.free(worker)
             return True
