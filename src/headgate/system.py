@@ -174,6 +174,7 @@ class System:
             await driver.ref.wait()
         # All are begun before one is waited for: a producer that ends at once is then not taken for the last one.
         begun: list[tuple[To, asyncio.Future[Subscription]]] = []
+        driver.attaching = bool(path)
         for to in subscriptions:
             name = to.producer
             if path and name in node.awaited.over:  # its stream is over: nothing more comes from there
@@ -190,6 +191,8 @@ class System:
         except asyncio.CancelledError:
             driver.ref.kill(SHUTDOWN)  # nobody has its reference
             raise
+        finally:
+            driver.attaching = False
         return driver.ref
 
     async def start_all(self, children: Iterable[Child]) -> list[Ref]:

@@ -260,6 +260,8 @@ def _owner(frame: FrameType) -> str | None:
     if not code.co_argcount:
         return None
     first: Any = frame.f_locals.get(code.co_varnames[0])
+    if _is_ours(frame) and not isinstance(first, Stage):  # a worker that runs the children of a ConsumerSupervisor
+        first = getattr(first, "spawner", None)
     if not isinstance(first, Stage):
         return None
     context = getattr(first, "stage", None)

@@ -54,6 +54,7 @@ class Driver:
         told_to_end: The reasons with which somebody outside has asked for the end: such a reason is no crash.
         calls: Those who wait for an answer.
         supervised: A supervisor sees to its crashes.
+        attaching: Under a supervisor: the subscriptions of its start are being made.
         done: Resolves with the reason when the stage has ended.
         fault: The crash as which that surfaces, if it is one.
     """
@@ -80,6 +81,7 @@ class Driver:
         self.mail = False
         self.told_to_end: list[Any] = []
         self.supervised = False
+        self.attaching = False
         self.ref = child.ref_class(self)
         self.send = node.send
         self.hand = node.hand
@@ -203,7 +205,7 @@ class Driver:
         if terms.retry is None and (error is None or not names.will_come(name, None)):
             return False
         future = self._subscribing.pop(subscription, None)
-        if future is not None and self.supervised:  # its start must not wait for whom the same supervisor is to start
+        if future is not None and self.attaching:  # its start must not wait for whom the same supervisor is to start
             if not future.done():
                 future.set_result(subscription)
             future = None
@@ -415,12 +417,16 @@ class TaskDriver(Driver):
 
     def _over(self, task: asyncio.Task[None]) -> None:
         """End with the task: it was cancelled from outside while no handler was suspended."""
-        if self.core.state != "ended":
+        if task is self._task and self.core.state != "ended":
             self.break_down(asyncio.CancelledError() if task.cancelled() else task.exception() or RuntimeError())
 
     def step(self) -> int:
         """Run messages and handlers, at most `STEP_LIMIT` of them, until one suspends."""
         if not self._up:  # its task has not begun: cancelled now, it would never go on with a handler
+            self.queued = False
+            return 0
+        if self._task is None:  # it has ended, or was abandoned: whoever writes to it is refused
+            self.take_in()
             self.queued = False
             return 0
         core, inbox, handlers = self.core, self.inbox, self.handlers
