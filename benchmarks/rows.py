@@ -6,6 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from benchmarks import (
+    children,
     latency,
     loops,
     memory,
@@ -203,6 +204,51 @@ def _threads() -> Row:
     )
 
 
+_BY_HAND = (
+    ("semaphore + tasks", children.semaphore),
+    ("TaskGroup workers", children.workers),
+    ("anyio limiter", children.anyio_limiter),
+)
+
+
+def _children() -> Row:
+    return Row(
+        "children",
+        f"one async child that does nothing for each event, {children.AT_ONCE} at a time",
+        (
+            _rate(PLAIN, "limit", partial(children.no_op, runner=children.plain), 100_000),
+            _rate(HEADGATE, "headgate", partial(children.no_op, runner=children.headgate), 100_000),
+            *(_rate(name, "peer", partial(children.no_op, runner=run), 100_000) for name, run in _BY_HAND),
+        ),
+    )
+
+
+def _slow_children() -> Row:
+    def timed(runner: children.Runner) -> Timed:
+        return Timed(partial(children.slow, runner=runner), children.IDEAL_SECONDS, warm_up=children.IDEAL_SECONDS)
+
+    return Row(
+        "children-5ms",
+        f"{children.EVENTS} async children of 5 ms, {children.AT_ONCE} at a time; the ideal is 100 ms",
+        (
+            Contender(HEADGATE, "headgate", timed(children.headgate)),
+            *(Contender(name, "peer", timed(run)) for name, run in _BY_HAND),
+        ),
+        children.RATIO,
+    )
+
+
+def _restarts() -> Row:
+    return Row(
+        "children-restart",
+        "as children, and the first child of each event fails; by hand: it is caught and called again",
+        (
+            _rate(HEADGATE, "headgate", partial(children.failing, runner=children.headgate)),
+            *(_rate(name, "peer", partial(children.failing, runner=run)) for name, run in _BY_HAND),
+        ),
+    )
+
+
 def all_rows() -> list[Row]:
     """Return every row, in the order of the table."""
     return [
@@ -217,4 +263,7 @@ def all_rows() -> list[Row]:
         _arrays(),
         *(_delivery(demand) for demand in (1_000, 10, 1)),
         _threads(),
+        _children(),
+        _slow_children(),
+        _restarts(),
     ]

@@ -132,7 +132,7 @@ class System:
         return await self._start(child)
 
     async def start_supervised(
-        self, child: Child | Startable, hold: list[Any] | None, path: tuple[str, ...] = ()
+        self, child: Child | Startable, hold: list[Any] | None, path: tuple[str, ...] = (), *, wait: bool = True
     ) -> Any:
         """Start a child of a supervisor, which sees to its crashes.
 
@@ -140,16 +140,19 @@ class System:
             child: The recipe.
             hold: Where a producer is put whose demand is held back until all are there. None: it is not.
             path: The ids of the supervisors above it, from the top.
+            wait: Wait for the answers of its producers. Else it ends when one refuses.
         """
         if isinstance(child, Startable):
             return await child.start_in(self, hold=hold, path=path)
         holds = hold is not None and child.role == PRODUCER and child.demand == "forward"
-        ref = await self._start(child, hold=holds, path=path)
+        ref = await self._start(child, hold=holds, path=path, wait=wait)
         if hold is not None and holds:
             hold.append(ref)
         return ref
 
-    async def _start(self, child: Child, *, hold: bool = False, path: tuple[str, ...] | None = None) -> Ref:
+    async def _start(
+        self, child: Child, *, hold: bool = False, path: tuple[str, ...] | None = None, wait: bool = True
+    ) -> Ref:
         node = self.node
         driver = DRIVERS[child.place](node, child)
         driver.supervised = path is not None
@@ -174,7 +177,6 @@ class System:
             await driver.ref.wait()
         # All are begun before one is waited for: a producer that ends at once is then not taken for the last one.
         begun: list[tuple[To, asyncio.Future[Subscription]]] = []
-        driver.attaching = bool(path)
         for to in subscriptions:
             name = to.producer
             if path and name in node.awaited.over:  # its stream is over: nothing more comes from there
@@ -182,17 +184,18 @@ class System:
             if isinstance(name, str) and name not in node.names and node.awaited.will_come(name, to.terms.retry):
                 node.awaited.wait(driver, name, to.terms)
             else:
-                begun.append((to, driver.subscribe(make_subscription(driver.ref, to, {}))))
+                begun.append((to, driver.subscribe(make_subscription(driver.ref, to, {}), hasty=True)))
         if subscriptions and not begun and not driver.core.awaited:  # all of their streams are over by now
             driver.act(driver.core.unawaited)
         try:
             for to, future in begun:
-                await self._subscribed(driver.ref, to, future)
+                if wait:
+                    await self._subscribed(driver.ref, to, future)
+                else:
+                    future.add_done_callback(functools.partial(self._answered, driver.ref, to))
         except asyncio.CancelledError:
             driver.ref.kill(SHUTDOWN)  # nobody has its reference
             raise
-        finally:
-            driver.attaching = False
         return driver.ref
 
     async def start_all(self, children: Iterable[Child]) -> list[Ref]:
@@ -228,12 +231,24 @@ class System:
         try:
             await future
         except HeadgateError as error:
+            if ref.driver.supervised and not ref.alive and isinstance(error, NoStageError):
+                return  # it has ended by itself since: that is for its supervisor to see
             if getattr(error, "missing", False) and to.terms.cancel == "temporary":
                 self.node.report(error)
                 return
             await ref.stop(error)
             self.node.see(ref.driver)  # it is raised here
             raise
+
+    def _answered(self, ref: Ref, to: To, future: asyncio.Future[Subscription]) -> None:
+        """End a stage whose producer has refused it."""
+        error = None if future.cancelled() else future.exception()
+        if not isinstance(error, HeadgateError):
+            return
+        if getattr(error, "missing", False) and to.terms.cancel == "temporary":
+            self.node.report(error)
+        elif ref.alive:
+            ref.driver.act(ref.driver.core.stop, error)
 
     def ref(self, name: str) -> Ref:
         """Return the living stage of this name.

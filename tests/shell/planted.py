@@ -196,12 +196,14 @@ def start_returns_before_the_stage_is_known_to_run(plant):
 
 @mutant("supervised")
 def m24_child_is_started_twice_for_one_end(plant):
-    def see_to(original, self, member, ending):
-        if ending.reason != "again":
-            self._post(original, self, member, ending._replace(reason="again"))
-        return original(self, member, ending)
+    async def restart(original, self, members):
+        waiting = [member for member in members if member.state == "waiting"]
+        await original(self, members)
+        for member in waiting:
+            member.state = "waiting"
+        await original(self, members)
 
-    plant.wrap(Supervision, "_see_to", see_to)
+    plant.wrap(Supervision, "_restart", restart)
 
 
 @mutant("drains")

@@ -5,7 +5,7 @@ import pytest
 from headgate.testing.shell import ShellError, run_seed
 from tests.shell.planted import MUTANTS, Planting
 
-SEEDS = 200
+SEEDS = 300
 
 
 @pytest.mark.slow

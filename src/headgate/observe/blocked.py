@@ -205,8 +205,9 @@ def locate(frame: FrameType | None) -> Where | None:
         owner = _owner(each)
         if owner is not None:
             stage = owner
+            theirs = [inner for inner in reversed(range(index)) if not _is_ours(inside[inner])]
             # Code of ours that calls theirs (an iterable's, a child's): theirs is the place.
-            found = index - 1 if index and _is_ours(each) else index
+            found = theirs[0] if theirs and _is_ours(each) else index
             break
     if found is None:  # no stage's: a dispatcher's, a task of the user's
         found = next((index for index in reversed(range(len(inside))) if not _is_ours(inside[index])), 0)

@@ -133,6 +133,12 @@ class StageCore:
         self.agenda.append((m.STARTED, ()))
         self._advance()
 
+    def abandon(self) -> None:
+        """Be ended without a word: it has never come up, so nobody has to be told."""
+        self.state = "ended"
+        self.callback = None
+        self.agenda.clear()
+
     def receive(self, message: Message) -> None:
         """Take in a message. Afterwards run `callback`, if there is one that was not there before."""
         if self.callback is None:

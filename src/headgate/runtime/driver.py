@@ -54,7 +54,6 @@ class Driver:
         told_to_end: The reasons with which somebody outside has asked for the end: such a reason is no crash.
         calls: Those who wait for an answer.
         supervised: A supervisor sees to its crashes.
-        attaching: Under a supervisor: the subscriptions of its start are being made.
         done: Resolves with the reason when the stage has ended.
         fault: The crash as which that surfaces, if it is one.
     """
@@ -81,7 +80,6 @@ class Driver:
         self.mail = False
         self.told_to_end: list[Any] = []
         self.supervised = False
-        self.attaching = False
         self.ref = child.ref_class(self)
         self.send = node.send
         self.hand = node.hand
@@ -96,6 +94,7 @@ class Driver:
         self._files: list[SpillFile] = []
         self._started: asyncio.Future[None] = node.loop.create_future()
         self._subscribing: dict[Subscription, asyncio.Future[Subscription]] = {}
+        self._hasty: set[Subscription] = set()  # made at the start, which does not wait for a producer that is to come
         self.core: StageCore = child.core_class(LANES)(
             self,
             child.role,
@@ -205,7 +204,7 @@ class Driver:
         if terms.retry is None and (error is None or not names.will_come(name, None)):
             return False
         future = self._subscribing.pop(subscription, None)
-        if future is not None and self.attaching:  # its start must not wait for whom the same supervisor is to start
+        if future is not None and subscription in self._hasty:  # whoever starts this stage may have to start that one
             if not future.done():
                 future.set_result(subscription)
             future = None
@@ -254,6 +253,7 @@ class Driver:
         if self.registered:
             self.node.names.pop(self.name, None)
         self.queued = False
+        self.core.abandon()  # the scheduler may have it in its queue
         self.receive = self.take = functools.partial(refuse, self)
         self.take_in()  # somebody may have found it by its name
 
@@ -263,13 +263,22 @@ class Driver:
     # -- requests from outside ----------------------------------------------------------------------------------------
 
     def subscribe(
-        self, subscription: Subscription, future: asyncio.Future[Subscription] | None = None
+        self, subscription: Subscription, future: asyncio.Future[Subscription] | None = None, *, hasty: bool = False
     ) -> asyncio.Future[Subscription]:
-        """Begin a subscription; the future resolves when the producer has accepted it."""
+        """Begin a subscription; the future resolves when the producer has accepted it.
+
+        Args:
+            subscription: To whom.
+            future: Whom to tell.
+            hasty: The future resolves as well when the producer is not there, and is waited for.
+        """
         if future is None:
             future = self.node.loop.create_future()
             future.add_done_callback(_look_at)
         self._subscribing[subscription] = future
+        if hasty:
+            self._hasty.add(subscription)
+            future.add_done_callback(lambda _: self._hasty.discard(subscription))
         self.act(self.core.subscribe, subscription)
         return future
 

@@ -255,9 +255,8 @@ class Node:
             self.names.pop(driver.name, None)
         self.awaited.forget(driver)
         crash = driver.fault
-        if crash is not None and driver.supervised:  # its supervisor sees to it
-            self.observed.append(crash)
-        elif crash is not None and not driver.core.follows and all(crash is not each for each in self.crashes):
+        ours = crash is not None and not driver.supervised and not driver.core.follows  # else its supervisor sees to it
+        if crash is not None and ours and all(crash is not each for each in self.crashes):
             self.crashes.append(crash)
             if any(
                 reason is each for each in driver.told_to_end
@@ -284,7 +283,7 @@ class Node:
 
     def see(self, driver: Driver) -> HeadgateError | None:
         """Note that somebody is told how a stage ended, and return its crash, if it was one."""
-        if driver.fault is not None:
+        if driver.fault is not None and any(driver.fault is each for each in self.crashes):  # no other is looked for
             self.observed.append(driver.fault)
         return driver.fault
 

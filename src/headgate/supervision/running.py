@@ -311,7 +311,14 @@ class Supervision:
             if hold is None:
                 for ref in held:
                     ref.set_demand("forward")
-        self.node.job(self._run(), f"supervisor {self.name}")
+        task = self.node.job(self._run(), f"supervisor {self.name}")
+        task.add_done_callback(self._lost)
+
+    def _lost(self, task: asyncio.Task[None]) -> None:  # noqa: ARG002 (a callback's form)
+        """End when the task was cancelled by others before its first step, so that `stop` does not wait for ever."""
+        if self.alive:
+            self._kill_all()
+            self._end(SHUTDOWN)
 
     async def _take_back(self) -> None:
         """Stop what was started before the start failed."""
@@ -433,8 +440,13 @@ class Supervision:
         for name in names:
             self.node.awaited.unexpect(name)
 
-    async def _start(self, member: Member, hold: list[Any] | None = None) -> None:
+    async def _start(self, member: Member, hold: list[Any] | None = None, *, wait: bool = True) -> None:
         """Start a child; give up when the supervisor is to stop.
+
+        Args:
+            member: Which.
+            hold: Where producers are collected whose demand is held back.
+            wait: Wait for the answers of its producers. Else one that is refused ends like any other.
 
         Raises:
             HeadgateError: It could not be started.
@@ -447,7 +459,7 @@ class Supervision:
         member.state = "starting"
         if not member.names:
             self._expect(member)
-        starting = self.node.loop.create_task(self.system.start_supervised(member.recipe, hold, self._path))
+        starting = self.node.loop.create_task(self.system.start_supervised(member.recipe, hold, self._path, wait=wait))
         self._starting = (member, starting)
         await asyncio.wait([starting, self._stopping], return_when=asyncio.FIRST_COMPLETED)
         await self._give_up_start()
@@ -607,8 +619,8 @@ class Supervision:
             if self._draining:
                 self._done(member)
                 continue
-            try:
-                await self._start(member)
+            try:  # a producer may be busy for long: the other children must not wait for its answer
+                await self._start(member, wait=False)
             except Exception as error:  # noqa: BLE001 (whatever its start raises)
                 member.state = "waiting"
                 await self._see_to(member, Ending(error))

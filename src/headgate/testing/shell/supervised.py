@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from headgate import Child, DeadLetter, HeadgateError, Ref, RestartLimitError, Supervisor, System, To
+from headgate import Child, DeadLetter, HeadgateError, NoStageError, Ref, RestartLimitError, Supervisor, System, To
 from headgate.supervision.consumer_supervisor import ConsumerSupervisor
 from headgate.testing.shell.play import Fault, audit, check_numbers, check_outcome, disturb, explain
 from headgate.testing.shell.stages import Part
@@ -42,9 +42,27 @@ def tree(world: World, *, max_restarts: int | None) -> Supervisor:
 
 async def restart(world: World, ref: Ref, slot: Slot) -> None:  # noqa: ARG001 (a fault's form)
     """Let somebody start a child again by hand."""
-    with contextlib.suppress(HeadgateError):  # it is below another supervisor, or ends right now
-        await world.running.restart_child(slot.name)
+    if not slot.upstream:  # a source whose stream is over by then would wait for consumers that are done
+        return
+    while True:
+        try:
+            await world.running.restart_child(slot.name)
+        except NoStageError:  # it is below another supervisor, or that ends right now
+            return
+        except HeadgateError:  # its start has failed: it stays stopped until somebody tries again
+            await asyncio.sleep(0.01)
+            continue
         world.count("restart")
+        return
+
+
+def family_tree(world: World) -> str:
+    """Show every supervisor with its children, for people."""
+    lines: list[str] = []
+    for each in world.system.node.supervisions.values():
+        lines.append(f"{each}:")
+        lines += [f"  {child.id} {child.state}, {child.ref}, last: {child.reason}" for child in each.children()]
+    return "\n".join(lines)
 
 
 async def play_supervised(world: World, app: Supervisor, *, faults: Mapping[str, Fault], audits: float = 0.04) -> None:
@@ -69,7 +87,7 @@ async def play_supervised(world: World, app: Supervisor, *, faults: Mapping[str,
                 with contextlib.suppress(RestartLimitError):
                     await running.wait()
         except TimeoutError:
-            raise world.break_rule("stalled", f"{world.running}\n{explain(world)}") from None
+            raise world.break_rule("stalled", f"{family_tree(world)}\n{explain(world)}") from None
         finally:
             await _settle(helpers)
         if isinstance(world.running.reason, RestartLimitError):
