@@ -1,7 +1,7 @@
 """Headgate: demand-driven data pipelines.
 
 Consumers ask, producers never send more than was asked. Start with `Producer`, `ProducerConsumer` and `Consumer`, put
-them into `Child` recipes, and run them in a `System`.
+them into `Child` recipes, those into a `Supervisor`, and that into `run`.
 """
 
 from headgate.draining import Drained
@@ -18,6 +18,7 @@ from headgate.errors import (
     PeerError,
     ProtocolError,
     RestartLimitError,
+    RunError,
     StageCrashed,
     Stop,
     SubscriptionError,
@@ -31,7 +32,7 @@ from headgate.protocol.dispatch.keyed import FairDispatcher, PriorityDispatcher
 from headgate.protocol.dispatch.partition import PartitionDispatcher, stable_hash
 from headgate.protocol.messages import DeadLetter, Down, End, Subscription, Terms
 from headgate.protocol.statistics import StageStatistics, SubscriptionStatistics
-from headgate.runner import RunError, run
+from headgate.runner import run
 from headgate.runtime.options import Child, To
 from headgate.runtime.reference import Ref, StageContext
 from headgate.sources import from_iterable

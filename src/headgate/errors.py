@@ -13,6 +13,7 @@
     ├── SubscriptionError                a subscription was refused, or there is nobody to subscribe to
     ├── HookError                        a hook of yours raised (``dead_letter``, ...); ``__cause__`` is what it raised
     ├── RestartLimitError                a supervisor gave up: too many restarts in too short a time
+    ├── RunError (also RuntimeError)     ``headgate.run`` was called where it cannot run
     ├── StageCrashed                     a stage ended abnormally; ``__cause__`` is what its handler raised
     └── NoStageError                     a call to a stage that has ended, or that never was
 
@@ -248,6 +249,10 @@ class RestartLimitError(HeadgateError):
             f"supervisor {self.supervisor!r} gave up: expected at most {self.max_restarts} restarts within "
             f"{self.max_seconds:g} s, then child {self.child!r} ended again: {reason}"
         )
+
+
+class RunError(HeadgateError, RuntimeError):
+    """`headgate.run` was called where it cannot run: not in the main thread, or where an event loop runs already."""
 
 
 class NoStageError(HeadgateError):

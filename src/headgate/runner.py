@@ -18,7 +18,7 @@ from types import FrameType
 from typing import Any, Final
 
 from headgate.draining import Drained
-from headgate.errors import HeadgateError, OptionError, RestartLimitError
+from headgate.errors import HeadgateError, OptionError, RestartLimitError, RunError
 from headgate.observe.blocked import Watchdog, frame_of, locate
 from headgate.observe.guard import Guard, leave_now
 from headgate.observe.lines import logging_to_stderr
@@ -41,10 +41,6 @@ GRACE: Final = 1.0
 LOOK_SECONDS: Final = 1.0
 """Seconds between two looks at what moves."""
 LEVELS: Final = ("debug", "info", "warning", "error", "critical")
-
-
-class RunError(HeadgateError, RuntimeError):
-    """`run` was called where it cannot run."""
 
 
 def run(

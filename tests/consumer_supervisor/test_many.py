@@ -5,8 +5,6 @@ import gc
 import random
 from typing import Any
 
-import pytest
-
 from headgate import ConsumerSupervisor, Supervisor, System, To, from_iterable
 from headgate.supervision.spawner import Job
 from tests.consumer_supervisor.helpers import QUICK, Work, until, waiting

@@ -21,6 +21,7 @@ from headgate import (
     PeerError,
     ProtocolError,
     RestartLimitError,
+    RunError,
     StageCrashed,
     Stop,
     SubscriptionError,
@@ -38,6 +39,7 @@ EXAMPLES = {
     SubscriptionError: SubscriptionError("printer", "counter", "it has ended", missing=True),
     HookError: HookError("dead_letter", "counter", ValueError("bad")),
     RestartLimitError: RestartLimitError("app", "counter", 3, 5.0, ValueError("bad")),
+    RunError: RunError("headgate.run: an event loop runs here already"),
     StageCrashed: StageCrashed("counter", ValueError("bad")),
     NoStageError: NoStageError("stage 'counter' has ended"),
 }

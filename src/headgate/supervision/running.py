@@ -545,6 +545,9 @@ class Supervision:
     async def _see_to(self, member: Member, ending: Ending) -> None:
         member.handle = None
         member.reason = ending.reason
+        if isinstance(getattr(ending.reason, "__cause__", None), (KeyboardInterrupt, SystemExit)):
+            self._done(member)  # it ends the program, not only the stage
+            return
         if self._draining or self._stopping.done() or is_done(member.recipe.restart, ending):
             if not is_normal(ending.reason) and not ending.follows:
                 self._log(member, "it is not started again")
