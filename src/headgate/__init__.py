@@ -39,7 +39,8 @@ from headgate.sources import from_iterable
 from headgate.stage import Consumer, Producer, ProducerConsumer
 from headgate.streaming import stream
 from headgate.supervision.consumer_supervisor import ConsumerSupervisor, ConsumerSupervisorRef
-from headgate.supervision.running import ChildInfo, Counts, Supervision
+from headgate.supervision.members import ChildInfo, Counts
+from headgate.supervision.running import Supervision
 from headgate.supervision.supervisor import Supervisor
 from headgate.system import System
 

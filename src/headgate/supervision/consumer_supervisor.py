@@ -12,7 +12,7 @@ from headgate.protocol.messages import DeadLetter
 from headgate.runtime.options import Child, To, check_choice, check_count, check_seconds
 from headgate.runtime.reference import Ref
 from headgate.stage import Stage
-from headgate.supervision.running import ChildInfo, Counts
+from headgate.supervision.members import ChildInfo, Counts
 from headgate.supervision.spawner import ASYNC, STAGE, THREAD, Plan, Spawner
 
 _WHY: Final = "'temporary' or 'transient' (a 'permanent' child would be started again when its event is done)"

@@ -25,7 +25,7 @@ from headgate.runtime.driver import Suspended
 from headgate.runtime.options import Child
 from headgate.runtime.reference import Ref
 from headgate.stage import Consumer
-from headgate.supervision.running import ChildInfo, Counts
+from headgate.supervision.members import ChildInfo, Counts
 from headgate.supervision.threads import Threads
 
 if TYPE_CHECKING:
