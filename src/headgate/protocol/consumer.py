@@ -281,7 +281,7 @@ class ConsumerSide:
 
     def leave(self, end: End) -> None:
         """Leave every subscription: the stage has ended, and answers for nothing that is not acknowledged."""
-        for subscription, window in self.windows.items():
+        for subscription, window in reversed(self.windows.items()):  # what was sent first comes to stand in front
             if self._early:
                 self._settle_early(window)
             if self.window is window and not is_normal(end.reason):

@@ -21,12 +21,11 @@ from headgate.errors import HeadgateError, Ignore, NoStageError, RestartLimitErr
 from headgate.protocol.batching import rows
 from headgate.protocol.children import TEMPORARY, Backoff, Ending, Life, Restarts
 from headgate.protocol.messages import NORMAL, SHUTDOWN, DeadLetter, Subscription, Terms, is_normal
-from headgate.runtime.driver import Suspended
 from headgate.runtime.options import Child
 from headgate.runtime.reference import Ref
 from headgate.stage import Consumer
 from headgate.supervision.members import ChildInfo, Counts
-from headgate.supervision.threads import Threads
+from headgate.supervision.threads import Threads, Worker
 
 if TYPE_CHECKING:
     from headgate.protocol.ledger import Origin
@@ -55,7 +54,7 @@ class Plan(NamedTuple):
 
 
 class Job:
-    """One event and its child.
+    """One event and its child. What few of them need is only set when it is.
 
     Attributes:
         number: Of this child, in the order of the starts.
@@ -63,93 +62,30 @@ class Job:
         origin: What acknowledges the event; None: nothing has to.
         state: ``"running"``, ``"waiting"`` (to be started again), ``"given up"`` (its dead letter is being kept) or
             ``"done"``.
+        life: Its restarts; None: there were none.
         cancel: Ends what runs; None when it cannot be ended.
         over: Resolves when nothing of it runs any more, if somebody waits for that.
     """
 
-    __slots__ = ("cancel", "event", "life", "number", "origin", "over", "ref", "source", "state", "stopped", "timer")
+    origin: Origin | None = None
+    state = "running"
+    life: Life | None = None
+    stopped = False
+    ref: Ref | None = None
+    timer: asyncio.TimerHandle | None = None
+    cancel: Callable[[], Any] | None = None
+    over: asyncio.Future[None] | None = None
 
     def __init__(self, number: int, event: Any, source: Subscription | None) -> None:
         """Begin before its first start."""
         self.number = number
         self.event = event
         self.source = source
-        self.origin: Origin | None = None
-        self.life = Life()
-        self.state = "running"
-        self.stopped = False
-        self.ref: Ref | None = None
-        self.timer: asyncio.TimerHandle | None = None
-        self.cancel: Callable[[], Any] | None = None
-        self.over: asyncio.Future[None] | None = None
 
-
-class Worker:
-    """A task that async children run on behalf of, one after the other."""
-
-    __slots__ = ("job", "spawner", "suspended", "task", "up", "wake")
-
-    def __init__(self, spawner: Spawner, loop: asyncio.AbstractEventLoop) -> None:
-        """Start the task."""
-        self.spawner = spawner
-        self.job: Job | None = None
-        self.suspended: Suspended | None = None
-        self.wake: asyncio.Future[None] | None = None
-        self.up = False
-        self.task: asyncio.Task[None] = loop.create_task(self._run(loop), name=f"headgate: {spawner.stage.name} child")
-        self.task.add_done_callback(self.lost)
-
-    async def _run(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Go on with children that have suspended, until the supervisor ends."""
-        self.up = True
-        while not self.spawner.ended:
-            if self.suspended is None:
-                self.wake = loop.create_future()
-                try:
-                    await self.wake
-                except asyncio.CancelledError:
-                    if self.suspended is None:  # it is idle: that is its end
-                        return
-                    # The child was begun and cancelled before it was taken over (a timeout of 0): so it is for the
-                    # child. Cancelled now, this task will cancel what the child waits for; it counts once.
-                    self.task.cancel()
-                    self.task.uncancel()
-                finally:
-                    self.wake = None
-                if self.suspended is None:
-                    continue
-            job, error = self.job, None
-            assert job is not None  # noqa: S101 (there is one that has suspended)
-            try:
-                await self.suspended
-            except BaseException as raised:  # noqa: BLE001 (the child's, or its cancellation)
-                error = raised
-            self.suspended = self.job = None
-            if error is not None:
-                while self.task.uncancel():
-                    pass
-                if isinstance(error, (KeyboardInterrupt, SystemExit)):
-                    self.spawner.interrupted(job)
-                    raise error
-                if isinstance(error, asyncio.CancelledError) and self.spawner.closing:
-                    self.spawner.interrupted(job)
-                    return
-            elif self.task.cancelling():  # it has swallowed a cancellation
-                while self.task.uncancel():
-                    pass
-            self.spawner.free(self)
-            self.spawner.came(job, error)
-            job = error = None
-
-    def lost(self, task: asyncio.Task[None]) -> None:
-        """See to a child whose task has ended before it took the child over: it was cancelled before it ever ran."""
-        job, suspended = self.job, self.suspended
-        self.suspended = self.job = None
-        if not task.cancelled() and task.exception() is not None:
-            job = None  # an interrupt, which goes to the loop
-        if job is not None and suspended is not None:
-            suspended.close()
-            self.spawner.came(job, asyncio.CancelledError())
+    @property
+    def restarts(self) -> int:
+        """How often it was started again."""
+        return 0 if self.life is None else self.life.restarts
 
 
 class Spawner(Consumer):
@@ -207,11 +143,25 @@ class Spawner(Consumer):
     def handle_events(self, events: Any, source: Subscription) -> None:
         """Start a child for each event."""
         begin, number = self._begin, self._starts
+        first = self._first_step if self._plan.kind == ASYNC else None
         running: list[tuple[int, Job]] = []
         try:
             for index, event in enumerate(rows(events), 1):
-                job = Job(number + index, event, source)
-                if not begin(job):
+                if first is None:
+                    job = Job(number + index, event, source)
+                    if not begin(job):
+                        running.append((index - 1, job))
+                    continue
+                try:
+                    worker = first(event)
+                except BaseException as error:  # noqa: BLE001 (the child's)
+                    job = Job(number + index, event, source)
+                    if not self._raised(job, error):
+                        running.append((index - 1, job))
+                    continue
+                if worker is not None:  # a child that never waits costs no job
+                    worker.job = job = Job(number + index, event, source)
+                    job.cancel = worker.task.cancel
                     running.append((index - 1, job))
         except BaseException:  # an interrupt: this ends, and those that run end with it
             self._jobs.update((job.number, job) for _, job in running)
@@ -276,7 +226,7 @@ class Spawner(Consumer):
     def children(self) -> list[ChildInfo]:
         """List the children that are not done."""
         return [
-            ChildInfo(str(job.number), self._plan.kind, job.state, job.ref, job.life.restarts, None)
+            ChildInfo(str(job.number), self._plan.kind, job.state, job.ref, job.restarts, None)
             for job in self._jobs.values()
         ]
 
@@ -328,42 +278,51 @@ class Spawner(Consumer):
 
     def _begin_coroutine(self, job: Job) -> bool:
         """Run an async function up to its first suspension; True when that was all."""
-        plan, loop = self._plan, self._driver.node.loop
-        worker = self._worker(loop)
-        context = self._context.copy()
-        task = worker.task
-        enter_task(loop, task)
         try:
-            coroutine: Coroutine[Any, Any, Any] = plan.child(*plan.args, job.event)  # type: ignore[operator]  # async
-            # a task that has not begun could be cancelled unseen: it begins the child itself
-            awaited = context.run(coroutine.send, None) if worker.up else None
-        except StopIteration:
-            self.free(worker)
-            return True
+            worker = self._first_step(job.event)
         except BaseException as error:
-            self.free(worker)
-            if isinstance(error, (KeyboardInterrupt, SystemExit)):
-                self.interrupted(job)
-                raise
-            return self._failed(job, error)
-        finally:
-            leave_task(loop, task)
-        worker.suspended = Suspended(coroutine, awaited, context)
+            return self._raised(job, error)
+        if worker is None:
+            return True
         worker.job = job
-        job.cancel = task.cancel
-        if worker.wake is not None and not worker.wake.done():
-            worker.wake.set_result(None)
+        job.cancel = worker.task.cancel
         return False
+
+    def _raised(self, job: Job, error: BaseException) -> bool:
+        """See to an async child that has raised before it suspended; True when its event is done with."""
+        if isinstance(error, (KeyboardInterrupt, SystemExit)):
+            self.interrupted(job)
+            raise error
+        return self._failed(job, error)
+
+    def _first_step(self, event: Any) -> Worker | None:
+        """Begin a child; return the worker that has it from there, None when it has ended.
+
+        Raises:
+            BaseException: What it raised.
+        """
+        plan = self._plan
+        worker = self._worker(self._driver.node.loop)
+        ended = True
+        try:
+            coroutine: Coroutine[Any, Any, Any] = plan.child(*plan.args, event)  # type: ignore[operator]  # async
+            ended = worker.begin(coroutine, self._context.copy())
+        finally:
+            if ended:
+                self._idle.append(worker)
+        return None if ended else worker
 
     def _worker(self, loop: asyncio.AbstractEventLoop) -> Worker:
         """Return a worker that is idle."""
         while self._idle:
             worker = self._idle.pop()
-            if not worker.task.cancelling() and not worker.task.done():
+            if not (worker.woken or worker.task.cancelling() or worker.task.done()):
                 return worker
             self._workers.remove(worker)
         worker = Worker(self, loop)
         self._workers.append(worker)
+        if self._idle:  # its task was an eager one, and waits already
+            self._idle.pop()
         return worker
 
     def free(self, worker: Worker) -> None:
@@ -399,7 +358,7 @@ class Spawner(Consumer):
             if by_hand or not isinstance(error, Exception):
                 self._jobs.pop(job.number, None)
                 raise
-            if self.ended or job.stopped or job.life.restarts or isinstance(error, Ignore):
+            if self.ended or job.stopped or job.restarts or isinstance(error, Ignore):
                 self.came(job, error)
             else:
                 self._give_up(job, error)  # what cannot be started at all is not tried again
@@ -445,11 +404,12 @@ class Spawner(Consumer):
             error = StageCrashed(self._name(job), error.reason)
         elif isinstance(error, Ignore):
             return True
-        if plan.restart == TEMPORARY or job.life.restarts >= plan.retries:
+        if plan.restart == TEMPORARY or job.restarts >= plan.retries:
             self._give_up(job, error)
             return False
         node = self._driver.node
         reason = error if isinstance(error, HeadgateError) else StageCrashed(self._name(job), error)
+        job.life = job.life or Life()
         delay = self._restarts.decide(job.life, Ending(reason), node.loop.time(), node.random.random())
         if delay is None:
             assert plan.max_restarts is not None  # noqa: S101 (else there is no limit)
@@ -475,7 +435,7 @@ class Spawner(Consumer):
         self._jobs[job.number] = job
         job.state, job.cancel, job.ref = "given up", None, None  # its worker may have another child by now
         reason = error if isinstance(error, HeadgateError) else StageCrashed(self._name(job), error)
-        letter = DeadLetter(job.event, self.stage.name, self._name(job), job.life.restarts + 1, reason)
+        letter = DeadLetter(job.event, self.stage.name, self._name(job), job.restarts + 1, reason)
         self._driver.node.bury(letter, functools.partial(self._kept, job), self._plan.dead_letter)
 
     def _kept(self, job: Job) -> None:
@@ -490,17 +450,21 @@ class Spawner(Consumer):
         job.state = "done"
         if not known:
             return
-        origin, job.origin = job.origin, None
-        if origin is not None:
-            driver = self._driver
-            driver.act(driver.core.settled, origin)
-        if self.ended:
-            return
-        if job.source is not None and job.source in self._freed:
-            self._freed[job.source] += 1
-            if not self._asking:  # several children that end at the same time are replaced at one go
+        source, freed, driver = job.source, self._freed, self._driver
+        if source is not None and source in freed and not self.ended:
+            freed[source] += 1
+            # Several children that end at the same time are replaced at one go. This is before the event is settled:
+            # the ask is then before the scheduler's turn, takes the acknowledgements along, and is answered in it.
+            if not self._asking:
                 self._asking = True
-                self._driver.node.loop.call_soon(self._ask)
+                driver.node.loop.call_soon(self._ask)
+        origin, job.origin = job.origin, None
+        if origin is None:
+            return
+        if driver.queued or driver.core.state != "running" or not origin.window.open:
+            driver.act(driver.core.settled, origin)
+        else:  # it is idle, and this sends nothing
+            origin.settle(1)
 
     def _ask(self) -> None:
         """Ask for more, where enough slots are free."""

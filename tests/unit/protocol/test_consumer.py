@@ -114,7 +114,7 @@ def test_an_ending_stage_leaves_everybody():
     fixture = Fixture()
     fixture.side.receive(fixture.a, [1, 2])
     fixture.side.leave(LEFT)
-    assert fixture.take() == [(m.CANCEL, fixture.a, LEFT, 0, 0), (m.CANCEL, fixture.b, LEFT, 0, 0)]
+    assert fixture.take() == [(m.CANCEL, fixture.b, LEFT, 0, 0), (m.CANCEL, fixture.a, LEFT, 0, 0)]
     assert not fixture.side.work
     assert not fixture.side.windows
 

@@ -396,7 +396,8 @@ class World:
         if site.has_ended:
             refuse(site, message)
         else:
-            if tag in (m.CANCEL, m.CLOSED):
+            unknown = tag == m.CANCEL and message[2].reason == "unknown_subscription"  # it has come back before
+            if tag in (m.CANCEL, m.CLOSED) and not unknown:
                 oracles.back(site, message[1])
             elif tag == m.KILL:
                 self.blame.failed(site, message[1])
