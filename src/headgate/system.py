@@ -6,7 +6,7 @@ import asyncio
 import functools
 from collections.abc import Callable, Iterable
 from types import TracebackType
-from typing import Any, Self, overload
+from typing import Any, Protocol, Self, TypeVar, overload
 
 from headgate.draining import Drained, drain
 from headgate.errors import HeadgateError, Ignore, NoStageError, OptionError, StageCrashed
@@ -20,6 +20,18 @@ from headgate.runtime.reference import Ref, make_subscription
 
 HOOK_SECONDS = 5.0
 """How long a hook (``dead_letter``) may take that runs when everything else has ended."""
+
+
+R = TypeVar("R", bound=Ref, covariant=True)
+
+
+class Recipe(Protocol[R]):
+    """A `Child`, seen as what its stage is reached by: some kinds have references with more to them than `Ref` has."""
+
+    @property
+    def ref_class(self) -> type[R]:
+        """The class of the reference."""
+        ...
 
 
 class Startable:
@@ -100,12 +112,12 @@ class System:
         return self._node
 
     @overload
-    async def start(self, child: Child) -> Ref: ...
+    async def start(self, child: Recipe[R]) -> R: ...
 
     @overload
     async def start(self, child: Startable) -> Any: ...
 
-    async def start(self, child: Child | Startable) -> Any:
+    async def start(self, child: Child | Recipe[Any] | Startable) -> Any:
         """Start a stage and its subscriptions, or a supervisor with all that is below it.
 
         Args:

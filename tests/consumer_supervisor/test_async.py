@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from headgate import Child, Consumer, ConsumerSupervisor, HeadgateError, Ignore, System, To, from_iterable
+from headgate import Child, Consumer, ConsumerSupervisor, HeadgateError, Ignore, Ref, System, To, from_iterable
 from tests.consumer_supervisor.helpers import QUICK, Feed, run, until, waiting
 
 
@@ -21,7 +21,7 @@ def task() -> Any:
 async def pass_all(child, events=6, most=1, **options):
     """Let a supervisor start a child for each of some events, one after the other; return the dead letters."""
     async with System() as system:
-        source: Any = await system.start(from_iterable(range(events)))
+        source = await system.start(from_iterable(range(events)))
         to = To(source, max_demand=most, min_demand=0)
         await (await system.start(ConsumerSupervisor(child, subscribe_to=[to], backoff=QUICK, **options))).wait()
         return system.letters
@@ -88,7 +88,7 @@ def test_a_child_that_wakes_the_scheduler_does_not_lend_its_context_to_those_aft
         seen = []
 
         async with System() as system:
-            source: Any = await system.start(Child(Feed))
+            source = await system.start(Child(Feed))
 
             async def child(event):
                 seen.append(VARIABLE.get())
@@ -155,7 +155,7 @@ def test_a_timeout_in_a_handler_of_any_async_stage_is_its_own():
                 seen.extend(events)
 
         async with System() as system:
-            source: Any = await system.start(from_iterable(range(5)))
+            source = await system.start(from_iterable(range(5)))
             await (await system.start(Child(Impatient, subscribe_to=[To(source, max_demand=1)]))).wait()
         assert seen == list(range(5))
 
@@ -328,7 +328,7 @@ def test_a_child_may_start_and_stop_children(waits):
                     await until(lambda: "stopped" in began)
                     await ref.stop_child(other)
 
-            ref: Any = await system.start(ConsumerSupervisor(child))
+            ref = await system.start(ConsumerSupervisor(child))
             assert await ref.start_child(0) == "1"
             await until(lambda: stopped and not ref.children())
             assert began == [0, "done at once", "stopped"]
@@ -338,7 +338,7 @@ def test_a_child_may_start_and_stop_children(waits):
 
 def test_a_child_that_stops_itself_is_stopped():
     async def scenario():
-        over = []
+        over: list[str] = []
 
         async with System() as system:
 
@@ -348,7 +348,7 @@ def test_a_child_that_stops_itself_is_stopped():
                 finally:
                     over.append(event)
 
-            ref: Any = await system.start(ConsumerSupervisor(child))
+            ref = await system.start(ConsumerSupervisor(child))
             await ref.start_child(0)
             await until(lambda: over == [0] and not ref.children())
 
@@ -365,9 +365,9 @@ def test_whoever_gives_up_waiting_for_a_stopped_child_leaves_the_counts_right():
                     await release.wait()
 
         async with System() as system:
-            source: Any = await system.start(Child(Feed))
+            source = await system.start(Child(Feed))
             to = [To(source, max_demand=1, min_demand=0)]
-            ref: Any = await system.start(ConsumerSupervisor(child, subscribe_to=to))
+            ref = await system.start(ConsumerSupervisor(child, subscribe_to=to))
             source.cast([0])
             await until(ref.children)
             with pytest.raises(TimeoutError):
@@ -390,10 +390,10 @@ def test_a_child_that_is_stopped_and_goes_on_frees_its_slot_in_time_and_is_named
                     await release.wait()
 
         async with System() as system:
-            source: Any = await system.start(Child(Feed))
+            source = await system.start(Child(Feed))
             to = [To(source, max_demand=1, min_demand=0)]
             recipe = ConsumerSupervisor(child, child_shutdown=0.01, name="work", subscribe_to=to)
-            ref: Any = await system.start(recipe)
+            ref = await system.start(recipe)
             source.cast([0, 1])
             await until(lambda: began)
             await ref.stop_child("1")
@@ -414,9 +414,9 @@ def test_a_thread_that_is_stopped_and_goes_on_takes_no_slot_from_others():
                 release.wait(8)
 
         async with System() as system:
-            source: Any = await system.start(Child(Feed))
+            source = await system.start(Child(Feed))
             to = [To(source, max_demand=2, min_demand=0)]
-            ref: Any = await system.start(ConsumerSupervisor(child, child_shutdown=0.01, subscribe_to=to))
+            ref = await system.start(ConsumerSupervisor(child, child_shutdown=0.01, subscribe_to=to))
             source.cast(range(6))
             await until(lambda: len(ref.children()) == 2)
             await ref.stop_child("1")
@@ -481,7 +481,7 @@ def test_arguments_come_before_the_event(kind):
 
         child = {"task": in_task, "thread": in_thread, "stage": InStage}[kind]
         async with System() as system:
-            source: Any = await system.start(from_iterable(range(2)))
+            source = await system.start(from_iterable(range(2)))
             recipe = ConsumerSupervisor(child, 1, 2, subscribe_to=[To(source, max_demand=1)])
             await (await system.start(recipe)).wait()
         assert seen == [(1, 2, 0), (1, 2, 1)]
@@ -522,7 +522,7 @@ def test_children_in_threads_by_hand_have_each_a_thread():
             together.wait()
 
         async with System() as system:
-            ref: Any = await system.start(ConsumerSupervisor(child))
+            ref = await system.start(ConsumerSupervisor(child))
             for event in range(3):
                 await ref.start_child(event)
             await until(lambda: not ref.children())
@@ -540,8 +540,8 @@ def test_subscriptions_that_come_later_have_their_threads_too():
                 together.wait()
 
         async with System() as system:
-            source: Any = await system.start(Child(Feed))
-            ref: Any = await system.start(ConsumerSupervisor(child, subscribe_to=[To(source, max_demand=1)]))
+            source = await system.start(Child(Feed))
+            ref = await system.start(ConsumerSupervisor(child, subscribe_to=[To(source, max_demand=1)]))
             source.cast([None])
             await until(lambda: waiting(source) == 0)
             other = await system.start(from_iterable(range(4)))
@@ -568,11 +568,13 @@ def test_a_stage_that_is_started_by_hand_says_how_that_came_out(outcome):
                     raise ValueError("no")
 
         async with System() as system:
-            ref: Any = await system.start(ConsumerSupervisor(Child(Some, restart="temporary")))
+            ref = await system.start(ConsumerSupervisor(Child(Some, restart="temporary")))
             if outcome == "ok":
                 assert await ref.start_child(outcome) == "1"
                 assert ref.count() == (1, 1, 0, 1)
-                assert ref.children()[0].ref.alive
+                inner = ref.children()[0].ref
+                assert isinstance(inner, Ref)
+                assert inner.alive
                 return
             with pytest.raises(Ignore if outcome == "ignore" else HeadgateError):
                 await ref.start_child(outcome)

@@ -13,8 +13,8 @@ def test_every_event_gets_a_child_and_a_finite_stream_waits_for_the_last(kind):
     async def scenario():
         work = Work(kind, held=True)
         async with System() as system:
-            source: Any = await system.start(from_iterable(range(10)))
-            ref: Any = await system.start(work.recipe(subscribe_to=[To(source, max_demand=4, min_demand=0)]))
+            source = await system.start(from_iterable(range(10)))
+            ref = await system.start(work.recipe(subscribe_to=[To(source, max_demand=4, min_demand=0)]))
             for event in range(10):
                 await until(lambda event=event: event in work.running)
                 assert ref.alive
@@ -31,8 +31,8 @@ def test_children_that_end_out_of_order_are_acknowledged_one_by_one(kind):
     async def scenario():
         work = Work(kind, held=True)
         async with System() as system:
-            source: Any = await system.start(Child(Feed))
-            ref: Any = await system.start(work.recipe(subscribe_to=[To(source, max_demand=6, min_demand=0)]))
+            source = await system.start(Child(Feed))
+            ref = await system.start(work.recipe(subscribe_to=[To(source, max_demand=6, min_demand=0)]))
             source.cast(range(6))
             await until(lambda: len(work.running) == 6)
             for left, event in zip(range(5, -1, -1), [3, 5, 1, 4, 2, 0], strict=True):
@@ -48,8 +48,8 @@ def test_a_temporary_child_that_fails_is_a_dead_letter_with_its_traceback_and_th
     async def scenario():
         work = Work(kind, fails={2: [ValueError("two is bad")]})
         async with System() as system:
-            source: Any = await system.start(from_iterable(range(5)))
-            ref: Any = await system.start(work.recipe(name="work", subscribe_to=[To(source, max_demand=2)]))
+            source = await system.start(from_iterable(range(5)))
+            ref = await system.start(work.recipe(name="work", subscribe_to=[To(source, max_demand=2)]))
             await ref.wait()
             (letter,) = system.letters
         assert sorted(work.done) == [0, 1, 3, 4]
@@ -66,9 +66,9 @@ def test_a_transient_child_that_fails_is_tried_again_with_its_event_within_its_b
         fails = {1: [ValueError("a"), ValueError("b")], 2: [ValueError(str(n)) for n in range(9)]}
         work = Work(kind, fails=fails)
         async with System() as system:
-            source: Any = await system.start(from_iterable(range(4)))
+            source = await system.start(from_iterable(range(4)))
             to = [To(source, max_demand=2)]
-            ref: Any = await system.start(work.recipe(restart="transient", retries=2, subscribe_to=to))
+            ref = await system.start(work.recipe(restart="transient", retries=2, subscribe_to=to))
             await ref.wait()
             (letter,) = system.letters
         assert sorted(work.done) == [0, 1, 3]
@@ -88,8 +88,8 @@ def test_a_child_that_ends_as_it_should_is_done(kind, restart, signal):
     async def scenario():
         work = Work(kind, fails={1: [signal]})
         async with System() as system:
-            source: Any = await system.start(from_iterable(range(3)))
-            ref: Any = await system.start(work.recipe(restart=restart, subscribe_to=[To(source, max_demand=1)]))
+            source = await system.start(from_iterable(range(3)))
+            ref = await system.start(work.recipe(restart=restart, subscribe_to=[To(source, max_demand=1)]))
             await ref.wait()
             assert system.letters == []
         assert work.began == [0, 1, 2]
@@ -101,8 +101,8 @@ def test_a_child_that_stops_abnormally_has_failed(kind):
     async def scenario():
         work = Work(kind, fails={0: [Stop("oops")]})
         async with System() as system:
-            source: Any = await system.start(from_iterable(range(1)))
-            ref: Any = await system.start(work.recipe(subscribe_to=[source]))
+            source = await system.start(from_iterable(range(1)))
+            ref = await system.start(work.recipe(subscribe_to=[source]))
             await ref.wait()
             assert "oops" in str(system.letters[0].reason)
 
@@ -114,9 +114,9 @@ def test_a_child_that_waits_to_be_started_again_keeps_its_slot(kind):
         work = Work(kind, fails={0: [ValueError("once"), ValueError("twice")]})
         backoff = QUICK.__class__(first=60, jitter=0)  # the first restart comes at once, the second does not come
         async with System() as system:
-            source: Any = await system.start(Child(Feed))
+            source = await system.start(Child(Feed))
             to = [To(source, max_demand=1)]
-            ref: Any = await system.start(work.recipe(restart="transient", backoff=backoff, subscribe_to=to))
+            ref = await system.start(work.recipe(restart="transient", backoff=backoff, subscribe_to=to))
             source.cast([0, 1])
             await until(lambda: [(each.state, each.restarts) for each in ref.children()] == [("waiting", 2)])
             (child,) = ref.children()
@@ -137,10 +137,10 @@ def test_a_poison_event_does_not_end_the_supervisor_unless_a_limit_is_given(kind
         fails = {event: [ValueError("poison")] * 9 for event in range(20)}
         work = Work(kind, fails=fails)
         async with System() as system:
-            source: Any = await system.start(from_iterable(range(20)))
+            source = await system.start(from_iterable(range(20)))
             to = [To(source, max_demand=5, cancel="temporary")]
             recipe = work.recipe(restart="transient", retries=3, max_restarts=limit, max_seconds=60, subscribe_to=to)
-            ref: Any = await system.start(recipe)
+            ref = await system.start(recipe)
             if limit is None:
                 await until(lambda: len(system.letters) == 20)
                 assert len(work.began) == 80
@@ -170,8 +170,8 @@ def test_an_event_is_done_with_only_when_its_dead_letter_is_kept(kind):
             letters.append(letter.event)
 
         async with System() as system:
-            source: Any = await system.start(Child(Feed))
-            ref: Any = await system.start(work.recipe(dead_letter=hook, subscribe_to=[To(source, max_demand=1)]))
+            source = await system.start(Child(Feed))
+            ref = await system.start(work.recipe(dead_letter=hook, subscribe_to=[To(source, max_demand=1)]))
             source.cast([0, 1])
             await until(lambda: system.letters)
             await asyncio.sleep(0)
@@ -194,8 +194,8 @@ def test_a_dead_letter_hook_that_fails_is_reported_and_the_event_is_done_with(ki
             raise RuntimeError("no room")
 
         async with System(on_error=errors.append) as system:
-            source: Any = await system.start(from_iterable(range(2)))
-            ref: Any = await system.start(work.recipe(dead_letter=hook, subscribe_to=[To(source, max_demand=1)]))
+            source = await system.start(from_iterable(range(2)))
+            ref = await system.start(work.recipe(dead_letter=hook, subscribe_to=[To(source, max_demand=1)]))
             await ref.wait()
         assert work.done == [1]
         assert [str(each.__cause__) for each in errors] == ["no room"]
@@ -213,9 +213,9 @@ def test_a_stop_waits_for_the_dead_letter_that_is_being_kept(kind):
             kept.append(letter.event)
 
         async with System() as system:
-            source: Any = await system.start(Child(Feed))
+            source = await system.start(Child(Feed))
             to = [To(source, max_demand=2, min_demand=0, cancel="temporary")]
-            ref: Any = await system.start(work.recipe(dead_letter=hook, subscribe_to=to))
+            ref = await system.start(work.recipe(dead_letter=hook, subscribe_to=to))
             source.cast([0])
             await until(lambda: work.running == [0])
             work.release(0)
@@ -239,9 +239,9 @@ def test_a_child_stopped_while_its_dead_letter_is_kept_does_not_hit_another(kind
             await gate.wait()
 
         async with System() as system:
-            source: Any = await system.start(Child(Feed))
+            source = await system.start(Child(Feed))
             to = [To(source, max_demand=2, min_demand=0)]
-            ref: Any = await system.start(work.recipe(dead_letter=hook, subscribe_to=to))
+            ref = await system.start(work.recipe(dead_letter=hook, subscribe_to=to))
             source.cast([0])
             await until(lambda: work.running == [0])
             work.release(0)
@@ -266,7 +266,7 @@ def test_a_killed_supervisor_starts_nobody(kind):
     async def scenario():
         work = Work(kind)
         async with System() as system:
-            ref: Any = await system.start(work.recipe(name="work"))
+            ref = await system.start(work.recipe(name="work"))
             assert ref.name == "work"
             assert system.ref("work") == ref
             ref.kill("oops")

@@ -17,9 +17,9 @@ def test_freed_slots_are_asked_for_again_in_groups_of_min_demand(kind, most, lea
         work = Work(kind, held=True)
         async with System() as system:
             demands: list[int] = []
-            source: Any = await system.start(Child(Feed, demands))
+            source = await system.start(Child(Feed, demands))
             to = [To(source, max_demand=most, min_demand=least)]
-            ref: Any = await system.start(work.recipe(subscribe_to=to))
+            ref = await system.start(work.recipe(subscribe_to=to))
             assert demands == [most]
             source.cast(range(most * 3))
             given = 0
@@ -47,7 +47,7 @@ def test_ends_at_the_same_time_are_asked_for_at_one_go():
 
         async with System() as system:
             demands: list[int] = []
-            source: Any = await system.start(Child(Feed, demands))
+            source = await system.start(Child(Feed, demands))
             await system.start(ConsumerSupervisor(child, subscribe_to=[To(source, max_demand=10, min_demand=0)]))
             source.cast(range(10))
             await until(lambda: len(seen) == 10)
@@ -61,7 +61,7 @@ def test_no_more_is_asked_for_when_fewer_events_come_than_were_asked_for(kind):
         work = Work(kind, held=True)
         async with System() as system:
             demands: list[int] = []
-            source: Any = await system.start(Child(Feed, demands))
+            source = await system.start(Child(Feed, demands))
             await system.start(work.recipe(subscribe_to=[To(source, max_demand=3, min_demand=0)]))
             source.cast([0])
             await until(lambda: work.running == [0])
@@ -103,8 +103,8 @@ def test_children_by_hand_count_for_no_demand(kind):
         work = Work(kind, held=True)
         async with System() as system:
             demands: list[int] = []
-            source: Any = await system.start(Child(Feed, demands))
-            ref: Any = await system.start(work.recipe(subscribe_to=[To(source, max_demand=1, min_demand=0)]))
+            source = await system.start(Child(Feed, demands))
+            ref = await system.start(work.recipe(subscribe_to=[To(source, max_demand=1, min_demand=0)]))
             source.cast([0, 1])
             await until(lambda: work.running == [0])
             ids = [await ref.start_child(event) for event in (10, 11, 12)]
@@ -127,7 +127,7 @@ def test_a_child_by_hand_is_restarted_and_given_up_as_any(kind):
     async def scenario():
         work = Work(kind, fails={7: [ValueError(str(n)) for n in range(9)], 8: [ValueError("once")]})
         async with System() as system:
-            ref: Any = await system.start(work.recipe(restart="transient", retries=2))
+            ref = await system.start(work.recipe(restart="transient", retries=2))
             await ref.start_child(7)
             await ref.start_child(8)
             await until(lambda: work.done == [8] and len(system.letters) == 1)
@@ -141,9 +141,9 @@ def test_stopping_a_child_frees_its_slot_and_its_event_is_done_with(kind):
     async def scenario():
         work = Work(kind, held=True)
         async with System() as system:
-            source: Any = await system.start(Child(Feed))
+            source = await system.start(Child(Feed))
             recipe = work.recipe(shutdown=5 if kind == "task" else 0.01, subscribe_to=[To(source, max_demand=1)])
-            ref: Any = await system.start(recipe)
+            ref = await system.start(recipe)
             source.cast([0, 1])
             await until(lambda: work.running == [0])
             (child,) = ref.children()
@@ -164,7 +164,7 @@ def test_stopping_a_child_frees_its_slot_and_its_event_is_done_with(kind):
 def test_an_id_that_is_no_string_is_the_id_of_no_child(wrong):
     async def scenario():
         async with System() as system:
-            ref: Any = await system.start(Work("task").recipe())
+            ref = await system.start(Work("task").recipe())
             with pytest.raises(NoStageError):
                 await ref.stop_child(wrong)
 
@@ -179,8 +179,8 @@ def test_a_producer_that_ends_is_followed_as_the_cancel_mode_says(kind, mode, ho
     async def scenario():
         work = Work(kind, held=True)
         async with System() as system:
-            source: Any = await system.start(Child(Feed))
-            ref: Any = await system.start(
+            source = await system.start(Child(Feed))
+            ref = await system.start(
                 work.recipe(shutdown=0.05, subscribe_to=[To(source, max_demand=2, cancel=mode)])
             )
             source.cast([0, 1])
@@ -222,8 +222,8 @@ def test_a_subscription_that_is_cancelled_lets_its_children_go_on_and_asks_for_n
         work = Work(kind, held=True)
         async with System() as system:
             demands: list[int] = []
-            source: Any = await system.start(Child(Feed, demands))
-            ref: Any = await system.start(work.recipe())
+            source = await system.start(Child(Feed, demands))
+            ref = await system.start(work.recipe())
             subscription = await ref.subscribe(To(source, max_demand=3, min_demand=0))
             source.cast(range(5))
             await until(lambda: work.running == [0, 1, 2])
@@ -247,8 +247,8 @@ def test_in_manual_mode_only_what_is_asked_by_hand_comes(kind):
         work = Work(kind)
         async with System() as system:
             demands: list[int] = []
-            source: Any = await system.start(Child(Feed, demands))
-            ref: Any = await system.start(work.recipe())
+            source = await system.start(Child(Feed, demands))
+            ref = await system.start(work.recipe())
             subscription = await ref.subscribe(To(source, mode="manual"))
             source.cast(range(10))
             await until(lambda: waiting(source) == 10)
@@ -265,8 +265,8 @@ def test_paused_it_begins_no_children_and_those_that_run_go_on(kind):
     async def scenario():
         work = Work(kind, held=True)
         async with System() as system:
-            source: Any = await system.start(Child(Feed))
-            ref: Any = await system.start(work.recipe(subscribe_to=[To(source, max_demand=2, min_demand=0)]))
+            source = await system.start(Child(Feed))
+            ref = await system.start(work.recipe(subscribe_to=[To(source, max_demand=2, min_demand=0)]))
             source.cast([0])
             await until(lambda: work.running == [0])
             ref.pause()
@@ -286,7 +286,7 @@ def test_a_missing_producer_ends_it_unless_the_subscription_is_temporary(kind):
     async def scenario():
         work = Work(kind)
         async with System(on_error=lambda error: None) as system:
-            ref: Any = await system.start(work.recipe(subscribe_to=[To("nobody", cancel="temporary")]))
+            ref = await system.start(work.recipe(subscribe_to=[To("nobody", cancel="temporary")]))
             assert ref.alive
             with pytest.raises(Exception, match="nobody"):
                 await system.start(work.recipe(subscribe_to=["nobody"]))
@@ -298,8 +298,8 @@ def test_a_stream_of_a_hundred_children_at_a_time_loses_nothing(kind):
     async def scenario():
         work = Work(kind)
         async with System() as system:
-            source: Any = await system.start(from_iterable(range(1000)))
-            ref: Any = await system.start(work.recipe(subscribe_to=[To(source, max_demand=50)]))
+            source = await system.start(from_iterable(range(1000)))
+            ref = await system.start(work.recipe(subscribe_to=[To(source, max_demand=50)]))
             await ref.wait()
         assert sorted(work.done) == list(range(1000))
         assert work.most <= 50

@@ -17,9 +17,9 @@ def test_unfinished_events_go_back_in_order_and_finished_ones_do_not(kind, how):
     async def scenario():
         work, second = Work(kind, held=True), Work("task")
         async with System() as system:
-            source: Any = await system.start(Child(Feed))
+            source = await system.start(Child(Feed))
             to = [To(source, max_demand=6, min_demand=0, cancel="temporary")]
-            ref: Any = await system.start(work.recipe(shutdown=0.05, subscribe_to=to))
+            ref = await system.start(work.recipe(shutdown=0.05, subscribe_to=to))
             source.cast(range(9))
             await until(lambda: len(work.running) == 6)
             for event in (3, 1, 4):
@@ -57,8 +57,8 @@ def test_all_children_are_told_to_end_at_the_same_time():
                 await all_told.wait()
 
         async with System() as system:
-            source: Any = await system.start(from_iterable(range(5)))
-            ref: Any = await system.start(ConsumerSupervisor(child, subscribe_to=[To(source, cancel="temporary")]))
+            source = await system.start(from_iterable(range(5)))
+            ref = await system.start(ConsumerSupervisor(child, subscribe_to=[To(source, cancel="temporary")]))
             await until(lambda: len(began) == 5)
             assert await ref.stop("shutdown") == "shutdown"
             assert sorted(ending) == [0, 1, 2, 3, 4]
@@ -80,9 +80,9 @@ def test_a_child_that_takes_no_notice_is_left_behind_in_time_and_named_in_the_lo
                     stubborn.append(event)
 
         async with System() as system:
-            source: Any = await system.start(from_iterable([0]))
+            source = await system.start(from_iterable([0]))
             to = [To(source, cancel="temporary")]
-            ref: Any = await system.start(ConsumerSupervisor(child, child_shutdown=0.01, name="work", subscribe_to=to))
+            ref = await system.start(ConsumerSupervisor(child, child_shutdown=0.01, name="work", subscribe_to=to))
             await until(lambda: began)
             await ref.stop("shutdown")
             assert stubborn
@@ -106,9 +106,9 @@ def test_a_child_that_needs_two_cancellations_leaves_no_task():
                 await asyncio.Event().wait()
 
         async with System() as system:
-            source: Any = await system.start(from_iterable([0]))
+            source = await system.start(from_iterable([0]))
             to = [To(source, cancel="temporary")]
-            ref: Any = await system.start(ConsumerSupervisor(child, child_shutdown=0.01, subscribe_to=to))
+            ref = await system.start(ConsumerSupervisor(child, child_shutdown=0.01, subscribe_to=to))
             await until(lambda: began)
             await ref.stop("shutdown")
 
@@ -122,8 +122,8 @@ def test_a_kill_ends_the_children_too(kind):
     async def scenario():
         work = Work(kind, held=True)
         async with System() as system:
-            source: Any = await system.start(from_iterable(range(4)))
-            ref: Any = await system.start(work.recipe(subscribe_to=[To(source, max_demand=4, cancel="temporary")]))
+            source = await system.start(from_iterable(range(4)))
+            ref = await system.start(work.recipe(subscribe_to=[To(source, max_demand=4, cancel="temporary")]))
             await until(lambda: len(work.running) == 4)
             await ref.start_child(9)
             await until(lambda: len(work.running) == 5)
@@ -140,9 +140,9 @@ def test_a_thread_that_finishes_while_it_is_waited_for_is_done():
     async def scenario():
         work = Work("thread", held=True)
         async with System() as system:
-            source: Any = await system.start(Child(Feed))
+            source = await system.start(Child(Feed))
             to = [To(source, max_demand=3, min_demand=0, cancel="temporary")]
-            ref: Any = await system.start(work.recipe(subscribe_to=to))
+            ref = await system.start(work.recipe(subscribe_to=to))
             source.cast([0, 1, 2])
             await until(lambda: len(work.running) == 3)
             stopping = asyncio.ensure_future(ref.stop("shutdown"))
@@ -169,9 +169,9 @@ def test_an_async_child_that_goes_on_to_its_end_is_done_and_one_that_obeys_is_no
                 await asyncio.sleep(0)  # what must not be left half done
 
         async with System() as system:
-            source: Any = await system.start(Child(Feed))
+            source = await system.start(Child(Feed))
             to = [To(source, max_demand=3, min_demand=0, cancel="temporary")]
-            ref: Any = await system.start(ConsumerSupervisor(child, subscribe_to=to))
+            ref = await system.start(ConsumerSupervisor(child, subscribe_to=to))
             source.cast([0, 1, 2])
             await until(lambda: len(began) == 3)
             await ref.stop("shutdown")
@@ -184,9 +184,9 @@ def test_a_drain_lets_the_children_finish_and_gives_back_what_was_not_begun(kind
     async def scenario():
         work = Work(kind, held=True, fails={2: [ValueError("once")]})
         async with System() as system:
-            source: Any = await system.start(from_iterable(range(100), name="numbers"))
+            source = await system.start(from_iterable(range(100), name="numbers"))
             to = [To(source, max_demand=4, min_demand=0)]
-            ref: Any = await system.start(work.recipe(restart="transient", subscribe_to=to))
+            ref = await system.start(work.recipe(restart="transient", subscribe_to=to))
             await until(lambda: len(work.running) == 4)
             draining = asyncio.ensure_future(system.drain())
             await asyncio.sleep(0)
@@ -204,7 +204,7 @@ def test_a_drain_that_takes_too_long_says_so_and_acknowledges_only_what_is_done(
     async def scenario():
         work = Work(kind, held=True)
         async with System() as system:
-            source: Any = await system.start(from_iterable(range(4)))
+            source = await system.start(from_iterable(range(4)))
             to = [To(source, max_demand=4, min_demand=0)]
             await system.start(work.recipe(shutdown=0.01, name="work", subscribe_to=to))
             await until(lambda: len(work.running) == 4)
@@ -296,11 +296,11 @@ def test_a_stage_that_cannot_start_while_it_is_stopped_keeps_nobody_waiting():
                 raise ValueError("no")
 
         async with System() as system:
-            source: Any = await system.start(Child(Feed))
+            source = await system.start(Child(Feed))
             recipe = ConsumerSupervisor(
                 Child(Never, restart="temporary"), subscribe_to=[To(source, cancel="temporary")]
             )
-            ref: Any = await system.start(recipe)
+            ref = await system.start(recipe)
             source.cast([0])
             await until(lambda: len(ref.children()) == 1)
             stopping = asyncio.ensure_future(ref.stop("shutdown"))
@@ -327,7 +327,7 @@ async def main():
         threading.Event().wait()
 
     async with System() as system:
-        source: Any = await system.start(from_iterable([0]))
+        source = await system.start(from_iterable([0]))
         to = [To(source, cancel="temporary")]
         await system.start(ConsumerSupervisor(child, child_shutdown=0.01, subscribe_to=to))
         await began.wait()
@@ -358,7 +358,7 @@ async def child(event):
 
 async def main():
     async with System(on_dead_letter=letters.append) as system:
-        source: Any = await system.start(from_iterable(range(50)))
+        source = await system.start(from_iterable(range(50)))
         to = [To(source, max_demand=4, cancel="temporary")]
         await system.start(ConsumerSupervisor(child, child_shutdown=20, subscribe_to=to))
         await asyncio.Event().wait()
@@ -386,8 +386,8 @@ def test_threads_are_named_after_the_stage_and_end_with_it():
             names.append(threading.current_thread().name)
 
         async with System() as system:
-            source: Any = await system.start(from_iterable(range(5)))
-            ref: Any = await system.start(
+            source = await system.start(from_iterable(range(5)))
+            ref = await system.start(
                 ConsumerSupervisor(child, name="work", subscribe_to=[To(source, max_demand=2)])
             )
             await ref.wait()

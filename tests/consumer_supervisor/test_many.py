@@ -23,11 +23,12 @@ def test_one_child_that_runs_on_while_100000_others_pass_costs_no_memory_and_is_
             passed += 1
 
         async with System() as system:
-            source: Any = await system.start(from_iterable(range(100_000)))
+            source = await system.start(from_iterable(range(100_000)))
             to = [To(source, max_demand=100, min_demand=0, cancel="temporary")]
-            ref: Any = await system.start(ConsumerSupervisor(child, subscribe_to=to))
+            ref = await system.start(ConsumerSupervisor(child, subscribe_to=to))
             most = 0
-            core, into = source.driver.core, ref.driver.core.into
+            core: Any = source.driver.core
+            into: Any = ref.driver.core.into
             while passed < 99_999:
                 await asyncio.sleep(0)
                 for each in core.out.subscribers.values():
@@ -69,7 +70,7 @@ def test_100000_events_with_failures_at_random_are_done_or_dead_letters():
 
         async with System() as system:
             system.node.letters.clear()
-            source: Any = await system.start(from_iterable(range(100_000)))
+            source = await system.start(from_iterable(range(100_000)))
             to = [To(source, max_demand=200, min_demand=0)]
             hook = lambda letter: letters.append(letter.event)
             recipe = ConsumerSupervisor(
@@ -135,9 +136,9 @@ async def _within(scenario):
 def test_stages_that_fail_leave_nothing_behind():
     async def scenario():
         async with System() as system:
-            source: Any = await system.start(from_iterable(range(300)))
+            source = await system.start(from_iterable(range(300)))
             work = Work("stage", fails={event: [ValueError(event)] for event in range(300)})
-            ref: Any = await system.start(work.recipe(subscribe_to=[To(source, max_demand=50)]))
+            ref = await system.start(work.recipe(subscribe_to=[To(source, max_demand=50)]))
             await ref.wait()
             assert len(system.letters) == 300
             assert len(system.node.observed) + len(system.node.crashes) <= 1

@@ -134,9 +134,31 @@ def test_a_recipe_that_is_for_one_stage_or_for_a_group_is_refused(options):
         ConsumerSupervisor(Child(One, Work("stage"), restart="temporary", **options))
 
 
-def test_an_unknown_option_is_refused():
-    with pytest.raises((TypeError, OptionError), match="max_children"):
-        ConsumerSupervisor(fetch, max_children=5)  # type: ignore[call-arg]
+def test_an_unknown_option_is_refused_and_the_one_that_was_meant_is_named():
+    with pytest.raises(OptionError, match=r"did you mean 'max_restarts'\?") as caught:
+        ConsumerSupervisor(fetch, max_restart=5)
+    assert (caught.value.option, caught.value.got) == ("max_restart", 5)
+    for option in ("max_children", "dispatcher", "delivery", "unknown", "args"):
+        options: dict[str, Any] = {option: 5}
+        with pytest.raises(OptionError, match="one of the known options child, child_restart, .*") as caught:
+            ConsumerSupervisor(fetch, **options)
+        assert caught.value.option == option
+
+
+@pytest.mark.parametrize("option", ["max_demand", "min_demand", "cancel", "partition"])
+def test_an_option_of_a_subscription_is_refused_with_a_hint_to_where_it_belongs(option):
+    options: dict[str, Any] = {option: 5}
+    with pytest.raises(OptionError, match=r"To\(\.\.\.\) in subscribe_to") as caught:
+        ConsumerSupervisor(fetch, **options)
+    assert caught.value.where.startswith("ConsumerSupervisor")
+
+
+@pytest.mark.parametrize("option", ["subscribe_to", "name", "id", "restart", "shutdown"])
+def test_a_wrong_option_of_its_own_stage_is_refused_in_the_name_of_the_consumer_supervisor(option):
+    options: dict[str, Any] = {option: 5 if option != "shutdown" else "5"}
+    with pytest.raises(OptionError) as caught:
+        ConsumerSupervisor(fetch, **options)
+    assert (caught.value.where, caught.value.option) == ("ConsumerSupervisor(fetch)", option)
 
 
 def test_its_id_is_its_name_or_that_of_the_child():

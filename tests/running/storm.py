@@ -140,7 +140,8 @@ class Storm:
         process.send_signal(signal.SIGTERM)
         code = self.end(process, since, SHUTDOWN)
         self.result.signals += 1
-        if code != 0 and not (early and code == -signal.SIGTERM and not self.begun()):
+        before_it_ran = code in (-signal.SIGTERM, 128 + signal.SIGTERM) and not self.begun()
+        if code != 0 and not (early and before_it_ran):
             self.fault(f"exit status {code} after a SIGTERM")
         self.check(orderly=True)
 

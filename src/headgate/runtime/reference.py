@@ -289,7 +289,7 @@ class StageContext:
 
     @property
     def deliveries(self) -> int:
-        """The number of the delivery of the batch that is being handled: 1, or more after a handler failed with it."""
+        """How often a handler was given the batch that is being handled; more than 1 after one has failed with it."""
         into = self._driver.core.into
         return 1 if into is None or into.window is None else into.window.deliveries
 

@@ -9,13 +9,53 @@ from typing import Any, Final
 from headgate.errors import OptionError
 from headgate.protocol.children import PERMANENT, TEMPORARY, TRANSIENT, Backoff
 from headgate.protocol.messages import DeadLetter
-from headgate.runtime.options import Child, To, check_choice, check_count, check_seconds
+from headgate.runtime.options import Child, To, check_choice, check_count, check_seconds, refuse_unknown
 from headgate.runtime.reference import Ref
 from headgate.stage import Stage
 from headgate.supervision.members import ChildInfo, Counts
 from headgate.supervision.spawner import ASYNC, STAGE, THREAD, Plan, Spawner
 
 _WHY: Final = "'temporary' or 'transient' (a 'permanent' child would be started again when its event is done)"
+
+
+class ConsumerSupervisorRef(Ref):
+    """The reference of a `ConsumerSupervisor` that runs: all of `Ref`, and its children."""
+
+    __slots__ = ()
+
+    @property
+    def _spawner(self) -> Spawner:
+        spawner: Spawner = self.driver.instance
+        return spawner
+
+    def children(self) -> list[ChildInfo]:
+        """List the children that are not done, in the order of their start; ``"waiting"``: to be started again."""
+        return self._spawner.children()
+
+    def count(self) -> Counts:
+        """Count them: one recipe, those that run, no supervisors, and all that are not done."""
+        return self._spawner.count()
+
+    async def start_child(self, event: Any) -> str:
+        """Start a child by hand; it counts for no demand.
+
+        Returns:
+            Its id, for `stop_child`.
+
+        Raises:
+            StageCrashed: It could not be started.
+            Ignore: It is not to run.
+            NoStageError: The supervisor has ended.
+        """
+        return await self._spawner.start_child(event)
+
+    async def stop_child(self, id: str) -> None:  # noqa: A002 (the field's word)
+        """Stop a child, also one that waits to be started again. Its slot gets free, and its event is done with.
+
+        Raises:
+            NoStageError: There is none of this id (any more).
+        """
+        await self._spawner.stop_child(id)
 
 
 class ConsumerSupervisor(Child):
@@ -59,7 +99,7 @@ class ConsumerSupervisor(Child):
         OptionError: An option is unknown, of the wrong type or out of range.
     """
 
-    ref_class = Ref
+    ref_class: type[ConsumerSupervisorRef] = ConsumerSupervisorRef  # pyright: ignore[reportIncompatibleVariableOverride]
 
     def __init__(  # noqa: PLR0913 (each is a choice of its own)
         self,
@@ -77,9 +117,11 @@ class ConsumerSupervisor(Child):
         id: str | None = None,  # noqa: A002 (the field's word)
         restart: str = PERMANENT,
         shutdown: float = 10.0,
+        **unknown: Any,
     ) -> None:
         """Check the options."""
         where = "ConsumerSupervisor"
+        _refuse_unknown(where, unknown)
         kind = _kind(where, child)
         _check_call(where, child, args)
         if isinstance(child, Child):
@@ -119,57 +161,27 @@ class ConsumerSupervisor(Child):
             max_restarts,
             max_seconds,
         )
-        super().__init__(
-            Spawner,
-            plan,
-            name=name,
-            id=(name or label) if id is None else id,
-            subscribe_to=subscribe_to,
-            restart=restart,
-            shutdown=shutdown,
-        )
+        try:
+            super().__init__(
+                Spawner,
+                plan,
+                name=name,
+                id=(name or label) if id is None else id,
+                subscribe_to=subscribe_to,
+                restart=restart,
+                shutdown=shutdown,
+            )
+        except OptionError as error:  # it says what users know: their recipe, not the stage behind it
+            if error.where != f"Child({Spawner.__name__})":
+                raise
+            raise OptionError(where, error.option, error.expected, error.got) from None
         self.where = where
-        self.ref_class = ConsumerSupervisorRef
 
 
-class ConsumerSupervisorRef(Ref):
-    """The reference of a `ConsumerSupervisor` that runs: all of `Ref`, and its children."""
-
-    __slots__ = ()
-
-    @property
-    def _spawner(self) -> Spawner:
-        spawner: Spawner = self.driver.instance
-        return spawner
-
-    def children(self) -> list[ChildInfo]:
-        """List the children that are not done, in the order of their start; ``"waiting"``: to be started again."""
-        return self._spawner.children()
-
-    def count(self) -> Counts:
-        """Count them: one recipe, those that run, no supervisors, and all that are not done."""
-        return self._spawner.count()
-
-    async def start_child(self, event: Any) -> str:
-        """Start a child by hand; it counts for no demand.
-
-        Returns:
-            Its id, for `stop_child`.
-
-        Raises:
-            StageCrashed: It could not be started.
-            Ignore: It is not to run.
-            NoStageError: The supervisor has ended.
-        """
-        return await self._spawner.start_child(event)
-
-    async def stop_child(self, id: str) -> None:  # noqa: A002 (the field's word)
-        """Stop a child, also one that waits to be started again. Its slot gets free, and its event is done with.
-
-        Raises:
-            NoStageError: There is none of this id (any more).
-        """
-        await self._spawner.stop_child(id)
+def _refuse_unknown(where: str, unknown: dict[str, Any]) -> None:
+    """Refuse options that there are not; those of a subscription are told where they belong."""
+    of_to = next(iter(unknown), None) in inspect.signature(To).parameters.keys() - {"unknown"}
+    refuse_unknown(where, unknown, Child.__init__ if of_to else ConsumerSupervisor.__init__)
 
 
 def _kind(where: str, child: Any) -> str:

@@ -131,7 +131,6 @@ class Spawner(Consumer):
 
     def handle_subscribe(self, role: str, options: Terms, peer: Subscription) -> str:  # noqa: ARG002 (a callback's form)
         """Ask for as many events as there may be children."""
-        self._freed[peer] = 0
         if not options.manual:
             self.stage.ask(peer, options.max_demand)
         return "manual"
@@ -180,8 +179,8 @@ class Spawner(Consumer):
                 origins[index].left = 1
                 job.origin = origins[index]
                 self._jobs[job.number] = job
-        if source in self._freed:
-            self._freed[source] += size - len(running)
+        if into.window.open:  # a subscription is known from its first events on: it may be refused
+            self._freed[source] = self._freed.get(source, 0) + size - len(running)
             self._ask()
 
     async def terminate(self, reason: Any) -> None:  # noqa: ARG002 (a callback's form)
@@ -321,8 +320,6 @@ class Spawner(Consumer):
             self._workers.remove(worker)
         worker = Worker(self, loop)
         self._workers.append(worker)
-        if self._idle:  # its task was an eager one, and waits already
-            self._idle.pop()
         return worker
 
     def free(self, worker: Worker) -> None:

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import queue
+import sys
 import threading
 from asyncio import _enter_task as enter_task  # pyright: ignore[reportPrivateUsage]  # documented for extenders
 from asyncio import _leave_task as leave_task  # pyright: ignore[reportPrivateUsage]
 from collections.abc import Callable, Coroutine, Generator
 from contextvars import Context
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from headgate.errors import HandlerError
 
 if TYPE_CHECKING:
     from headgate.supervision.spawner import Job, Spawner
+
+_REVOKES: Final = sys.version_info >= (3, 13)
+"""A cancellation that the task has not been told of yet is revoked by its ``uncancel``."""
 
 _Job = tuple[Callable[[], Any], Callable[[BaseException | None], None]]
 
@@ -81,15 +86,14 @@ class Threads:
 class Worker(asyncio.Future[None]):
     """A task that async children run on behalf of, one after the other.
 
-    It is itself what its task waits for while it has no child, and still while one waits for its first future: the
-    task's wake-up is then put on that future, and a cancellation is passed on to it. So no future is made for handing a
-    child over, and the task does not take a step for it.
+    The task itself only waits, for this, which it takes for a future. A child is driven right by what it waits for, with
+    the task as the current one; a cancellation of the task comes here, and is passed on. So a child costs no step of the
+    task, and no future that hands it over.
 
     Attributes:
         task: The task.
         job: The child that it has.
-        up: The task has taken its first step.
-        woken: The task is about to go on, so no child may be begun on its behalf.
+        woken: The task is about to end.
     """
 
     def __init__(self, spawner: Spawner, loop: asyncio.AbstractEventLoop) -> None:
@@ -97,14 +101,13 @@ class Worker(asyncio.Future[None]):
         super().__init__(loop=loop)
         self._spawner = spawner
         self.job: Job | None = None
-        self.up = False
         self.woken = False
-        self._coroutine: Coroutine[Any, Any, Any] | None = None  # the child that has begun
+        self._coroutine: Coroutine[Any, Any, Any] | None = None  # the child
         self._within: Context | None = None  # what that one runs in
-        self._awaited: asyncio.Future[Any] | None = None  # what the wake-up was put on
-        self._odd: Any = None  # what the child has yielded, if the task has to look at it itself
-        self._wakeup: Callable[[Any], Any] | None = None
-        self._outer: Context | None = None
+        self._awaited: asyncio.Future[Any] | None = None  # what that one waits for
+        self._cancelled: asyncio.CancelledError | None = None  # what it is to be told when it goes on
+        self._wakeup: Callable[[Any], Any] | None = None  # of the task; None: it has not taken its first step
+        self._outer: Context | None = None  # of the task
         self.task: asyncio.Task[None] = loop.create_task(self._run(), name=f"headgate: {spawner.stage.name} child")
         self.task.add_done_callback(self._lost)
 
@@ -119,137 +122,149 @@ class Worker(asyncio.Future[None]):
         Raises:
             BaseException: What the child raised.
         """
-        task = self.task
-        if not self.up:  # cancelled now, it would do nothing at all: so it begins the child itself
-            self._coroutine, self._within = coroutine, context
+        self._coroutine, self._within = coroutine, context
+        if self._wakeup is None:  # the task could be cancelled unseen: the child begins when it has taken its first step
             return False
-        loop = self._loop
+        loop, task = self._loop, self.task
         enter_task(loop, task)
         try:
             awaited = context.run(coroutine.send, None)
-        except StopIteration:
-            return True
+        except BaseException as raised:
+            self._clear()
+            if isinstance(raised, StopIteration):
+                return True
+            raise
         finally:
             leave_task(loop, task)
-        self._coroutine, self._within = coroutine, context
-        if self.woken:  # the child has cancelled itself
-            self._odd = (awaited,)
-        elif (
-            isinstance(awaited, asyncio.Future)
-            and awaited._asyncio_future_blocking  # noqa: SLF001 (what tasks look at)
-            and awaited.get_loop() is loop
-            and awaited is not task
-        ):
-            awaited._asyncio_future_blocking = False  # noqa: SLF001
-            assert self._wakeup is not None  # noqa: S101 (its task waits)
-            awaited.add_done_callback(self._wakeup, context=self._outer)
-            self._awaited = awaited
-        else:
-            if awaited is not None:
-                self._odd = (awaited,)
-            self._wake()
+        self._suspend(awaited)
         return False
 
+    def _suspend(self, awaited: Any) -> None:
+        """Let the child go on when what it waits for is there: as a task does with what its coroutine yields."""
+        if getattr(awaited, "_asyncio_future_blocking", None) and awaited is not self.task:
+            awaited._asyncio_future_blocking = False  # noqa: SLF001 (what tasks do)
+            awaited.add_done_callback(self._go_on, context=self._outer)
+            self._awaited = awaited
+            if self._cancelled is not None and awaited.cancel():
+                self._cancelled = None
+        else:
+            error = None if awaited is None else RuntimeError(f"expected a child to await a future, got: {awaited!r}")
+            self._loop.call_soon(self._go_on, error, context=self._outer)
+
+    def _go_on(self, outcome: Any) -> None:
+        """Run the child up to its next suspension.
+
+        Args:
+            outcome: The future that it has waited for; or an error, or None.
+        """
+        coroutine, context, loop, task = self._coroutine, self._within, self._loop, self.task
+        assert coroutine is not None and context is not None  # noqa: S101, PT018 (it has suspended)
+        error: BaseException | None = None
+        self._awaited = None
+        if self._cancelled is not None:
+            error, self._cancelled = self._cancelled, None
+            if _REVOKES and not task.cancelling():
+                error = None
+        if error is None and outcome is not None:
+            error = outcome if isinstance(outcome, BaseException) else _error_of(outcome)
+        enter_task(loop, task)
+        try:
+            awaited = context.run(coroutine.send, None) if error is None else context.run(coroutine.throw, error)
+        except StopIteration:
+            error = None
+        except BaseException as raised:  # noqa: BLE001 (the child's, or its cancellation)
+            error = raised
+        else:
+            error = None
+            self._suspend(awaited)
+            return
+        finally:
+            leave_task(loop, task)
+        job = self.job
+        assert job is not None  # noqa: S101 (as above)
+        self._clear()
+        if task.cancelling():  # also when it has swallowed a cancellation
+            while task.uncancel():
+                pass
+        self._ended(job, error)
+
+    def _ended(self, job: Job, error: BaseException | None) -> None:
+        """Tell how a child has ended, and be free for the next one."""
+        spawner = self._spawner
+        if isinstance(error, (KeyboardInterrupt, SystemExit)):
+            spawner.interrupted(job)
+            raise error
+        if spawner.ended or (isinstance(error, asyncio.CancelledError) and spawner.closing):
+            self._wake()
+            if spawner.closing and isinstance(error, asyncio.CancelledError):
+                spawner.interrupted(job)
+                return
+        else:
+            spawner.free(self)
+        spawner.came(job, error)
+
+    def _clear(self) -> None:
+        self._coroutine = self._within = self.job = self._cancelled = None
+
     def _wake(self) -> None:
-        """Let the task go on in the loop's next turn."""
-        assert self._wakeup is not None  # noqa: S101 (its task waits)
-        self.woken = True
-        self._loop.call_soon(self._wakeup, self, context=self._outer)
+        """Let the task end."""
+        if not self.woken and self._wakeup is not None:
+            self.woken = True
+            self._loop.call_soon(self._wakeup, self, context=self._outer)
 
     # -- what its task takes for a future -----------------------------------------------------------------------------
 
     def add_done_callback(self, fn: Callable[[Any], Any], *, context: Context | None = None) -> None:
-        """Take note that the task waits: it can be given a child."""
+        """Take note that the task waits, and begin the child that it was given meanwhile."""
         self._wakeup, self._outer = fn, context
-        self.woken = False
-        self._spawner.free(self)
+        if self._coroutine is not None:
+            self._loop.call_soon(self._go_on, None, context=context)
 
     def cancel(self, msg: Any | None = None) -> bool:
-        """Cancel what the child waits for; False when the task is to see to it when it goes on."""
-        if self._awaited is not None:
-            return self._awaited.cancel(msg=msg)
-        if not self.woken:
+        """Cancel the child; without one, let the task end."""
+        if self._coroutine is None:
             self._wake()
-        return False
+            return False  # the task sees to it when it goes on
+        if self._awaited is None or not self._awaited.cancel(msg=msg):
+            self._cancelled = asyncio.CancelledError() if msg is None else asyncio.CancelledError(msg)
+        return True
 
     def result(self) -> None:
-        """Let the task go on."""
+        """Give the task nothing."""
 
     def done(self) -> bool:
-        """Say whether what the task waits for is there."""
+        """Say whether what the child waits for is there."""
         return self.woken if self._awaited is None else self._awaited.done()
 
     # -- its task -----------------------------------------------------------------------------------------------------
 
     async def _run(self) -> None:
-        """Go on with children that have suspended, until the supervisor ends."""
-        await self
+        """Wait until there are no more children."""
+        with contextlib.suppress(asyncio.CancelledError):
+            await self
 
     def __await__(self) -> Generator[Any, Any, None]:
-        """Wait for a child, drive it from there to its end as ``yield from`` would, and so on."""
-        spawner, task = self._spawner, None
-        while not spawner.ended:
-            error: BaseException | None = None
-            if self._coroutine is None or self.up:
-                self.up = True
-                self._asyncio_future_blocking = True
-                try:
-                    yield self
-                except BaseException as raised:  # noqa: BLE001 (a cancellation goes to the child)
-                    error = raised
-            self.up = self.woken = True
-            self._awaited = None
-            coroutine, context, job = self._coroutine, self._within, self.job
-            if coroutine is None or context is None or job is None:  # it was cancelled while idle: that is its end
-                return
-            task = self.task
-            try:
-                if self._odd is not None:
-                    (awaited,), self._odd = self._odd, None
-                    if error is not None:
-                        # The child was begun and cancelled before this: so it is for what it waits for. Cancelled now,
-                        # this task will cancel that; it counts once.
-                        task.cancel()
-                        task.uncancel()
-                        error = None
-                    try:
-                        yield awaited
-                    except BaseException as raised:  # noqa: BLE001 (as above)
-                        error = raised
-                while True:
-                    if error is None:
-                        awaited = context.run(coroutine.send, None)
-                    else:
-                        awaited = context.run(coroutine.throw, error)
-                        error = None
-                    try:
-                        yield awaited
-                    except BaseException as raised:  # noqa: BLE001 (as above)
-                        error = raised
-            except StopIteration:
-                error = None
-            except BaseException as raised:  # noqa: BLE001 (the child's, or its cancellation)
-                error = raised
-            self._coroutine = self._within = self.job = None
-            if task.cancelling():  # also when it has swallowed a cancellation
-                while task.uncancel():
-                    pass
-            if error is not None:
-                if isinstance(error, (KeyboardInterrupt, SystemExit)):
-                    spawner.interrupted(job)
-                    raise error
-                if isinstance(error, asyncio.CancelledError) and spawner.closing:
-                    spawner.interrupted(job)
-                    return
-            spawner.came(job, error)
-            coroutine = context = job = error = awaited = None  # nothing is kept while it waits
+        """Wait until it is woken."""
+        self._asyncio_future_blocking = True
+        yield self
 
     def _lost(self, task: asyncio.Task[None]) -> None:
-        """See to a child whose task has ended before it took the child over: it was cancelled before it ever ran."""
+        """See to a child whose task was cancelled before it ever ran."""
         coroutine, context, job = self._coroutine, self._within, self.job
-        self._coroutine = self._within = self.job = None
-        if not task.cancelled() and task.exception() is not None:
-            job = None  # an interrupt, which goes to the loop
-        if job is not None and coroutine is not None and context is not None:
-            context.run(coroutine.close)
+        self._clear()
+        if job is None or coroutine is None or context is None:
+            return
+        context.run(coroutine.close)
+        if self._spawner.closing:
+            self._spawner.interrupted(job)
+        else:
             self._spawner.came(job, asyncio.CancelledError())
+
+
+def _error_of(future: asyncio.Future[Any]) -> BaseException | None:
+    """Return what awaiting a future that is done raises."""
+    try:
+        future.result()
+    except BaseException as error:  # noqa: BLE001 (whatever it is)
+        return error
+    return None
