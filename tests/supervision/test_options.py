@@ -6,7 +6,7 @@ import math
 import pytest
 
 from headgate import Backoff, OptionError, System
-from tests.supervision.helpers import Child, Idle, Numbers, Same, Sink, Supervisor, To, run
+from tests.supervision.helpers import Child, Idle, Numbers, Same, Sink, Supervisor, To, run, until
 
 NOT_SECONDS = [-1, -0.1, math.nan, "5", None, [1], True]
 
@@ -138,3 +138,28 @@ def test_every_option_can_be_given():
     assert (top.name, top.id, top.auto_shutdown) == ("a", "b", False)
     assert repr(top) == "<Supervisor 'b', 1 children>"
     assert Supervisor([], name="a").id == "a"
+
+
+@pytest.mark.parametrize("option", ["dead_letter", "on_error"])
+def test_a_hook_for_the_whole_app_is_refused_where_nobody_would_call_it(option):
+    async def scenario():
+        inner = Supervisor([Child(Numbers, name="inner source")], id="inner", **{option: print})
+        with pytest.raises(OptionError, match=f"'{option}' to be given to the top of the app"):
+            async with Supervisor([inner]):
+                pass
+        async with System() as system:
+            with pytest.raises(OptionError, match=option):
+                await system.start(inner)
+
+    run(scenario)
+
+
+def test_errors_that_end_nobody_go_to_the_hook_of_the_app():
+    async def scenario():
+        told = []
+        async with Supervisor([Child(Numbers, name="source")], on_error=told.append) as top:
+            top.system.ref("source").cast("it has no handle_cast")
+            await until(lambda: told)
+            assert "handle_cast" in str(told[0])
+
+    run(scenario)

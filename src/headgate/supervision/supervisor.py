@@ -43,8 +43,10 @@ class Supervisor(Startable):
         name: A name for logs, and to find it. Default: the id.
         id: Names it among its siblings. Default ``"supervisor"``.
         restart: For the supervisor above: ``"permanent"`` (default), ``"transient"`` or ``"temporary"``.
-        dead_letter: For the whole app, if this is its top: called with each `DeadLetter`, plain or async. The event is
+        dead_letter: For the whole app, so only at its top: called with each `DeadLetter`, plain or async. The event is
             only done with when it has returned. Default: they are logged, and kept in ``letters``.
+        on_error: For the whole app, so only at its top: called with each error that does not end a stage, as of
+            `System`. Default: they are logged.
         auto_shutdown: Whether it ends when all children are done. Default: True if there are any from the start.
 
     Raises:
@@ -64,6 +66,7 @@ class Supervisor(Startable):
         id: str | None = None,  # noqa: A002 (the field's word)
         restart: str = PERMANENT,
         dead_letter: Callable[[DeadLetter], Any] | None = None,
+        on_error: Callable[[Exception], None] | None = None,
         auto_shutdown: bool | None = None,
         **unknown: Any,
     ) -> None:
@@ -90,6 +93,9 @@ class Supervisor(Startable):
         if dead_letter is not None and not callable(dead_letter):
             raise OptionError(where, "dead_letter", "a function of a DeadLetter, or None", dead_letter)
         self.dead_letter = dead_letter
+        if on_error is not None and not callable(on_error):
+            raise OptionError(where, "on_error", "a function of an exception, or None", on_error)
+        self.on_error = on_error
         check_choice(where, "auto_shutdown", auto_shutdown, (None, True, False))
         self.auto_shutdown = bool(self.children) if auto_shutdown is None else auto_shutdown
         self._entered: list[tuple[System, Supervision]] = []
@@ -113,13 +119,21 @@ class Supervisor(Startable):
         self, system: System, *, hold: list[Any] | None = None, path: tuple[str, ...] = ()
     ) -> Supervision:
         """Start it in a system that runs already; `System.start` does this."""
+        node = system.node
+        for option, hook, used in (
+            ("dead_letter", self.dead_letter, node.on_dead_letter),
+            ("on_error", self.on_error, node.on_error),
+        ):
+            if hook is not None and hook is not used:
+                expected = f"given to the top of the app, or to System(on_{option.removeprefix('on_')}=)"
+                raise OptionError(self.where, option, expected, hook)
         supervision = Supervision(self, system, path)
         await supervision.start(hold)
         return supervision
 
     async def __aenter__(self) -> Supervision:
         """Start it in a system of its own."""
-        system = await System(on_dead_letter=self.dead_letter).__aenter__()
+        system = await System(on_error=self.on_error, on_dead_letter=self.dead_letter).__aenter__()
         try:
             supervision: Supervision = await system.start(self)
         except BaseException:
