@@ -22,14 +22,14 @@ HOOK_SECONDS = 5.0
 """How long a hook (``dead_letter``) may take that runs when everything else has ended."""
 
 
-R = TypeVar("R", bound=Ref, covariant=True)
+R_co = TypeVar("R_co", bound=Ref, covariant=True)
 
 
-class Recipe(Protocol[R]):
+class Recipe(Protocol[R_co]):
     """A `Child`, seen as what its stage is reached by: some kinds have references with more to them than `Ref` has."""
 
     @property
-    def ref_class(self) -> type[R]:
+    def ref_class(self) -> type[R_co]:
         """The class of the reference."""
         ...
 
@@ -112,7 +112,7 @@ class System:
         return self._node
 
     @overload
-    async def start(self, child: Recipe[R]) -> R: ...
+    async def start(self, child: Recipe[R_co]) -> R_co: ...
 
     @overload
     async def start(self, child: Startable) -> Any: ...

@@ -338,7 +338,7 @@ def test_a_child_may_start_and_stop_children(waits):
 
 def test_a_child_that_stops_itself_is_stopped():
     async def scenario():
-        over: list[str] = []
+        over: list[int] = []
 
         async with System() as system:
 
@@ -579,5 +579,33 @@ def test_a_stage_that_is_started_by_hand_says_how_that_came_out(outcome):
             with pytest.raises(Ignore if outcome == "ignore" else HeadgateError):
                 await ref.start_child(outcome)
             assert ref.count() == (1, 0, 0, 0)
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("revoked", [False, True])
+@pytest.mark.parametrize("waits", [False, True])
+def test_a_child_that_cancels_itself_in_its_first_step_leaves_no_task_behind_and_harms_no_other(revoked, waits):
+    async def scenario():
+        done = []
+
+        async def child(event):
+            if event % 2:
+                task().cancel()
+                if revoked:
+                    task().uncancel()
+                if waits:
+                    with contextlib.suppress(asyncio.CancelledError):
+                        await asyncio.sleep(0)
+            elif event % 3 == 0:
+                await asyncio.sleep(0)
+            done.append(event)
+
+        async with System() as system:
+            source = await system.start(from_iterable(range(60)))
+            ref = await system.start(ConsumerSupervisor(child, subscribe_to=[To(source, max_demand=4)]))
+            await ref.wait()
+            assert sorted(done) == list(range(60))
+        await until(lambda: asyncio.all_tasks() == {task()})
 
     run(scenario)

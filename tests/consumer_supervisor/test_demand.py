@@ -1,10 +1,17 @@
 """How many children there may be, and when more events are asked for (GS-166, GS-167, GS-168, GS-169, GS-175)."""
 
-from typing import Any
-
 import pytest
 
-from headgate import Child, ConsumerSupervisor, NoStageError, System, To, from_iterable
+from headgate import (
+    Child,
+    ConsumerSupervisor,
+    NoStageError,
+    PartitionDispatcher,
+    SubscriptionError,
+    System,
+    To,
+    from_iterable,
+)
 from tests.consumer_supervisor.helpers import Feed, Work, ended, run, until, waiting
 
 WINDOWS = [(10, 0, 1), (10, 2, 2), (10, 5, 5), (10, 8, 8), (10, 9, 9), (1, 0, 1), (3, 2, 2), (3, 1, 1), (2, 1, 1)]
@@ -180,9 +187,7 @@ def test_a_producer_that_ends_is_followed_as_the_cancel_mode_says(kind, mode, ho
         work = Work(kind, held=True)
         async with System() as system:
             source = await system.start(Child(Feed))
-            ref = await system.start(
-                work.recipe(shutdown=0.05, subscribe_to=[To(source, max_demand=2, cancel=mode)])
-            )
+            ref = await system.start(work.recipe(shutdown=0.05, subscribe_to=[To(source, max_demand=2, cancel=mode)]))
             source.cast([0, 1])
             await until(lambda: work.running == [0, 1])
             if how == "finish":
@@ -303,5 +308,22 @@ def test_a_stream_of_a_hundred_children_at_a_time_loses_nothing(kind):
             await ref.wait()
         assert sorted(work.done) == list(range(1000))
         assert work.most <= 50
+
+    run(scenario)
+
+
+def test_a_refused_subscription_leaves_nothing_behind(kind):
+    async def scenario():
+        work = Work(kind)
+        async with System() as system:
+            source = await system.start(Child(Feed, dispatcher=PartitionDispatcher(2)))
+            ref = await system.start(work.recipe())
+            for _ in range(3):
+                with pytest.raises(SubscriptionError):
+                    await ref.subscribe(source, partition=7)
+            await ref.subscribe(source, partition=0, cancel="temporary")
+            await source.stop()
+            await until(lambda: not ref.driver.core.into.windows)
+            assert not ref.driver.instance._freed
 
     run(scenario)

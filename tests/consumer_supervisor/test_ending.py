@@ -387,9 +387,7 @@ def test_threads_are_named_after_the_stage_and_end_with_it():
 
         async with System() as system:
             source = await system.start(from_iterable(range(5)))
-            ref = await system.start(
-                ConsumerSupervisor(child, name="work", subscribe_to=[To(source, max_demand=2)])
-            )
+            ref = await system.start(ConsumerSupervisor(child, name="work", subscribe_to=[To(source, max_demand=2)]))
             await ref.wait()
         assert all(name.startswith("headgate: work") for name in names)
         assert len(set(names)) <= 2

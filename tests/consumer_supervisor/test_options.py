@@ -140,7 +140,7 @@ def test_an_unknown_option_is_refused_and_the_one_that_was_meant_is_named():
     assert (caught.value.option, caught.value.got) == ("max_restart", 5)
     for option in ("max_children", "dispatcher", "delivery", "unknown", "args"):
         options: dict[str, Any] = {option: 5}
-        with pytest.raises(OptionError, match="one of the known options child, child_restart, .*") as caught:
+        with pytest.raises(OptionError, match=r"one of the known options child, child_restart, .*") as caught:
             ConsumerSupervisor(fetch, **options)
         assert caught.value.option == option
 

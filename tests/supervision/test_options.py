@@ -5,8 +5,14 @@ import math
 
 import pytest
 
-from headgate import Backoff, OptionError, System
-from tests.supervision.helpers import Child, Idle, Numbers, Same, Sink, Supervisor, To, run, until
+from headgate import Backoff, Consumer, OptionError, System, from_iterable
+from tests.supervision.helpers import Child, Idle, Numbers, Same, Sink, Supervisor, To, run
+
+
+class Chatty(Consumer):
+    def handle_events(self, events, source):
+        return list(events)
+
 
 NOT_SECONDS = [-1, -0.1, math.nan, "5", None, [1], True]
 
@@ -157,9 +163,9 @@ def test_a_hook_for_the_whole_app_is_refused_where_nobody_would_call_it(option):
 def test_errors_that_end_nobody_go_to_the_hook_of_the_app():
     async def scenario():
         told = []
-        async with Supervisor([Child(Numbers, name="source")], on_error=told.append) as top:
-            top.system.ref("source").cast("it has no handle_cast")
-            await until(lambda: told)
-            assert "handle_cast" in str(told[0])
+        chatty = Child(Chatty, name="chatty", subscribe_to=["source"])
+        async with Supervisor([from_iterable([1], name="source"), chatty], on_error=told.append) as top:
+            await top.wait()
+        assert ["a consumer dispatches no events" in str(each) for each in told] == [True]
 
     run(scenario)

@@ -54,7 +54,7 @@ class Plan(NamedTuple):
 
 
 class Job:
-    """One event and its child. What few of them need is only set when it is.
+    """One event and its child.
 
     Attributes:
         number: Of this child, in the order of the starts.
@@ -67,20 +67,21 @@ class Job:
         over: Resolves when nothing of it runs any more, if somebody waits for that.
     """
 
-    origin: Origin | None = None
-    state = "running"
-    life: Life | None = None
-    stopped = False
-    ref: Ref | None = None
-    timer: asyncio.TimerHandle | None = None
-    cancel: Callable[[], Any] | None = None
-    over: asyncio.Future[None] | None = None
+    __slots__ = ("cancel", "event", "life", "number", "origin", "over", "ref", "source", "state", "stopped", "timer")
 
     def __init__(self, number: int, event: Any, source: Subscription | None) -> None:
         """Begin before its first start."""
         self.number = number
         self.event = event
         self.source = source
+        self.origin: Origin | None = None
+        self.life: Life | None = None
+        self.state = "running"
+        self.stopped = False
+        self.ref: Ref | None = None
+        self.timer: asyncio.TimerHandle | None = None
+        self.cancel: Callable[[], Any] | None = None
+        self.over: asyncio.Future[None] | None = None
 
     @property
     def restarts(self) -> int:
@@ -104,7 +105,7 @@ class Spawner(Consumer):
         self._starts = 0
         self._freed: dict[Subscription, int] = {}
         self._workers: list[Worker] = []
-        self._idle: list[Worker] = []
+        self.idle: list[Worker] = []
         self._driver: Driver  # from `started` on
         self._threads: Threads | None = None
         self._context = contextvars.copy_context()  # what every child's own is a copy of
@@ -151,17 +152,11 @@ class Spawner(Consumer):
                     if not begin(job):
                         running.append((index - 1, job))
                     continue
-                try:
-                    worker = first(event)
-                except BaseException as error:  # noqa: BLE001 (the child's)
-                    job = Job(number + index, event, source)
-                    if not self._raised(job, error):
-                        running.append((index - 1, job))
-                    continue
+                worker = first(event)
                 if worker is not None:  # a child that never waits costs no job
-                    worker.job = job = Job(number + index, event, source)
-                    job.cancel = worker.task.cancel
-                    running.append((index - 1, job))
+                    job = Job(number + index, event, source)
+                    if not self._goes_on(job, worker):
+                        running.append((index - 1, job))
         except BaseException:  # an interrupt: this ends, and those that run end with it
             self._jobs.update((job.number, job) for _, job in running)
             raise
@@ -277,54 +272,53 @@ class Spawner(Consumer):
 
     def _begin_coroutine(self, job: Job) -> bool:
         """Run an async function up to its first suspension; True when that was all."""
-        try:
-            worker = self._first_step(job.event)
-        except BaseException as error:
-            return self._raised(job, error)
-        if worker is None:
-            return True
+        worker = self._first_step(job.event)
+        return worker is None or self._goes_on(job, worker)
+
+    def _goes_on(self, job: Job, worker: Worker | BaseException) -> bool:
+        """See to an async child that has suspended or raised in its first step; True when its event is done with."""
+        if isinstance(worker, BaseException):
+            if isinstance(worker, (KeyboardInterrupt, SystemExit)):
+                self.interrupted(job)
+                raise worker
+            return self._failed(job, worker)
         worker.job = job
         job.cancel = worker.task.cancel
         return False
 
-    def _raised(self, job: Job, error: BaseException) -> bool:
-        """See to an async child that has raised before it suspended; True when its event is done with."""
-        if isinstance(error, (KeyboardInterrupt, SystemExit)):
-            self.interrupted(job)
-            raise error
-        return self._failed(job, error)
-
-    def _first_step(self, event: Any) -> Worker | None:
-        """Begin a child; return the worker that has it from there, None when it has ended.
-
-        Raises:
-            BaseException: What it raised.
-        """
-        plan = self._plan
-        worker = self._worker(self._driver.node.loop)
-        ended = True
+    def _first_step(self, event: Any) -> Worker | BaseException | None:
+        """Begin a child; return the worker that has it from there, or what it raised, or None when it has ended."""
+        plan, loop = self._plan, self._driver.node.loop
+        worker = self._worker(loop)
+        context = self._context.copy()
+        task = worker.task
+        enter_task(loop, task)
         try:
             coroutine: Coroutine[Any, Any, Any] = plan.child(*plan.args, event)  # type: ignore[operator]  # async
-            ended = worker.begin(coroutine, self._context.copy())
+            # a task that has not begun could be cancelled unseen: the child begins when it has
+            awaited = context.run(coroutine.send, None) if worker.up else None
+        except StopIteration:
+            self.idle.append(worker)
+            return None
+        except BaseException as error:  # noqa: BLE001 (the child's)
+            self.idle.append(worker)
+            return error
         finally:
-            if ended:
-                self._idle.append(worker)
-        return None if ended else worker
+            leave_task(loop, task)
+        worker.take(coroutine, context, awaited)
+        return worker
 
     def _worker(self, loop: asyncio.AbstractEventLoop) -> Worker:
         """Return a worker that is idle."""
-        while self._idle:
-            worker = self._idle.pop()
-            if not (worker.woken or worker.task.cancelling() or worker.task.done()):
+        while self.idle:
+            worker = self.idle.pop()
+            if not (worker.unfit or worker.task.cancelling() or worker.task.done()):
                 return worker
             self._workers.remove(worker)
+            worker.retire()
         worker = Worker(self, loop)
         self._workers.append(worker)
         return worker
-
-    def free(self, worker: Worker) -> None:
-        """Let a worker be used again."""
-        self._idle.append(worker)
 
     def interrupted(self, job: Job) -> None:
         """Take note that the program is told to end from within a child: its event is not done, and nobody's fault."""

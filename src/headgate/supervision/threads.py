@@ -86,22 +86,23 @@ class Threads:
 class Worker(asyncio.Future[None]):
     """A task that async children run on behalf of, one after the other.
 
-    The task itself only waits, for this, which it takes for a future. A child is driven right by what it waits for, with
-    the task as the current one; a cancellation of the task comes here, and is passed on. So a child costs no step of the
-    task, and no future that hands it over.
+    The task itself only waits, for this, which it takes for a future. A child is driven right by what it waits for,
+    with the task as the current one; a cancellation of the task comes here, and is passed on. So a child costs no step
+    of the task, and no future that hands it over.
 
     Attributes:
         task: The task.
         job: The child that it has.
         woken: The task is about to end.
+        unfit: It is, or a child that has ended in its first step has left a cancellation behind: no child may be begun.
     """
 
     def __init__(self, spawner: Spawner, loop: asyncio.AbstractEventLoop) -> None:
         """Start the task."""
         super().__init__(loop=loop)
-        self._spawner = spawner
+        self.spawner = spawner
         self.job: Job | None = None
-        self.woken = False
+        self.woken = self.unfit = False
         self._coroutine: Coroutine[Any, Any, Any] | None = None  # the child
         self._within: Context | None = None  # what that one runs in
         self._awaited: asyncio.Future[Any] | None = None  # what that one waits for
@@ -112,32 +113,21 @@ class Worker(asyncio.Future[None]):
         self.task.add_done_callback(self._lost)
 
     @property
+    def up(self) -> bool:
+        """Whether the task has taken its first step; before that it could be cancelled unseen."""
+        return self._wakeup is not None
+
+    @property
     def suspended(self) -> Worker | None:
         """Itself while it has a child, for those who look at stacks."""
         return None if self._coroutine is None else self
 
-    def begin(self, coroutine: Coroutine[Any, Any, Any], context: Context) -> bool:
-        """Run a child up to its first suspension; True when that was all.
-
-        Raises:
-            BaseException: What the child raised.
-        """
+    def take(self, coroutine: Coroutine[Any, Any, Any], context: Context, awaited: Any) -> None:
+        """Take over a child that has begun and suspended, or that is to begin as soon as the task is `up`."""
         self._coroutine, self._within = coroutine, context
-        if self._wakeup is None:  # the task could be cancelled unseen: the child begins when it has taken its first step
-            return False
-        loop, task = self._loop, self.task
-        enter_task(loop, task)
-        try:
-            awaited = context.run(coroutine.send, None)
-        except BaseException as raised:
-            self._clear()
-            if isinstance(raised, StopIteration):
-                return True
-            raise
-        finally:
-            leave_task(loop, task)
-        self._suspend(awaited)
-        return False
+        if self._wakeup is not None:
+            self.unfit = self.woken
+            self._suspend(awaited)
 
     def _suspend(self, awaited: Any) -> None:
         """Let the child go on when what it waits for is there: as a task does with what its coroutine yields."""
@@ -161,12 +151,17 @@ class Worker(asyncio.Future[None]):
         assert coroutine is not None and context is not None  # noqa: S101, PT018 (it has suspended)
         error: BaseException | None = None
         self._awaited = None
+        if isinstance(outcome, BaseException):
+            error = outcome
+        elif outcome is not None:
+            try:
+                outcome.result()
+            except BaseException as raised:  # noqa: BLE001 (whatever it is)
+                error = raised
         if self._cancelled is not None:
-            error, self._cancelled = self._cancelled, None
-            if _REVOKES and not task.cancelling():
-                error = None
-        if error is None and outcome is not None:
-            error = outcome if isinstance(outcome, BaseException) else _error_of(outcome)
+            if not isinstance(error, asyncio.CancelledError) and (task.cancelling() or not _REVOKES):
+                error = self._cancelled
+            self._cancelled = None
         enter_task(loop, task)
         try:
             awaited = context.run(coroutine.send, None) if error is None else context.run(coroutine.throw, error)
@@ -182,7 +177,8 @@ class Worker(asyncio.Future[None]):
             leave_task(loop, task)
         job = self.job
         assert job is not None  # noqa: S101 (as above)
-        self._clear()
+        self._coroutine = self._within = self.job = self._cancelled = None
+        self.unfit = self.woken
         if task.cancelling():  # also when it has swallowed a cancellation
             while task.uncancel():
                 pass
@@ -190,26 +186,23 @@ class Worker(asyncio.Future[None]):
 
     def _ended(self, job: Job, error: BaseException | None) -> None:
         """Tell how a child has ended, and be free for the next one."""
-        spawner = self._spawner
+        spawner = self.spawner
         if isinstance(error, (KeyboardInterrupt, SystemExit)):
             spawner.interrupted(job)
             raise error
         if spawner.ended or (isinstance(error, asyncio.CancelledError) and spawner.closing):
-            self._wake()
+            self.retire()
             if spawner.closing and isinstance(error, asyncio.CancelledError):
                 spawner.interrupted(job)
                 return
         else:
-            spawner.free(self)
+            spawner.idle.append(self)
         spawner.came(job, error)
 
-    def _clear(self) -> None:
-        self._coroutine = self._within = self.job = self._cancelled = None
-
-    def _wake(self) -> None:
+    def retire(self) -> None:
         """Let the task end."""
         if not self.woken and self._wakeup is not None:
-            self.woken = True
+            self.woken = self.unfit = True
             self._loop.call_soon(self._wakeup, self, context=self._outer)
 
     # -- what its task takes for a future -----------------------------------------------------------------------------
@@ -222,9 +215,10 @@ class Worker(asyncio.Future[None]):
 
     def cancel(self, msg: Any | None = None) -> bool:
         """Cancel the child; without one, let the task end."""
-        if self._coroutine is None:
-            self._wake()
+        if self._coroutine is None and asyncio.current_task(self._loop) is not self.task:
+            self.retire()
             return False  # the task sees to it when it goes on
+        self.unfit = True  # unless it is taken over
         if self._awaited is None or not self._awaited.cancel(msg=msg):
             self._cancelled = asyncio.CancelledError() if msg is None else asyncio.CancelledError(msg)
         return True
@@ -248,23 +242,14 @@ class Worker(asyncio.Future[None]):
         self._asyncio_future_blocking = True
         yield self
 
-    def _lost(self, task: asyncio.Task[None]) -> None:
+    def _lost(self, _task: asyncio.Task[None]) -> None:
         """See to a child whose task was cancelled before it ever ran."""
         coroutine, context, job = self._coroutine, self._within, self.job
-        self._clear()
+        self._coroutine = self._within = self.job = None
         if job is None or coroutine is None or context is None:
             return
         context.run(coroutine.close)
-        if self._spawner.closing:
-            self._spawner.interrupted(job)
+        if self.spawner.closing:
+            self.spawner.interrupted(job)
         else:
-            self._spawner.came(job, asyncio.CancelledError())
-
-
-def _error_of(future: asyncio.Future[Any]) -> BaseException | None:
-    """Return what awaiting a future that is done raises."""
-    try:
-        future.result()
-    except BaseException as error:  # noqa: BLE001 (whatever it is)
-        return error
-    return None
+            self.spawner.came(job, asyncio.CancelledError())
