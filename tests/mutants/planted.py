@@ -462,8 +462,8 @@ def number_of_a_delivery_stays_for_the_next_batch() -> None:
 
 @mutant
 def hole_counted_twice() -> None:
-    edit(Subscriber, "settle", ("if piece[0] is None or first >= last:", "if first >= last:"))
-    edit(ConsumerSide, "_settle_early", ("if not origin.told:", "if True:"))
+    counted = "if piece[0] is None:\n            hole += size\n            self.early += size"
+    edit(Subscriber, "settle_all", ("if piece[0] is None:\n            hole += size", counted))
 
 
 @mutant
@@ -473,12 +473,17 @@ def hole_never_taken_off() -> None:
 
 @mutant
 def hole_comes_back() -> None:
-    edit(Subscriber, "settle", ("self._keep(kept, (None, piece[1], None))", "kept.append(piece)"))
+    edit(
+        Subscriber,
+        "settle_all",
+        ("self.early += size\n            hole += size", "self.early += size\n            kept.append(piece)"),
+    )
 
 
 @mutant
 def holes_are_not_joined() -> None:
-    edit(Subscriber, "_keep", ("piece[0] is None and kept and kept[-1][0] is None", "False"))
+    kept = "if piece[0] is None:\n            kept.append(piece)"
+    edit(Subscriber, "settle_all", ("if piece[0] is None:\n            hole += size", kept))
 
 
 @mutant
@@ -513,7 +518,7 @@ def drained_source_still_asks() -> None:
 
 @mutant
 def drained_source_still_sends() -> None:
-    edit(StageCore, "drain", ("self.out.accumulate(True)", "pass"))
+    edit(StageCore, "drain", ("self.out.accumulate(self.source)", "pass"))
 
 
 @mutant
