@@ -208,11 +208,8 @@ class Driver:
             if not future.done():
                 future.set_result(subscription)
             future = None
-        if self.node.names.get(name) not in (None, subscription.producer):
-            names.expect(name)  # it is there already: no time limit, no wait
-            names.wait(self, name, terms, future)
-            names.came(name)
-            names.unexpect(name)
+        if self.node.names.get(name) not in (None, subscription.producer):  # it is there already
+            names.subscribe(self, name, terms, future)
         else:
             names.wait(self, name, terms, future)
         return True
@@ -274,7 +271,7 @@ class Driver:
         """
         if future is None:
             future = self.node.loop.create_future()
-            future.add_done_callback(_look_at)
+            future.add_done_callback(look_at)
         self._subscribing[subscription] = future
         if hasty:
             self._hasty.add(subscription)
@@ -675,7 +672,7 @@ class ThreadDriver(Driver):
             self.node.enqueue(self)
 
 
-def _look_at(future: asyncio.Future[Any]) -> None:
+def look_at(future: asyncio.Future[Any]) -> None:
     """Take note of an exception: whoever waits for it gets it, and nobody else has to."""
     if not future.cancelled():
         future.exception()

@@ -169,9 +169,13 @@ class Names:
                         awaited.future.set_exception(self._error(awaited))
 
     def _subscribe(self, awaited: Awaited, name: str) -> None:
-        node, driver = self._node, awaited.driver
-        subscription = Subscription(next(node.subscription_numbers), node.names[name], driver.ref, awaited.terms)
-        driver.subscribe(subscription, awaited.future)
+        self.subscribe(awaited.driver, name, awaited.terms, awaited.future)
+
+    def subscribe(self, driver: Driver, name: str, terms: Terms, future: asyncio.Future[Subscription] | None) -> None:
+        """Subscribe a stage to the one of this name, which is there."""
+        node = self._node
+        subscription = Subscription(next(node.subscription_numbers), node.names[name], driver.ref, terms)
+        driver.subscribe(subscription, future)
 
     def _give_up(self, awaited: Awaited) -> None:
         self._remove(awaited)

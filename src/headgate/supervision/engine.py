@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from headgate.errors import HeadgateError, Ignore, NoStageError, RestartLimitError
 from headgate.protocol.children import ONE_FOR_ALL, REST_FOR_ONE, Ending, Restarts, is_done
 from headgate.protocol.messages import NORMAL, PRODUCER, SHUTDOWN, is_normal
+from headgate.runtime.driver import look_at
 from headgate.runtime.options import Child
 from headgate.runtime.reference import Ref
 from headgate.supervision.members import Member
@@ -192,7 +193,7 @@ class Engine:
         if not self.alive:
             raise NoStageError(f"supervisor {self.name!r} has ended")
         answer: asyncio.Future[_T] = self.node.loop.create_future()
-        answer.add_done_callback(_look_at)  # who asked may have been cancelled
+        answer.add_done_callback(look_at)  # who asked may have been cancelled
 
         async def run() -> None:
             try:
@@ -466,11 +467,6 @@ class Engine:
             more,
             exc_info=error if error is None or error.__cause__ is None else error.__cause__,
         )
-
-
-def _look_at(future: asyncio.Future[Any]) -> None:
-    if not future.cancelled():
-        future.exception()
 
 
 def _ending(handle: Ref | Supervision, reason: Any) -> Ending:

@@ -11,8 +11,9 @@ given twice without a crash that explains it, out of order, hanging, or left beh
     python -m headgate.testing.shell --families chain --seed 4711 --trace
 """
 
+from headgate.testing.seeds import Summary
 from headgate.testing.shell.families import FAMILIES
-from headgate.testing.shell.runner import ShellError, Summary, run_all, run_family, run_seed, uncovered
+from headgate.testing.shell.runner import ShellError, run_all, run_family, run_seed, uncovered
 from headgate.testing.shell.world import Violation, World
 
 __all__ = ["FAMILIES", "ShellError", "Summary", "Violation", "World", "run_all", "run_family", "run_seed", "uncovered"]

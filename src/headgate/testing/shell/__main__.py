@@ -7,11 +7,9 @@ import sys
 from collections.abc import Sequence
 
 from headgate.testing.clock import POLICIES
+from headgate.testing.seeds import report, say
 from headgate.testing.shell.families import FAMILIES
 from headgate.testing.shell.runner import ShellError, run_all, run_seed, show, uncovered
-
-ENOUGH = 1000
-"""With so many schedules of a family each of its faults has to happen in 1 % of them."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -20,7 +18,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     names = list(FAMILIES) if options.families == "all" else options.families.split(",")
     unknown = [name for name in names if name not in FAMILIES]
     if unknown:
-        _say(f"expected families to be among {', '.join(FAMILIES)}, got: {', '.join(unknown)}")
+        say(f"expected families to be among {', '.join(FAMILIES)}, got: {', '.join(unknown)}")
         return 2
     if options.seed is not None:
         return max(_replay(name, options.seed, options.policy, trace=options.trace) for name in names)
@@ -43,12 +41,12 @@ def _replay(family: str, seed: int, policy: str | None, *, trace: bool) -> int:
     try:
         world = run_seed(family, seed, policy=policy, trace=trace)
     except ShellError as failure:
-        _say(failure.text)
+        say(failure.text)
         return 1
     if trace:
         for entry in world.log:
-            _say(show(entry))
-    _say(
+            say(show(entry))
+    say(
         f"family {family}, seed {seed}: {world.loop.steps} callbacks, {world.loop.time():.3f} virtual seconds, "
         f"faults {dict(world.faults)}, digest {world.digest()}: nothing wrong"
     )
@@ -59,26 +57,7 @@ def _run(names: Sequence[str], options: argparse.Namespace) -> int:
     summaries, seconds = run_all(
         names, options.schedules, first=options.first, policy=options.policy, jobs=options.jobs
     )
-    status = 0
-    for name, summary in summaries.items():
-        faults = ", ".join(f"{fault} {count}" for fault, count in sorted(summary.faults.items()))
-        each = summary.steps / max(1, summary.schedules)
-        _say(f"{name:<11}{summary.schedules:>6} schedules{each:>6.0f} callbacks each; {faults}")
-        for _, _, _, text in summary.failures:
-            _say(text)
-            status = 1
-    done = sum(summary.schedules for summary in summaries.values())
-    _say(f"{done} schedules in {seconds:.1f} s: {done / seconds:.0f}/s")
-    if not status and options.schedules >= ENOUGH:
-        rare = uncovered(summaries)
-        if rare:
-            _say("faults that hardly ever happen: " + "; ".join(rare))
-            status = 1
-    return status
-
-
-def _say(text: str) -> None:
-    sys.stdout.write(text + "\n")
+    return report(summaries, seconds, lambda summary: dict(sorted(summary.faults.items())), uncovered, "callbacks")
 
 
 if __name__ == "__main__":

@@ -5,15 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-import gc
-import os
 import sys
-import time
 import traceback
-from collections import Counter
 from collections.abc import Generator, Iterable
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
@@ -22,6 +16,7 @@ from headgate.protocol.messages import KILL
 from headgate.protocol.stage import StageCore
 from headgate.runtime import driver, express, node
 from headgate.testing.clock import POLICIES, VirtualLoop, run_on
+from headgate.testing.seeds import SeedError, Summary, run_seeds, share_out
 from headgate.testing.shell.families import EXPECTED, FAMILIES
 from headgate.testing.shell.play import check_end
 from headgate.testing.shell.world import Violation, World
@@ -39,51 +34,8 @@ EAGER = getattr(asyncio, "eager_task_factory", None)
 """From Python 3.12 on, some runs begin tasks right when they are made."""
 
 
-class ShellError(AssertionError):
-    """A seed has failed. Its text names family and seed, what happened last, and the command that replays it.
-
-    Attributes:
-        family: The family.
-        seed: The seed.
-        rule: The broken rule, or the type of the exception that came out of the run.
-    """
-
-    def __init__(self, family: str, seed: int, rule: str, text: str) -> None:
-        """Keep what is needed to replay."""
-        super().__init__(family, seed, rule, text)
-        self.family = family
-        self.seed = seed
-        self.rule = rule
-        self.text = text
-
-    def __str__(self) -> str:
-        """Say all of it."""
-        return self.text
-
-
-@dataclass
-class Summary:
-    """What a number of seeds have shown.
-
-    Attributes:
-        schedules: How many were run.
-        steps: How many callbacks they took.
-        faults: In how many schedules a fault happened, by name.
-        failures: (family, seed, rule, text) of each that failed.
-    """
-
-    family: str
-    schedules: int = 0
-    steps: int = 0
-    faults: Counter[str] = field(default_factory=Counter)
-    failures: list[tuple[str, int, str, str]] = field(default_factory=list)
-
-    def add(self, other: Summary) -> None:
-        """Add what other seeds of this family have shown."""
-        self.schedules += other.schedules
-        self.steps += other.steps
-        self.faults.update(other.faults)
-        self.failures += other.failures
+class ShellError(SeedError):
+    """A seed of the shell's simulation has failed."""
 
 
 def run_seed(family: str, seed: int, *, policy: str | None = None, trace: bool = False) -> World:
@@ -177,22 +129,12 @@ def _listen_to_kills(world: World, original: Any) -> Any:
 
 def run_family(family: str, seeds: Iterable[int], *, policy: str | None = None, stop_at: int = 1) -> Summary:
     """Run some seeds of one family; end after so many failures."""
-    summary = Summary(family)
-    gc.collect()
-    gc.freeze()
-    for seed in seeds:
-        try:
-            world = run_seed(family, seed, policy=policy)
-        except ShellError as failure:
-            summary.failures.append((family, seed, failure.rule, failure.text))
-            if len(summary.failures) >= stop_at:
-                break
-            continue
-        summary.schedules += 1
-        summary.steps += world.loop.steps
-        summary.faults.update(world.faults.keys())
-    gc.unfreeze()
-    return summary
+
+    def run(seed: int) -> tuple[int, Iterable[str]]:
+        world = run_seed(family, seed, policy=policy)
+        return world.loop.steps, world.faults
+
+    return run_seeds(family, seeds, run, stop_at=stop_at)
 
 
 def run_all(
@@ -209,39 +151,13 @@ def run_all(
     Returns:
         A summary of each family, and the seconds it took.
     """
-    names = list(families)
-    jobs = jobs or os.cpu_count() or 1
-    pieces = max(1, jobs * 2)
-    began = time.perf_counter()
-    summaries = {name: Summary(name) for name in names}
-    parts = [
-        (name, range(first + piece, first + schedules, pieces), policy, stop_at)
-        for name in names
-        for piece in range(pieces)
-    ]
-    if jobs == 1:
-        for part in parts:
-            summaries[part[0]].add(_part(part))
-    else:
-        with ProcessPoolExecutor(jobs) as pool:
-            for result in pool.map(_part, parts):
-                summaries[result.family].add(result)
-    return summaries, time.perf_counter() - began
-
-
-def _part(job: tuple[str, range, str | None, int]) -> Summary:
-    name, seeds, policy, stop_at = job
-    return run_family(name, seeds, policy=policy, stop_at=stop_at)
+    work = functools.partial(run_family, policy=policy, stop_at=stop_at)
+    return share_out(families, schedules, work, first=first, jobs=jobs)
 
 
 def uncovered(summaries: dict[str, Summary], share: float = 0.01) -> list[str]:
     """Return the faults that happened in less than this share of a family's schedules."""
-    return [
-        f"{name}: {fault} in {summary.faults[fault]} of {summary.schedules}"
-        for name, summary in summaries.items()
-        for fault in EXPECTED[name]
-        if summary.faults[fault] < share * summary.schedules
-    ]
+    return [text for name, summary in summaries.items() for text in summary.rare(EXPECTED[name], share)]
 
 
 def _explain(world: World, error: BaseException, policy: str | None) -> str:

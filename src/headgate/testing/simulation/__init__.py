@@ -10,8 +10,9 @@ touched; at the end nothing may be lost, doubled without a crash that explains i
     python -m headgate.testing.simulation --family chain --seed 4711 --trace
 """
 
+from headgate.testing.seeds import Summary
 from headgate.testing.simulation.families import FAMILIES
 from headgate.testing.simulation.oracles import Violation
-from headgate.testing.simulation.runner import SimulationError, Summary, run_all, run_family, run_seed, uncovered
+from headgate.testing.simulation.runner import SimulationError, run_all, run_family, run_seed, uncovered
 
 __all__ = ["FAMILIES", "SimulationError", "Summary", "Violation", "run_all", "run_family", "run_seed", "uncovered"]

@@ -6,12 +6,10 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from headgate.testing.seeds import report, say
 from headgate.testing.simulation import exhaustive, windows
 from headgate.testing.simulation.families import FAMILIES
 from headgate.testing.simulation.runner import SimulationError, expected_faults, run_all, run_seed, show, uncovered
-
-ENOUGH = 1000
-"""With so many schedules of a family each of its faults has to happen in 1 % of them."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -22,7 +20,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     names = list(FAMILIES) if options.families == "all" else options.families.split(",")
     unknown = [name for name in names if name not in FAMILIES]
     if unknown:
-        _say(f"expected families to be among {', '.join(FAMILIES)}, got: {', '.join(unknown)}")
+        say(f"expected families to be among {', '.join(FAMILIES)}, got: {', '.join(unknown)}")
         return 2
     status = 0
     if options.schedules:
@@ -49,33 +47,18 @@ def _replay(family: str, seed: int, *, trace: bool) -> int:
     try:
         world = run_seed(family, seed, trace=trace)
     except SimulationError as failure:
-        _say(failure.text)
+        say(failure.text)
         return 1
     if trace:
         for index, action in enumerate(world.trace):
-            _say(f"{index:6d} {show(action)}")
-    _say(f"family {family}, seed {seed}: {world.steps} actions, faults {dict(world.faults)}: nothing wrong")
+            say(f"{index:6d} {show(action)}")
+    say(f"family {family}, seed {seed}: {world.steps} actions, faults {dict(world.faults)}: nothing wrong")
     return 0
 
 
 def _run(names: Sequence[str], schedules: int, first: int, jobs: int | None) -> int:
     summaries, seconds = run_all(names, schedules, first=first, jobs=jobs)
-    status = 0
-    for name, summary in summaries.items():
-        faults = ", ".join(f"{fault} {count}" for fault, count in expected_faults(name, summary.faults).items())
-        each = summary.steps / max(1, summary.schedules)
-        _say(f"{name:<11}{summary.schedules:>6} schedules{each:>6.0f} actions each; {faults}")
-        for _, _, _, text in summary.failures:
-            _say(text)
-            status = 1
-    done = sum(summary.schedules for summary in summaries.values())
-    _say(f"{done} schedules in {seconds:.1f} s: {done / seconds:.0f}/s")
-    if not status and all(summary.schedules >= ENOUGH for summary in summaries.values()):
-        rare = uncovered(summaries)
-        if rare:
-            _say("faults that hardly ever happen: " + "; ".join(rare))
-            status = 1
-    return status
+    return report(summaries, seconds, expected_faults, uncovered, "actions")
 
 
 def _search(*, small: bool, jobs: int | None) -> int:
@@ -83,24 +66,20 @@ def _search(*, small: bool, jobs: int | None) -> int:
     status = 0
     for each in found:
         if each.failure is not None:
-            _say(each.failure)
+            say(each.failure)
             status = 1
     states = sum(each.states for each in found)
     if not small and not status and states < exhaustive.STATES:
-        _say(f"there were at least {exhaustive.STATES} states before, now there are {states}")
+        say(f"there were at least {exhaustive.STATES} states before, now there are {states}")
         status = 1
-    _say(f"{len(found)} small configurations, {states} states in {seconds:.1f} s: {states / seconds:.0f}/s")
+    say(f"{len(found)} small configurations, {states} states in {seconds:.1f} s: {states / seconds:.0f}/s")
     if not small and not status:
         runs, failures = windows.search_all(jobs=jobs)
-        _say(f"{runs} runs of chains with every combination of windows")
+        say(f"{runs} runs of chains with every combination of windows")
         for failure in failures:
-            _say(failure)
+            say(failure)
             status = 1
     return status
-
-
-def _say(text: str) -> None:
-    sys.stdout.write(text + "\n")
 
 
 if __name__ == "__main__":

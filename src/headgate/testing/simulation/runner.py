@@ -2,69 +2,21 @@
 
 from __future__ import annotations
 
-import gc
-import os
-import time
+import functools
 import traceback
-from collections import Counter
 from collections.abc import Iterable
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
 from typing import Any
 
 from headgate.protocol.messages import TAG_NAMES
+from headgate.testing.seeds import SeedError, Summary, run_seeds, share_out
 from headgate.testing.simulation.families import FAMILIES, build
 from headgate.testing.simulation.oracles import Violation
 from headgate.testing.simulation.schedule import Schedule
 from headgate.testing.simulation.world import World
 
 
-class SimulationError(AssertionError):
-    """A seed has failed. Its text names the family and the seed, the last actions, and the command that replays it.
-
-    Attributes:
-        family: The family.
-        seed: The seed.
-        rule: The broken rule, or the type of an exception that came out of the protocol.
-    """
-
-    def __init__(self, family: str, seed: int, rule: str, text: str) -> None:
-        """Keep what is needed to replay."""
-        super().__init__(family, seed, rule, text)
-        self.family = family
-        self.seed = seed
-        self.rule = rule
-        self.text = text
-
-    def __str__(self) -> str:
-        """Say all of it."""
-        return self.text
-
-
-@dataclass
-class Summary:
-    """What a number of seeds have shown.
-
-    Attributes:
-        schedules: How many were run.
-        steps: How many actions they took.
-        faults: In how many schedules a fault happened, by name.
-        possible: In how many it could have been drawn.
-        failures: (family, seed, rule, text) of each that failed.
-    """
-
-    family: str
-    schedules: int = 0
-    steps: int = 0
-    faults: Counter[str] = field(default_factory=Counter)
-    failures: list[tuple[str, int, str, str]] = field(default_factory=list)
-
-    def add(self, other: Summary) -> None:
-        """Add what other seeds of this family have shown."""
-        self.schedules += other.schedules
-        self.steps += other.steps
-        self.faults.update(other.faults)
-        self.failures += other.failures
+class SimulationError(SeedError):
+    """A seed of the protocol's simulation has failed."""
 
 
 def run_seed(family: str, seed: int, *, trace: bool = False, tail: int = 40) -> World:
@@ -94,22 +46,12 @@ def run_seed(family: str, seed: int, *, trace: bool = False, tail: int = 40) -> 
 
 def run_family(family: str, seeds: Iterable[int], *, stop_at: int = 1) -> Summary:
     """Run some seeds of one family; end after so many failures."""
-    summary = Summary(family)
-    gc.collect()
-    gc.freeze()
-    for seed in seeds:
-        try:
-            world = run_seed(family, seed)
-        except SimulationError as failure:
-            summary.failures.append((family, seed, failure.rule, failure.text))
-            if len(summary.failures) >= stop_at:
-                break
-            continue
-        summary.schedules += 1
-        summary.steps += world.steps
-        summary.faults.update(world.faults.keys())
-    gc.unfreeze()
-    return summary
+
+    def run(seed: int) -> tuple[int, Iterable[str]]:
+        world = run_seed(family, seed)
+        return world.steps, world.faults
+
+    return run_seeds(family, seeds, run, stop_at=stop_at)
 
 
 def run_all(
@@ -122,43 +64,26 @@ def run_all(
     """
     names = list(families)
     each = -(-schedules // len(names))
-    jobs = jobs or os.cpu_count() or 1
-    pieces = max(1, jobs * 2)
-    began = time.perf_counter()
-    summaries = {name: Summary(name) for name in names}
-    parts = [(name, range(first + piece, first + each, pieces)) for name in names for piece in range(pieces)]
-    if jobs == 1:
-        results: Iterable[Summary] = (run_family(name, seeds, stop_at=stop_at) for name, seeds in parts)
-        for result in results:
-            summaries[result.family].add(result)
-    else:
-        with ProcessPoolExecutor(jobs) as pool:
-            for result in pool.map(_part, ((name, seeds, stop_at) for name, seeds in parts)):
-                summaries[result.family].add(result)
-    return summaries, time.perf_counter() - began
-
-
-def _part(job: tuple[str, range, int]) -> Summary:
-    name, seeds, stop_at = job
-    return run_family(name, seeds, stop_at=stop_at)
+    return share_out(names, each, functools.partial(run_family, stop_at=stop_at), first=first, jobs=jobs)
 
 
 def uncovered(summaries: dict[str, Summary], share: float = 0.01) -> list[str]:
     """Return the faults that happened in less than this share of a family's schedules."""
-    found: list[str] = []
-    for name, summary in summaries.items():
-        for fault, count in expected_faults(name, summary.faults).items():
-            if count < share * summary.schedules:
-                found.append(f"{name}: {fault} in {count} of {summary.schedules}")
-    return found
+    return [text for summary in summaries.values() for text in summary.rare(expected_faults(summary), share)]
 
 
-def expected_faults(family: str, seen: Counter[str]) -> dict[str, int]:
+def expected_faults(summary: Summary) -> dict[str, int]:
     """Return how often each fault happened that the family can draw, those that never did included."""
+    return {kind: summary.faults[kind] for kind in _drawn(summary.family)}
+
+
+@functools.cache
+def _drawn(family: str) -> list[str]:
+    """Return the faults that the family can draw."""
     kinds: set[str] = set()
     for seed in range(200):
         kinds.update(build(family, seed).faults)
-    return {kind: seen[kind] for kind in sorted(kinds)}
+    return sorted(kinds)
 
 
 def _explain(family: str, seed: int, world: World | None, error: Exception) -> str:
