@@ -46,7 +46,7 @@ def test_whatever_is_settled_in_several_places_leaves_the_others_in_order():
                 left -= {*range(total)}
             else:
                 some = {event for event in left if rng.random() < 0.4}
-                subscriber.settle_all(ranges(some))
+                subscriber.settle(ranges(some))
                 left -= some
             assert subscriber.in_flight == len(left), seed
             assert token.settled == subscriber.sent - len(left), seed

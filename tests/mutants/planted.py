@@ -463,7 +463,7 @@ def number_of_a_delivery_stays_for_the_next_batch() -> None:
 @mutant
 def hole_counted_twice() -> None:
     counted = "if piece[0] is None:\n            hole += size\n            self.early += size"
-    edit(Subscriber, "settle_all", ("if piece[0] is None:\n            hole += size", counted))
+    edit(Subscriber, "settle", ("if piece[0] is None:\n            hole += size", counted))
 
 
 @mutant
@@ -475,7 +475,7 @@ def hole_never_taken_off() -> None:
 def hole_comes_back() -> None:
     edit(
         Subscriber,
-        "settle_all",
+        "settle",
         ("self.early += size\n            hole += size", "self.early += size\n            kept.append(piece)"),
     )
 
@@ -483,7 +483,7 @@ def hole_comes_back() -> None:
 @mutant
 def holes_are_not_joined() -> None:
     kept = "if piece[0] is None:\n            kept.append(piece)"
-    edit(Subscriber, "settle_all", ("if piece[0] is None:\n            hole += size", kept))
+    edit(Subscriber, "settle", ("if piece[0] is None:\n            hole += size", kept))
 
 
 @mutant

@@ -5,7 +5,7 @@ import asyncio
 
 import pytest
 
-from headgate import BroadcastDispatcher, NoStageError, OptionError, PartitionDispatcher, StageCrashed
+from headgate import BroadcastDispatcher, Consumer, NoStageError, OptionError, PartitionDispatcher, StageCrashed
 from tests.supervision.helpers import (
     Boom,
     Child,
@@ -401,5 +401,29 @@ def test_a_whole_group_is_stopped_and_removed_by_its_id():
             assert not top.children()
             assert await top.start_child(Child(Idle, name="w", count=2)) is top.child("w-1")
             assert len(await top.resize("w", 3)) == 3
+
+    run(scenario)
+
+
+def test_who_finds_a_member_again_late_does_not_subscribe_the_followers_of_its_group_again():
+    async def scenario():
+        busy, go_on = asyncio.Event(), asyncio.Event()
+
+        class Busy(Consumer):
+            async def handle_events(self, events, source):
+                busy.set()
+                await go_on.wait()
+
+        group = Child(Same, name="worker", count=2, subscribe_to=["source"])
+        late = Child(Busy, name="late", subscribe_to=[To("worker-1", max_demand=1, retry=60)])
+        follower = Child(Idle, name="follower", subscribe_to=[To("worker", max_demand=1, mode="manual")])
+        async with Supervisor([Child(Numbers, 100, name="source"), group, late, follower]) as top:
+            await busy.wait()
+            await top.restart_child("worker-1")  # it is there again before the busy one knows that it was gone
+            go_on.set()
+            there = top.child("worker-1")
+            await until(lambda: {each.peer for each in there.statistics().consumers} >= {"late", "follower"})
+            peers = [each.peer for each in there.statistics().consumers]
+            assert sorted(peers) == ["follower", "late"]
 
     run(scenario)

@@ -205,17 +205,8 @@ class Subscriber:
             left -= size
         return done
 
-    def settle(self, start: int, stop: int) -> None:
-        """Settle events ahead of others that were sent before them: they leave a hole in the ledger.
-
-        Args:
-            start: Total of events sent before the first of them.
-            stop: The same after the last.
-        """
-        self.settle_all(((start, stop),))
-
-    def settle_all(self, ranges: Iterable[tuple[int, int]]) -> None:
-        """Settle events in several places.
+    def settle(self, ranges: Iterable[tuple[int, int]]) -> None:
+        """Settle events ahead of others that were sent before them: they leave holes in the ledger.
 
         All of them in one pass, however many there are: children that end in any order settle many at a time.
 

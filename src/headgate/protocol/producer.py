@@ -412,7 +412,7 @@ class ProducerSide:
         """Settle events ahead of others that a consumer got before them."""
         subscriber = self.subscribers.get(subscription) or self.closing.get(subscription)
         if subscriber is not None and self.keeps:
-            subscriber.settle_all(ranges)
+            subscriber.settle(ranges)
             if self.queue.size and not self.accumulating:  # it may have lifted a cap
                 self.drain()
 

@@ -284,7 +284,7 @@ def test_whatever_the_order_each_event_is_settled_once_and_the_rest_comes_back(d
         if event < first:
             record.ack(first)
         else:
-            record.settle(event, event + 1)
+            record.settle([(event, event + 1)])
         assert token.settled == len(done)
         assert record.in_flight == total - len(done)
         assert len(record.ledger) <= 2 * (total - len(done)) + 1
