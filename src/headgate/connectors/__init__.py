@@ -1,0 +1,1 @@
+"""Sources and sinks, one module a system. A module is imported only by who uses it."""

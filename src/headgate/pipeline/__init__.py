@@ -1,0 +1,1 @@
+"""Pipelines: messages from a source, through processors and batchers, each acknowledged once."""
