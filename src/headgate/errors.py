@@ -15,9 +15,16 @@
     ├── RestartLimitError                a supervisor gave up: too many restarts in too short a time
     ├── RunError (also RuntimeError)     ``headgate.run`` was called where it cannot run
     ├── StageCrashed                     a stage ended abnormally; ``__cause__`` is what its handler raised
-    └── NoStageError                     a call to a stage that has ended, or that never was
+    ├── NoStageError                     a call to a stage that has ended, or that never was
+    ├── SourceError                      the source of a pipeline raised; ``__cause__`` is what
+    ├── AcknowledgementError             a message was to be settled that cannot be (any more)
+    │   ├── DuplicateSettlementError     it has its outcome already
+    │   └── LeaseExpiredError            its lease was over: its source has handed it to somebody else
+    ├── UnknownBatcherError              a message was put to a batcher that its pipeline does not have
+    └── HandlerTimeoutError (also TimeoutError)    a handler, or a deferred acknowledgement, took too long
 
     Stop, Ignore                         signals: raise them in a handler; they are no errors
+    Retry, Reject, Skip                  the same, in a pipeline's handlers, about one message
 
 Every message names the stage, the option or callback, what was expected and what came.
 """
@@ -259,6 +266,100 @@ class NoStageError(HeadgateError):
     """A stage was called that has ended, or that never was."""
 
 
+class SourceError(HeadgateError):
+    """The source of a pipeline raised; ``__cause__`` is what. It is tried again, after a while.
+
+    Attributes:
+        source: The source's name.
+        method: What was called, e.g. ``"fetch"``.
+        pending: How many messages this was about; 0 for ``"fetch"``.
+    """
+
+    def __init__(self, source: str, method: str, error: BaseException, pending: int = 0) -> None:
+        """Name the source and what was called."""
+        super().__init__(source, method, error, pending)
+        self.source = source
+        self.method = method
+        self.pending = pending
+        self.__cause__ = error
+
+    def __str__(self) -> str:
+        """Say it in one line."""
+        about = f" for {self.pending} messages" if self.pending else ""
+        return f"source {self.source!r}: expected {self.method}{about} to return, it raised {_line(self.args[2])}"
+
+
+class AcknowledgementError(HeadgateError):
+    """A message was to be settled that cannot be (any more).
+
+    Attributes:
+        source: The name of its source.
+        event: The message.
+    """
+
+    def __init__(self, source: str, event: Any, why: str) -> None:
+        """Name the source and the message, and say why."""
+        super().__init__(source, event, why)
+        self.source = source
+        self.event = event
+        self.why = why
+
+    def __str__(self) -> str:
+        """Say it in one line."""
+        return f"source {self.source!r}: {self.why}: {short(self.event)}"
+
+
+class DuplicateSettlementError(AcknowledgementError):
+    """A message was to be settled that has its outcome already. The first one stands."""
+
+
+class LeaseExpiredError(AcknowledgementError):
+    """A message was handled, but its lease was over by then: its source has handed it to somebody else."""
+
+
+class UnknownBatcherError(HeadgateError):
+    """A message was put to a batcher that its pipeline does not have. The message fails.
+
+    Attributes:
+        pipeline: The pipeline's name.
+        batcher: What was asked for.
+        known: The names that there are.
+    """
+
+    def __init__(self, pipeline: str, batcher: Any, known: tuple[str, ...]) -> None:
+        """Name the pipeline, the batcher that was asked for, and those that there are."""
+        super().__init__(pipeline, batcher, known)
+        self.pipeline = pipeline
+        self.batcher = batcher
+        self.known = known
+
+    def __str__(self) -> str:
+        """Say it in one line."""
+        known = ", ".join(map(repr, self.known)) or "none"
+        return f"pipeline {self.pipeline!r}: there is no batcher {short(self.batcher)}; there are: {known}"
+
+
+class HandlerTimeoutError(HeadgateError, TimeoutError):
+    """A handler, or a deferred acknowledgement, took longer than it may.
+
+    Attributes:
+        stage: The name of the stage or pipeline.
+        callback: E.g. ``"handle_message"``.
+        seconds: How long it may take.
+    """
+
+    def __init__(self, stage: str, callback: str, seconds: float) -> None:
+        """Name the stage, the callback, and its limit."""
+        super().__init__(stage, callback, seconds)
+        self.stage = stage
+        self.callback = callback
+        self.seconds = seconds
+
+    def __str__(self) -> str:
+        """Say it in one line."""
+        return f"stage {self.stage!r}: expected {self.callback} to be done within {self.seconds:g} s, it was not"
+
+
 class Stop(Exception):  # noqa: N818 (a signal, not an error)
     """Raise it in a handler to end the stage with a reason (``"normal"`` unless given)."""
 
@@ -270,6 +371,41 @@ class Stop(Exception):  # noqa: N818 (a signal, not an error)
 
 class Ignore(Exception):  # noqa: N818 (a signal, not an error)
     """Raise it in ``__init__`` or ``started``: the stage is not to run; ``System.start`` raises it."""
+
+
+class Retry(Exception):  # noqa: N818 (a signal, not an error)
+    """Raise it in a pipeline's handler to have the message tried again, whatever its retry policy says.
+
+    It counts as an attempt, so that a message is not tried for ever.
+
+    Args:
+        after: Seconds to wait before that; None: as its policy says.
+        reason: Why; shown when it is given up in the end.
+    """
+
+    def __init__(self, after: float | None = None, reason: Any = "retry") -> None:
+        """Keep both."""
+        super().__init__(reason)
+        self.after = after
+        self.reason = reason
+
+
+class Reject(Exception):  # noqa: N818 (a signal, not an error)
+    """Raise it in a pipeline's handler to give a message up at once: it is a dead letter, and is not tried again."""
+
+    def __init__(self, reason: Any = "rejected") -> None:
+        """Keep the reason."""
+        super().__init__(reason)
+        self.reason = reason
+
+
+class Skip(Exception):  # noqa: N818 (a signal, not an error)
+    """Raise it in a pipeline's handler to be done with a message: it is acknowledged, and goes no further."""
+
+    def __init__(self, reason: Any = "skipped") -> None:
+        """Keep the reason."""
+        super().__init__(reason)
+        self.reason = reason
 
 
 def short(value: Any, limit: int = 200) -> str:

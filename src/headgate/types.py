@@ -343,7 +343,8 @@ class Source:
 
         Returns:
             A list of `Message`; an empty one when there is nothing now. An async one may wait until there is
-            something, but returns when `drain` is called. None: there will never be anything more.
+            something, but returns when `drain` is called. None: there will be nothing more, but for what comes back
+            by `nack`; after that it is called again.
         """
         raise NotImplementedError
 

@@ -195,6 +195,7 @@ class Child:
         self.max_deliveries = max_deliveries
         check_count(where, "count", count, 1)
         self.count = count
+        self.grouped = count > 1  # a group of one can be asked for as well: it can be resized
         self.template: Child | None = None  # of a member of a group
         self._check_partitions(where)
         self.defined = _defined(cls)
@@ -209,11 +210,11 @@ class Child:
     def names(self) -> Iterator[str]:
         """Return the names of the stages that are started from it."""
         if self.name is not None:
-            yield from [self.name] if self.count == 1 else [f"{self.name}-{n}" for n in range(1, self.count + 1)]
+            yield from [f"{self.name}-{n}" for n in range(1, self.count + 1)] if self.grouped else [self.name]
 
     def groups(self) -> Iterator[str]:
         """Return the name of the group that is started from it, if it is one."""
-        if self.name is not None and self.count > 1:
+        if self.name is not None and self.grouped:
             yield self.name
 
     def members(self, count: int | None = None) -> list[Child]:
@@ -222,7 +223,7 @@ class Child:
         Args:
             count: How many. Default: the option.
         """
-        if self.count == 1 and count is None:
+        if not self.grouped and count is None:
             return [self]
         return [self._member(index) for index in range(count or self.count)]
 
@@ -234,7 +235,7 @@ class Child:
 
     def _member(self, index: int) -> Child:
         child = copy.copy(self)
-        child.template, child.count = self, 1
+        child.template, child.count, child.grouped = self, 1, False
         child.id = f"{self.id}-{index + 1}"
         child.name = None if self.name is None else f"{self.name}-{index + 1}"
         child.subscribe_to = [to.of_member(index) for to in self.subscribe_to]
