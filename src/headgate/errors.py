@@ -21,7 +21,10 @@
     │   ├── DuplicateSettlementError     it has its outcome already
     │   └── LeaseExpiredError            its lease was over: its source has handed it to somebody else
     ├── UnknownBatcherError              a message was put to a batcher that its pipeline does not have
-    └── HandlerTimeoutError (also TimeoutError)    a handler, or a deferred acknowledgement, took too long
+    ├── HandlerTimeoutError (also TimeoutError)    a handler, or a deferred acknowledgement, took too long
+    ├── QueueFullError                   a bounded queue was put to, and has no room
+    ├── QueueClosedError                 a queue was put to that takes no more
+    └── RecordError                      a record of a file cannot be read
 
     Stop, Ignore                         signals: raise them in a handler; they are no errors
     Retry, Reject, Skip                  the same, in a pipeline's handlers, about one message
@@ -358,6 +361,66 @@ class HandlerTimeoutError(HeadgateError, TimeoutError):
     def __str__(self) -> str:
         """Say it in one line."""
         return f"stage {self.stage!r}: expected {self.callback} to be done within {self.seconds:g} s, it was not"
+
+
+class QueueFullError(HeadgateError):
+    """A bounded queue was put to, and has no room. Nothing was put.
+
+    Attributes:
+        queue: Its name.
+        size: How many messages may wait in it.
+        refused: How many were to be put.
+    """
+
+    def __init__(self, queue: str, size: int, refused: int) -> None:
+        """Name the queue and its bound."""
+        super().__init__(queue, size, refused)
+        self.queue = queue
+        self.size = size
+        self.refused = refused
+
+    def __str__(self) -> str:
+        """Say it in one line."""
+        return (
+            f"queue {self.queue!r}: expected room for {self.refused} more, it holds at most {self.size} "
+            "(option 'size'); put later, or wait for room"
+        )
+
+
+class QueueClosedError(HeadgateError):
+    """A queue was put to that takes no more. ``queue`` is its name."""
+
+    def __init__(self, queue: str) -> None:
+        """Name the queue."""
+        super().__init__(queue)
+        self.queue = queue
+
+    def __str__(self) -> str:
+        """Say it in one line."""
+        return f"queue {self.queue!r}: expected to be put to before its input was closed"
+
+
+class RecordError(HeadgateError):
+    """A record of a file cannot be read: a row with wrong fields, no JSON, bytes that are no text, ...
+
+    Attributes:
+        path: The file.
+        line: The number of its (first) line, from 1.
+        offset: Where it begins, in bytes.
+        why: What was expected and what came.
+    """
+
+    def __init__(self, path: str, line: int, offset: int, why: str) -> None:
+        """Name the place and say why."""
+        super().__init__(path, line, offset, why)
+        self.path = path
+        self.line = line
+        self.offset = offset
+        self.why = why
+
+    def __str__(self) -> str:
+        """Say it in one line."""
+        return f"{self.path}:{self.line}: {' '.join(self.why.split())}"
 
 
 class Stop(Exception):  # noqa: N818 (a signal, not an error)
