@@ -21,6 +21,7 @@ from headgate.errors import (
     RunError,
     StageCrashed,
     Stop,
+    StoreError,
     SubscriptionError,
 )
 from headgate.observe.stall import Diagnosis, StageDiagnosis
@@ -84,6 +85,7 @@ __all__ = [
     "StageDiagnosis",
     "StageStatistics",
     "Stop",
+    "StoreError",
     "Subscription",
     "SubscriptionError",
     "SubscriptionStatistics",

@@ -14,6 +14,7 @@
     ├── HookError                        a hook of yours raised (``dead_letter``, ...); ``__cause__`` is what it raised
     ├── RestartLimitError                a supervisor gave up: too many restarts in too short a time
     ├── RunError (also RuntimeError)     ``headgate.run`` was called where it cannot run
+    ├── StoreError                       a file that keeps messages cannot be read or written
     ├── StageCrashed                     a stage ended abnormally; ``__cause__`` is what its handler raised
     ├── NoStageError                     a call to a stage that has ended, or that never was
     ├── SourceError                      the source of a pipeline raised; ``__cause__`` is what
@@ -263,6 +264,29 @@ class RestartLimitError(HeadgateError):
 
 class RunError(HeadgateError, RuntimeError):
     """`headgate.run` was called where it cannot run: not in the main thread, or where an event loop runs already."""
+
+
+class StoreError(HeadgateError):
+    """A file that keeps messages cannot be read or written. ``__cause__`` is what the database said, when it did.
+
+    Attributes:
+        path: The file.
+        doing: What was tried, e.g. ``"put"``.
+        why: What is wrong.
+        advice: What to do about it.
+    """
+
+    def __init__(self, path: str, doing: str, why: str, advice: str) -> None:
+        """Name the file, what was tried, what is wrong and what to do."""
+        super().__init__(path, doing, why, advice)
+        self.path = path
+        self.doing = doing
+        self.why = why
+        self.advice = advice
+
+    def __str__(self) -> str:
+        """Say it in one line."""
+        return f"{self.path}: cannot {self.doing}: {' '.join(self.why.split())}; {self.advice}"
 
 
 class NoStageError(HeadgateError):

@@ -24,6 +24,7 @@ from headgate import (
     RunError,
     StageCrashed,
     Stop,
+    StoreError,
     SubscriptionError,
 )
 
@@ -41,6 +42,7 @@ EXAMPLES = {
     RestartLimitError: RestartLimitError("app", "counter", 3, 5.0, ValueError("bad")),
     RunError: RunError("headgate.run: an event loop runs here already"),
     StageCrashed: StageCrashed("counter", ValueError("bad")),
+    StoreError: StoreError("jobs.db", "put", "database or disk is full", "make room, then go on"),
     NoStageError: NoStageError("stage 'counter' has ended"),
 }
 each = pytest.mark.parametrize("error", EXAMPLES.values(), ids=lambda error: type(error).__name__)
@@ -82,6 +84,7 @@ def test_a_message_is_one_line(error):
         (BufferOverflowError, ["'counter'", "'buffer_size'", "10", "3 more", "buffer_keep"]),
         (SubscriptionError, ["'printer'", "'counter'", "it has ended"]),
         (StageCrashed, ["'counter'", "ValueError", "bad"]),
+        (StoreError, ["jobs.db", "put", "disk is full", "make room"]),
     ],
     ids=lambda value: getattr(value, "__name__", None),
 )

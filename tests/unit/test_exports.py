@@ -50,6 +50,7 @@ NAMES = [
     "StageDiagnosis",
     "StageStatistics",
     "Stop",
+    "StoreError",
     "Subscription",
     "SubscriptionError",
     "SubscriptionStatistics",
