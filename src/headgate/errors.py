@@ -25,7 +25,10 @@
     ├── HandlerTimeoutError (also TimeoutError)    a handler, or a deferred acknowledgement, took too long
     ├── QueueFullError                   a bounded queue was put to, and has no room
     ├── QueueClosedError                 a queue was put to that takes no more
-    └── RecordError                      a record of a file cannot be read
+    ├── RecordError                      a record of a file cannot be read
+    └── AugmentError                     a message could not be looked up; ``__cause__`` is what the look-up raised
+        ├── LookupTimeoutError (also TimeoutError)    the look-up took too long
+        └── CircuitOpenError             nobody asked, as the outside system has failed too often
 
     Stop, Ignore                         signals: raise them in a handler; they are no errors
     Retry, Reject, Skip                  the same, in a pipeline's handlers, about one message
@@ -445,6 +448,53 @@ class RecordError(HeadgateError):
     def __str__(self) -> str:
         """Say it in one line."""
         return f"{self.path}:{self.line}: {' '.join(self.why.split())}"
+
+
+class AugmentError(HeadgateError):
+    """A message could not be looked up. ``__cause__`` is what the look-up raised.
+
+    Attributes:
+        augment: The name of the augment.
+        key: What was looked up.
+        error: Why: an exception, or what to say.
+    """
+
+    def __init__(self, augment: str, key: Any, error: Any) -> None:
+        """Name the augment and the key, and say why."""
+        super().__init__(augment, key, error)
+        self.augment = augment
+        self.key = key
+        self.error = error
+        if isinstance(error, BaseException):
+            self.__cause__ = error
+
+    def __str__(self) -> str:
+        """Say it in one line."""
+        why = _line(self.error) if isinstance(self.error, BaseException) else self.error
+        return f"augment {self.augment!r}: cannot look up {short(self.key)}: {why}"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Cross a process, also as a TimeoutError, which would take the arguments for those of an OSError."""
+        return (type(self), (self.augment, self.key, self.error))
+
+
+class LookupTimeoutError(AugmentError, TimeoutError):
+    """A look-up took longer than it may. ``error`` is how many seconds that is."""
+
+    def __str__(self) -> str:
+        """Say it in one line."""
+        return f"augment {self.augment!r}: looking up {short(self.key)} was not done within {self.error:g} s"
+
+
+class CircuitOpenError(AugmentError):
+    """Nobody asked, as the outside system has failed too often. ``error``: in how many seconds somebody tries."""
+
+    def __str__(self) -> str:
+        """Say it in one line."""
+        return (
+            f"augment {self.augment!r}: {short(self.key)} was not looked up, as what is asked has failed too often "
+            f"(next try in {self.error:.3g} s)"
+        )
 
 
 class Stop(Exception):  # noqa: N818 (a signal, not an error)
