@@ -34,7 +34,7 @@ class Drained:
 async def drain(node: Node, timeout: float) -> Drained:  # noqa: ASYNC109 (the wait is ours)
     """Let sources rest, give back what nobody has begun, and wait for the rest.
 
-    A source is asked for nothing more. Whoever gets events straight from a source finishes the batch that its handler
+    A pipeline first brings its messages to their end by itself. A source is asked for nothing more. Whoever gets events straight from a source finishes the batch that its handler
     has, and gives back those behind it. What such a stage has emitted is handled to the end by those below. Then each
     stage ends, from the sources downwards. Supervisors start nobody again.
 
@@ -43,7 +43,9 @@ async def drain(node: Node, timeout: float) -> Drained:  # noqa: ASYNC109 (the w
         timeout: Seconds. What has not ended by then is killed; its events count as not handled.
     """
     deadline = node.loop.time() + timeout
-    for supervision in list(node.supervisions.values()):
+    supervisions = list(node.supervisions.values())
+    concluded = await asyncio.gather(*(each.conclude(timeout) for each in supervisions))
+    for supervision in supervisions:
         supervision.drain()
     sources = [each for each in node.drivers.values() if each.core.role == PRODUCER]
     for source in sources:
@@ -53,7 +55,7 @@ async def drain(node: Node, timeout: float) -> Drained:  # noqa: ASYNC109 (the w
             _leave_sources(driver)
         if driver.core.paused and driver.core.state == "running":  # what came from other stages was begun
             driver.act(driver.core.resume)
-    unfinished: tuple[str, ...] = ()
+    unfinished = tuple(each.name for each, ended in zip(supervisions, concluded, strict=True) if not ended)
     while node.drivers:
         for driver in list(node.drivers.values()):
             _finish(driver)
@@ -61,7 +63,7 @@ async def drain(node: Node, timeout: float) -> Drained:  # noqa: ASYNC109 (the w
             break
         left = deadline - node.loop.time()
         if left <= 0:
-            unfinished = tuple(driver.name for driver in node.drivers.values())
+            unfinished = (*unfinished, *(driver.name for driver in node.drivers.values()))
             for driver in reversed(list(node.drivers.values())):
                 driver.ref.kill("deadline")
             break

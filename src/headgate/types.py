@@ -22,6 +22,9 @@ DEAD_LETTERED: Final = "dead_lettered"
 
 OUTCOMES: Final = (ACKNOWLEDGED, FAILED, REQUEUED, DEAD_LETTERED)
 
+DEFERRED: Final = "deferred"
+"""No outcome yet: whoever holds its handle will settle it."""
+
 BULK: Final = "bulk"
 FLUSH: Final = "flush"
 
@@ -42,6 +45,26 @@ class Keeper(Protocol):
 
     def configure(self, message: Message, options: dict[str, Any]) -> None:
         """Change how this one message is acknowledged."""
+        ...
+
+    def defer(self, message: Message, timeout: float) -> Deferred:
+        """Let a message be settled later."""
+        ...
+
+
+class Deferred(Protocol):
+    """Settles a message that was deferred, once. May be called from any thread."""
+
+    def ack(self) -> None:
+        """It was handled."""
+        ...
+
+    def fail(self, reason: Any) -> None:
+        """It has failed; the retry policy and the source decide what becomes of it."""
+        ...
+
+    def requeue(self, delay: float = 0.0) -> None:
+        """Let its source hand it out again, after so many seconds."""
         ...
 
 
@@ -72,11 +95,11 @@ class Message:
         batch_mode: ``"bulk"`` (default), or ``"flush"``: its batch is closed at once.
         deadline: Unix time in seconds from which on it is not worth handling; None (default): it always is.
         reason: Why it has failed; None as long as it has not.
-        outcome: How it ended; None as long as it is under way.
+        outcome: How it ended; None as long as it is under way, ``"deferred"`` while somebody holds its handle.
         attempts: How often a handler has failed with it since it was fetched.
         keeper: Whom to tell how it ended. This and what follows is the pipeline's.
         owner: Who is at it.
-        seat: What is to be told when it leaves the processors.
+        step: The number of the step that it goes on with.
     """
 
     # Defaults stand on the class: making a message then writes only what is its own.
@@ -94,7 +117,7 @@ class Message:
     attempts: int = 0
     keeper: Keeper | None = None
     owner: Any = None
-    seat: Any = None
+    step: int = 0
 
     def __init__(
         self,
@@ -176,6 +199,29 @@ class Message:
         """Acknowledge it now (or settle it as failed, if it is): whatever happens later changes nothing any more."""
         if self.keeper is not None and self.outcome is None:
             self.keeper.settle(self, ACKNOWLEDGED if self.reason is None else FAILED, 0.0)
+        return self
+
+    def defer(self, timeout: float = 30.0) -> Deferred:
+        """Let it be settled later, by whoever holds the handle; its lease is extended meanwhile.
+
+        Args:
+            timeout: Seconds after which it has failed, with a `HandlerTimeoutError`.
+
+        Returns:
+            The handle.
+
+        Raises:
+            RuntimeError: It does not come from a pipeline that runs.
+        """
+        if self.keeper is None:
+            raise RuntimeError("Message.defer: expected a message of a pipeline that runs, nobody keeps its books")
+        return self.keeper.defer(self, timeout)
+
+    def recover(self, batcher: str | None = None) -> Message:
+        """Take its failure back, in ``handle_failed``: it is acknowledged, or goes to a batcher after all."""
+        self.reason = None
+        if batcher is not None:
+            self.batcher = batcher
         return self
 
     # -- one into many, many into one ---------------------------------------------------------------------------------
@@ -285,6 +331,13 @@ class Joint:
             if parent.keeper is not None:
                 parent.keeper.configure(parent, options)
 
+    def defer(self, message: Message, timeout: float) -> Deferred:
+        """Pass it on."""
+        keeper = self._parents[0].keeper
+        if keeper is None:
+            raise RuntimeError("Message.defer: expected a message of a pipeline that runs, nobody keeps its books")
+        return keeper.defer(message, timeout)
+
     def _end(self) -> None:
         for parent in self._parents:
             if self._reason is not None and parent.reason is None:
@@ -328,6 +381,17 @@ class Source:
     poll: float | None = None
     max_deliveries: int | None = None
     wake: Callable[[], None] = staticmethod(lambda: None)
+
+    def prepare(self, options: dict[str, Any]) -> Any:  # noqa: ARG002 (for subclasses)
+        """Change the options of a pipeline that is made with this source, before anything starts.
+
+        Args:
+            options: Those that it was given, by name; they are checked again afterwards.
+
+        Returns:
+            None, the options, or a pair of the options and a list of children that are to run in front of the others.
+        """
+        return None
 
     def open(self) -> Any:
         """Be ready to be fetched from. Called once before everything else."""

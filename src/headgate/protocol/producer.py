@@ -323,6 +323,16 @@ class ProducerSide:
         """Keep an info until what waits has left; False when nothing waits."""
         return self.queue.hold(message) or self.dispatcher.hold(message)
 
+    def recall(self) -> list[Any]:
+        """Take back what was emitted and not sent; it counts as discarded."""
+        queue = self.queue
+        taken: list[Any] = []
+        while queue.size:
+            batch, size, token = queue.take(queue.size)
+            self.discard(size, token, "recalled")
+            taken.extend(rows(batch))
+        return taken
+
     # -- subscribers --------------------------------------------------------------------------------------------------
 
     def subscribe(self, subscription: Subscription) -> None:

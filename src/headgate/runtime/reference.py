@@ -316,6 +316,11 @@ class StageContext:
         """
         self._on_loop(self._driver.core.emit, events)
 
+    def recall(self) -> list[Any]:
+        """Take back what was emitted and not sent yet; also when the stage has ended. It counts as discarded."""
+        out = self._driver.core.out
+        return [] if out is None else list(self._on_loop(out.recall))
+
     def ask(self, subscription: Subscription, count: int) -> bool:
         """Ask for more on a manual subscription; False when it has ended."""
         check_subscription(self.name, subscription)

@@ -100,6 +100,17 @@ class Engine:
         self._timers.clear()
         self._wake.set()
 
+    async def conclude(self, seconds: float) -> bool:  # noqa: ARG002, PLR6301 (for those that have something to do)
+        """Bring what is under way to its end, before the stages are drained.
+
+        Args:
+            seconds: How long that may take.
+
+        Returns:
+            Whether everything was finished.
+        """
+        return True
+
     # -- the task -----------------------------------------------------------------------------------------------------
 
     async def start(self, hold: list[Any] | None = None) -> None:

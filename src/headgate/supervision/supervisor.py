@@ -127,9 +127,13 @@ class Supervisor(Startable):
             if hook is not None and hook is not used:
                 expected = f"given to the top of the app, or to System(on_{option.removeprefix('on_')}=)"
                 raise OptionError(self.where, option, expected, hook)
-        supervision = Supervision(self, system, path)
+        supervision = self.supervise(system, path)
         await supervision.start(hold)
         return supervision
+
+    def supervise(self, system: System, path: tuple[str, ...]) -> Supervision:
+        """Make what runs it; nothing is started yet."""
+        return Supervision(self, system, path)
 
     async def __aenter__(self) -> Supervision:
         """Start it in a system of its own."""

@@ -1,0 +1,485 @@
+"""The feed: from one source to the processors, as far as they ask, in the order that was declared.
+
+Its state lives as long as the pipeline runs; the stage that hands its messages out may crash and come again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, Final
+
+from headgate.errors import SourceError
+from headgate.pipeline.acknowledger import Acknowledger
+from headgate.pipeline.link import Link
+from headgate.protocol.children import Backoff
+from headgate.protocol.intake import Intake
+from headgate.stage import Producer
+from headgate.types import Message, Source
+
+if TYPE_CHECKING:
+    from headgate.pipeline.pipeline import Pipeline
+    from headgate.pipeline.run import Run
+
+OVERFLOW_SECONDS: Final = 1.0
+"""For how long messages of a key that has too many waiting go back to their source."""
+_REFETCH: Final = Backoff(first=0.1, most=30.0)
+
+
+class Feed:
+    """Fetches messages and hands them out.
+
+    Args:
+        run: What the pipeline's stages share.
+        source: Where they come from.
+        index: Its number among the sources.
+
+    Attributes:
+        stage: The stage that hands them out, as long as it lives.
+        exhausted: The source has said that there is nothing more.
+        stopped: Nothing is fetched any more.
+        books: What has become of the messages.
+        intake: Chooses whose message is next; None: they go in the order in which they came.
+    """
+
+    def __init__(self, run: Run, source: Source, index: int) -> None:
+        """Begin before the source is opened."""
+        self.run = run
+        self.source = source
+        self.name = source.name or f"{type(source).__name__}-{index + 1}"
+        self.link = Link(source, self.name, run.loop)
+        self.books = Acknowledger(self.link, run.loop, run.report, run.settled, run.random.random)
+        self.books.returned = self.returned
+        self.stage: SourceStage | None = None
+        self._last: SourceStage | None = None
+        self.exhausted = False
+        self.stopped = False
+        self.fetching = 0
+        self.fetches = 0
+        self.errors = 0
+        self._line: deque[Message] = deque()  # without an intake: what came back, or was fetched by a task
+        self._injected: deque[Message] = deque()  # put in by hand, and not admitted by the rate limit yet
+        self._ending = False
+        self._opened = False
+        self._job: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._resting = False  # it has nothing now
+        self._stirred = False  # since the last fetch began there was a reason to fetch again
+        self._serving = False
+        self._failures = 0
+        self._throttled: dict[Any, deque[Message]] = {}  # messages whose key has no tokens left
+        self.intake: Intake | None = run.make_intake()
+        if self.intake is not None and run.serial is not None:
+            self.books.release = self.leave
+            if source.ordered:
+                self.books.requeued = self._withdraw
+        source.wake = self.wake
+
+    # -- its life -----------------------------------------------------------------------------------------------------
+
+    async def open(self) -> None:
+        """Open the source.
+
+        Raises:
+            SourceError: It raised.
+        """
+        try:
+            await self.link.acall("open")
+        except Exception as error:
+            self.link.close()
+            raise SourceError(self.name, "open", error) from error
+        self._opened = True
+
+    async def close(self) -> None:
+        """Tell the source what became of everything, and close it."""
+        await self.quiet()
+        await self.books.close()
+        if self._opened:
+            self._opened = False
+            try:
+                await self.link.acall("close")
+            except Exception as error:  # noqa: BLE001 (the user's source)
+                self.run.report(SourceError(self.name, "close", error))
+        self.link.close()
+
+    async def quiet(self) -> None:
+        """Fetch nothing any more; what a fetch that is under way brings goes back."""
+        self.stopped = True
+        self._cancel_timer()
+        if self._opened:
+            try:
+                await self.link.acall("drain")
+            except Exception as error:  # noqa: BLE001 (the user's source)
+                self.run.report(SourceError(self.name, "drain", error))
+        if self._job is not None:
+            _, late = await asyncio.wait([self._job], timeout=self.run.remaining())
+            for job in late:
+                job.cancel()
+
+    def hand_back(self) -> None:
+        """Give what nobody has begun back to the source."""
+        waiting: Iterable[Message] = [*self._line, *self._injected]
+        if self.intake is not None:
+            waiting = [*self.intake.clear(), *waiting]
+        for line in self._throttled.values():
+            waiting = [*waiting, *line]
+        self._throttled.clear()
+        for message in list(waiting):
+            self.run.give_back(message)
+        self._line.clear()
+        self._injected.clear()
+
+    # -- what it has --------------------------------------------------------------------------------------------------
+
+    @property
+    def waiting(self) -> int:
+        """Messages that were fetched and not handed out."""
+        held = sum(map(len, self._throttled.values())) if self._throttled else 0
+        return len(self._line) + len(self._injected) + held + (0 if self.intake is None else self.intake.waiting)
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing more comes, unless something goes back."""
+        return (self.exhausted or self.stopped) and not self.fetching and not self.waiting
+
+    def take_over(self, stage: SourceStage) -> None:
+        """Hand out by this stage from now on; what a predecessor had not sent comes first."""
+        before, self.stage = self._last, stage
+        self._last = stage
+        unsent = [] if before is None else before.stage.recall()
+        if unsent:
+            self.run.left(len(unsent))
+            self.put_back(unsent)
+
+    def put_back(self, messages: list[Message]) -> None:
+        """Take messages to be handed out (again), ahead of those that came later."""
+        if self.stopped:
+            for message in messages:
+                self.run.give_back(message)
+            return
+        if self.intake is None:
+            self._line.extendleft(reversed(messages))
+        else:
+            self.intake.put_back(messages)
+        self.serve_soon()
+
+    def inject(self, messages: list[Message]) -> None:
+        """Take messages that do not come from the source, behind what waits."""
+        self._injected.extend(messages)
+        self.serve_soon()
+
+    def _admit_injected(self, wanted: int) -> None:
+        """Let messages that were put in by hand go on as the rate limit allows: they do not come past it."""
+        injected = self._injected
+        admitted = self._admitted(min(wanted, len(injected))) if wanted > 0 else 0
+        messages = [injected.popleft() for _ in range(admitted)]
+        if self.intake is None:
+            self._line.extend(messages)
+        elif messages:
+            self._offer(messages)
+
+    def leave(self, messages: list[Message]) -> None:
+        """Take note that messages have left the processors: the next ones of their keys may go."""
+        if self.intake is not None and self.intake.release(messages):
+            self.serve_soon()
+
+    def _withdraw(self, message: Message) -> None:
+        """Give back what waits behind a message that goes back to its source: it keeps the order of the key."""
+        if self.intake is None or self.run.serial is None or self.stopped:
+            return
+        for behind in self.intake.withdraw(self.run.serial(message)):
+            self.run.give_back(behind)
+
+    # -- handing out --------------------------------------------------------------------------------------------------
+
+    def take(self, demand: int) -> list[Message] | None:
+        """Hand out messages for demand: at once if the source is one that answers at once.
+
+        Args:
+            demand: How many are asked for now.
+        """
+        if self.run.gated:
+            return None
+        if self.intake is None and self.link.fetches_directly and not self._line and not self._injected:
+            return self._hand_out(self._fetch(demand))
+        self.serve_soon()
+        return None
+
+    def serve_soon(self) -> None:
+        """Look at what is owed, once in a turn."""
+        if not self._serving:
+            self._serving = True
+            self.run.loop.call_soon(self.serve)
+
+    def serve(self) -> None:
+        """Send what is owed, as far as there is something, and fetch the rest."""
+        self._serving = False
+        stage = self.stage
+        if stage is None or self.run.gated:
+            return
+        owed = stage.owed
+        if self._injected:
+            self._admit_injected(owed - len(self._line))
+        if owed and (self._line or self.intake is not None):
+            messages = self._next(owed)
+            if messages:
+                stage.send(self._hand_out(messages))
+                owed = stage.owed
+        wanted = self.wanted(owed)
+        if wanted <= 0 or self.stopped or self.fetching:
+            return
+        if not self.link.fetches_directly:
+            self._fetch_later()
+        elif self.intake is None:
+            messages = self._fetch(wanted)
+            if messages:
+                stage.send(self._hand_out(messages))
+        elif self._offer(self._fetch(wanted)):
+            self.serve_soon()
+
+    def wanted(self, owed: int) -> int:
+        """Return how many messages to fetch now."""
+        intake = self.intake
+        if self._resting or self.exhausted:
+            return 0
+        if intake is None:
+            return owed - len(self._line)
+        return min(max(owed - intake.ready, self.run.lookahead - intake.waiting), intake.room)
+
+    def _next(self, count: int) -> list[Message]:
+        if self.intake is not None:
+            return self._throttle(self.intake.take(count))
+        line = self._line
+        return self._throttle([line.popleft() for _ in range(min(count, len(line)))])
+
+    def _hand_out(self, messages: list[Message] | None) -> list[Message] | None:
+        if not messages:
+            return None
+        self.run.in_steps += len(messages)
+        return messages
+
+    def _offer(self, messages: list[Message]) -> int:
+        """Put messages into the intake; those for which a function of the user's raises fail."""
+        intake = self.intake
+        assert intake is not None  # noqa: S101 (the callers see to it)
+        intake.offer(messages)
+        if intake.errors:
+            errors, intake.errors = intake.errors, []
+            for message, error in errors:
+                message.reason = error
+            self.run.fail([message for message, _ in errors], None)
+        if self.source.redelivers and self.source.ordered:  # it keeps their order meanwhile
+            for messages_of_key in intake.overflow().values():
+                for message in messages_of_key:
+                    self.run.give_back(message, OVERFLOW_SECONDS)
+        return len(messages)
+
+    # -- rates by key -------------------------------------------------------------------------------------------------
+
+    def _throttle(self, messages: list[Message]) -> list[Message]:
+        """Hold back messages whose key has no tokens left; they come back when it has."""
+        limiter = self.run.key_limit
+        if limiter is None or not messages:
+            return messages
+        passed: list[Message] = []
+        for message in messages:
+            key = limiter.key_of(message)
+            line = self._throttled.get(key)
+            if line is None and limiter.try_acquire(1, key):
+                passed.append(message)
+                continue
+            if line is None:
+                line = self._throttled[key] = deque()
+                self.run.loop.call_later(limiter.next_in(key), self._relieve, key)
+            line.append(message)
+        return passed
+
+    def _relieve(self, key: Any) -> None:
+        """Send what a key has tokens for by now."""
+        limiter, line = self.run.key_limit, self._throttled.get(key)
+        if limiter is None or line is None:
+            return
+        passed: list[Message] = []
+        while line and limiter.try_acquire(1, key):
+            passed.append(line.popleft())
+        if line:
+            self.run.loop.call_later(limiter.next_in(key), self._relieve, key)
+        else:
+            del self._throttled[key]
+        if passed and self.stage is not None:
+            self.stage.send(self._hand_out(passed))
+
+    # -- fetching -----------------------------------------------------------------------------------------------------
+
+    def wake(self) -> None:
+        """Fetch again: there is something. May be called from any thread."""
+        loop = self.run.loop
+        if self.run.here():
+            self._woken()
+        elif not loop.is_closed():
+            loop.call_soon_threadsafe(self._woken)
+
+    def returned(self) -> None:
+        """Take note that something went back to the source: it has something to hand out again."""
+        self._woken()
+
+    def _woken(self) -> None:
+        self._stirred = True
+        self.exhausted = False
+        self._go_on()
+
+    def _admitted(self, wanted: int) -> int:
+        """Return how many may be fetched by the rate limit; when none may, look again when one may."""
+        limiter = self.run.rate_limit
+        if limiter is None:
+            return wanted
+        admitted = limiter.try_acquire(wanted)
+        if not admitted:
+            self._again_in(limiter.next_in())
+        return admitted
+
+    def _fetch(self, wanted: int) -> list[Message]:
+        """Fetch from a source that answers at once."""
+        if self._resting or self.exhausted or wanted <= 0:
+            return []
+        admitted = self._admitted(wanted)
+        if not admitted:
+            return []
+        self._stirred = False
+        try:
+            messages = self.link.check(self.source.fetch(admitted), admitted)
+        except Exception as error:  # noqa: BLE001 (the user's source)
+            self._failed(error, admitted)
+            return []
+        return self._fetched(messages, admitted)
+
+    def _fetched(self, messages: list[Message] | None, admitted: int) -> list[Message]:
+        self.fetches += 1
+        self._failures = 0
+        count = len(messages) if messages else 0
+        if count < admitted:
+            if self.run.rate_limit is not None:
+                self.run.rate_limit.give_back(admitted - count)
+            if self._stirred:
+                self.serve_soon()
+            elif messages is None:
+                self.exhausted = True
+                self.run.check_end_soon()
+            elif not count:
+                self._rest()
+            else:  # that need not have been all
+                self.serve_soon()
+        if messages:
+            self.books.take_in(messages)
+        return messages or []
+
+    def _rest(self) -> None:
+        """Wait until the source has something again. An async one that may wait by itself is asked again."""
+        if self.source.poll is not None:
+            self._again_in(self.source.poll)
+        else:
+            self._resting = True
+
+    def _failed(self, error: Exception, admitted: int) -> None:
+        """Try a source again that has raised, after a while."""
+        self.errors += 1
+        self._failures += 1
+        if self.run.rate_limit is not None:
+            self.run.rate_limit.give_back(admitted)
+        self.run.report(SourceError(self.name, "fetch", error))
+        self._again_in(max(0.001, _REFETCH.delay(self._failures, self.run.random.random())))
+
+    def _fetch_later(self) -> None:
+        if self._job is None:
+            self.fetching = 1
+            self._job = self.run.loop.create_task(self._pump(), name=f"headgate: fetch from {self.name}")
+
+    async def _pump(self) -> None:
+        """Fetch as long as something is wanted."""
+        try:
+            while not self.stopped and not self.run.gated and self.stage is not None:
+                wanted = self.wanted(self.stage.owed)
+                admitted = self._admitted(wanted) if wanted > 0 else 0
+                if not admitted:
+                    break
+                self._stirred = False
+                try:
+                    fetched = await self.link.acall("fetch", admitted)
+                    messages = self._fetched(self.link.check(fetched, admitted), admitted)
+                except Exception as error:  # noqa: BLE001 (the user's source)
+                    self._failed(error, admitted)
+                    break
+                self._came(messages)
+        finally:
+            self.fetching = 0
+            self._job = None
+            if not self.stopped:
+                self.serve_soon()
+            self.run.check_end_soon()
+
+    def _came(self, messages: list[Message]) -> None:
+        """Hand out what an asynchronous fetch has brought."""
+        if self.stopped:
+            for message in messages:
+                self.run.give_back(message)
+        elif self.intake is not None:
+            self._offer(messages)
+            self.serve()
+        else:
+            self._line.extend(messages)
+            self.serve()
+
+    def _again_in(self, seconds: float) -> None:
+        self._cancel_timer()
+        self._resting = True
+        self._timer = self.run.loop.call_later(seconds, self._go_on)
+
+    def _go_on(self) -> None:
+        self._cancel_timer()
+        self._resting = False
+        self.serve_soon()
+
+    def _cancel_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
+class SourceStage(Producer):
+    """The stage that hands out what a feed has.
+
+    Args:
+        pipeline: Whose.
+        index: The number of the feed.
+    """
+
+    def __init__(self, pipeline: Pipeline, index: int) -> None:
+        """Belong to a feed."""
+        self.pipeline = pipeline
+        self.index = index
+
+    def started(self) -> None:
+        """Take over what a predecessor has left behind."""
+        self.run = self.pipeline.current
+        self.feed = self.run.feeds[self.index]
+        self.feed.take_over(self)
+
+    def handle_demand(self, demand: int) -> list[Message] | None:
+        """Hand out messages, at once or later."""
+        return self.feed.take(demand)
+
+    def terminate(self, reason: Any) -> None:  # noqa: ARG002 (a callback's form)
+        """Leave the feed to a successor."""
+        if self.feed.stage is self:
+            self.feed.stage = None
+
+    @property
+    def owed(self) -> int:
+        """How many messages are still owed."""
+        return self.stage.demand
+
+    def send(self, messages: list[Message] | None) -> None:
+        """Send messages."""
+        if messages:
+            self.stage.emit(messages)

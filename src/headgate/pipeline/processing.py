@@ -1,0 +1,528 @@
+"""The processors: stages that hand messages to a handler one by one, and see to what comes of it.
+
+Whatever the handler does, a message that comes in leaves in exactly one way: to the next step, to a batcher, settled,
+deferred, or failed. Only an exception that ends the stage itself (a kill, ``SystemExit``) leaves messages to those that
+come after it: the stage that sent them sends them again, and those that were through are passed over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, Final
+
+from headgate import telemetry
+from headgate.errors import HandlerError, HandlerTimeoutError, Skip, UnknownBatcherError
+from headgate.protocol.messages import Subscription
+from headgate.protocol.retries import Retries
+from headgate.stage import Consumer, ProducerConsumer
+from headgate.types import DEFERRED, Joint, Message
+
+if TYPE_CHECKING:
+    from headgate.pipeline.pipeline import Pipeline
+    from headgate.pipeline.run import Run
+
+THROUGH: Final = "through"
+"""The owner of a message that has left the processors."""
+_RESULTS: Final = "the message, None for it, or a list of messages"
+
+
+class Step:
+    """What the stages of one processing step share.
+
+    Attributes:
+        name: Its name.
+        number: Its place among the steps.
+        handler: The user's function.
+        callback: Its name, for errors.
+        prepare: The user's ``prepare_messages``, of the first step; or None.
+        timeout: Seconds for one message, or None.
+        retries: What is tried again here, or None.
+        place: Where the handler runs.
+        kind: ``"plain"``, ``"async"`` or ``"wide"``.
+        last: Nothing comes after it but the batchers.
+    """
+
+    def __init__(  # noqa: PLR0913 (each is a thing of its own)
+        self, pipeline: Pipeline, name: str, number: int, options: Any, handler: Any, place: str, kind: str
+    ) -> None:
+        """Keep what is the same for all of its stages."""
+        self.kind = kind
+        self.pipeline = pipeline
+        self.name = name
+        self.number = number
+        self.options = options
+        self.handler = handler
+        self.callback = getattr(handler, "__name__", "handler")
+        self.prepare = pipeline.prepare_messages if number == 0 and pipeline.prepares else None
+        self.timeout: float | None = options.timeout
+        self.retries: Retries | None = options.retry
+        self.place = place
+        self.last = False
+
+    def settle(self, messages: list[Message], kept: dict[str, list[Message]], failed: list[Message]) -> list[Message]:
+        """Send on what a stage has handled.
+
+        Args:
+            messages: What the stage was given.
+            kept: What goes on, by the name of the batcher; of a step that is not the last, all under one name.
+            failed: What has failed.
+
+        Returns:
+            What goes to the next step.
+        """
+        run = self.pipeline.current
+        onward: list[Message] = []
+        if not self.last:
+            for each in kept.values():
+                onward = each
+        elif not run.outlets:
+            for each in kept.values():
+                run.acknowledge(each)
+        else:
+            for name, each in kept.items():
+                if each:
+                    run.outlets[name].add(each)
+        if run.serial is not None and self.last:
+            run.leave([each for each in messages if each.reason is None and each.outcome != DEFERRED])
+        if failed:
+            run.fail(failed, self.retries, self)
+        run.left(len(messages) - len(onward))
+        return onward
+
+    def boxes(self) -> dict[str, list[Message]]:
+        """Return an empty list for each batcher that messages may go to."""
+        outlets = self.pipeline.current.outlets
+        return {name: [] for name in outlets} if outlets and self.last else {}
+
+    def route(self, message: Message, kept: dict[str, list[Message]], failed: list[Message]) -> None:
+        """Put a message where it wants to go."""
+        if message.reason is not None:
+            failed.append(message)
+        elif message.outcome is not None:
+            return
+        elif not self.last or not self.pipeline.current.outlets:
+            kept.setdefault("", []).append(message)
+        else:
+            box = kept.get(message.batcher)
+            if box is not None:
+                box.append(message)
+            else:
+                known = tuple(kept)
+                message.reason = UnknownBatcherError(self.pipeline.id, message.batcher, known)
+                failed.append(message)
+
+    def take(
+        self, message: Message, result: Any, stage: str, kept: dict[str, list[Message]], failed: list[Message]
+    ) -> None:
+        """Take in what a handler returned for a message, when it is not the message itself."""
+        parts: list[Any]
+        if result is None or result is message:
+            parts = [message]
+        elif isinstance(result, Message):
+            parts = [result]
+        elif isinstance(result, (list, tuple)) and all(isinstance(each, Message) for each in result):
+            parts = list(result)
+        else:
+            message.reason = HandlerError(stage, self.callback, _RESULTS, result)
+            failed.append(message)
+            return
+        made = [each for each in parts if each is not message and each.keeper is None]
+        if made:  # whoever makes a message by hand means that it comes from this one
+            if message in parts:
+                run = self.pipeline.current
+                run.shared(message, made)
+            else:
+                Joint([message], made)
+        if not parts and message.outcome is None and message.reason is None:
+            Joint([message], [])
+        if message.reason is not None and message not in parts:
+            parts = [message]
+        for each in parts:
+            self.route(each, kept, failed)
+
+    def raised(
+        self, message: Message, error: BaseException, kept: dict[str, list[Message]], failed: list[Message]
+    ) -> None:
+        """Take in what a handler raised for a message."""
+        if isinstance(error, Skip):
+            self.pipeline.current.acknowledge([message])
+            return
+        del kept
+        message.reason = error
+        failed.append(message)
+
+    def prepared(self, messages: list[Message], stage: str, failed: list[Message]) -> list[Message]:
+        """Run ``prepare_messages``, a plain one; when it fails, so do all of them."""
+        assert self.prepare is not None  # noqa: S101 (the callers see to it)
+        try:
+            return self.checked(messages, self.prepare(messages), stage)
+        except Exception as error:  # noqa: BLE001 (the user's function)
+            return self.unprepared(messages, error, failed)
+
+    def checked(self, messages: list[Message], result: Any, stage: str) -> list[Message]:
+        """Refuse what ``prepare_messages`` must not return."""
+        if result is None:
+            return messages
+        if not isinstance(result, list) or len(result) != len(messages) or set(result) != set(messages):
+            expected = f"the {len(messages)} messages that it was given, or None"
+            raise HandlerError(stage, "prepare_messages", expected, result)
+        return result
+
+    @staticmethod
+    def unprepared(messages: list[Message], error: Exception, failed: list[Message]) -> list[Message]:
+        """Let all of them fail."""
+        for message in messages:
+            message.reason = error
+        failed.extend(messages)
+        return []
+
+
+class _Processor:
+    """What all kinds of processors share."""
+
+    run: Run
+    stage: Any
+
+    def __init__(self, pipeline: Pipeline, number: int) -> None:
+        """Belong to a step."""
+        self.pipeline = pipeline
+        self.number = number
+
+    def started(self) -> None:
+        """Take part in the run."""
+        self.run = self.pipeline.current
+        self.step = self.run.steps[self.number]
+        self.name = self.stage.name
+
+    def span(self, messages: list[Message]) -> telemetry.Span | None:
+        """Begin to tell of a delivery, if anybody listens."""
+        if not telemetry.handlers:
+            return None
+        return telemetry.Span("pipeline.processor", **self.about(), messages=messages)
+
+    def about(self) -> dict[str, Any]:
+        """Return what all events of this stage say."""
+        step, pipeline = self.step, self.pipeline
+        return {"pipeline": pipeline.id, "stage": self.name, "step": step.name, "context": pipeline.context}
+
+    def told(
+        self, span: telemetry.Span | None, kept: dict[str, list[Message]], onward: list[Message], failed: list[Message]
+    ) -> None:
+        """Say how a delivery came out."""
+        if span is not None:
+            done = [each for box in kept.values() for each in box]
+            forwards = bool(self.run.outlets) or bool(onward)
+            span.stop(
+                successful_to_ack=[] if forwards else done,
+                successful_to_forward=done if forwards else [],
+                failed=list(failed),
+            )
+
+    def handle_one(self, message: Message) -> Any:
+        """Call a plain handler, and tell of it if anybody listens."""
+        if not telemetry.handlers:
+            return self.step.handler(message)
+        span = telemetry.Span("pipeline.processor.message", **self.about(), message=message)
+        try:
+            result = self.step.handler(message)
+        except BaseException as error:
+            span.fail(error)
+            raise
+        span.stop()
+        return result
+
+
+class PlainProcessor(_Processor):
+    """Calls a plain handler, in the scheduler's turn."""
+
+    def handle_events(self, events: Any, source: Subscription) -> list[Message] | None:  # noqa: ARG002 (a callback's form)
+        """Handle messages."""
+        run, step = self.run, self.step
+        messages = events
+        failed: list[Message] = []
+        kept: dict[str, list[Message]] = step.boxes()
+        if run.unusual:
+            messages = run.sift(events, step, kept)
+        if step.prepare is not None:
+            messages = step.prepared(messages, self.name, failed)
+        span = self.span(messages)
+        handler = step.handler if span is None else self.handle_one
+        if step.last and len(kept) > 1:
+            return self._conclude(events, self._routed(messages, handler, kept, failed), kept, failed, span)
+        name = next(iter(kept), "")
+        add, take = kept.setdefault(name, []).append, step.take
+        for message in messages:
+            try:
+                result = handler(message)
+            except Exception as error:  # noqa: BLE001 (the user's handler)
+                step.raised(message, error, kept, failed)
+                continue
+            except BaseException:  # it ends this stage: what was done stays done
+                run.interrupted(events, message, kept)
+                raise
+            if (
+                (result is message or result is None)
+                and message.reason is None
+                and message.outcome is None
+                and (not name or message.batcher == name)
+            ):
+                add(message)
+            else:
+                take(message, result, self.name, kept, failed)
+        return self._conclude(events, None, kept, failed, span)
+
+    def _routed(
+        self, messages: list[Message], handler: Any, kept: dict[str, list[Message]], failed: list[Message]
+    ) -> None:
+        """Handle messages that go to one of several batchers."""
+        step = self.step
+        for message in messages:
+            try:
+                result = handler(message)
+            except Exception as error:  # noqa: BLE001 (the user's handler)
+                step.raised(message, error, kept, failed)
+                continue
+            except BaseException:
+                self.run.interrupted(messages, message, kept)
+                raise
+            if (result is message or result is None) and message.reason is None and message.outcome is None:
+                box = kept.get(message.batcher)
+                if box is not None:
+                    box.append(message)
+                    continue
+            step.take(message, result, self.name, kept, failed)
+
+    def _conclude(
+        self,
+        events: list[Message],
+        _: None,
+        kept: dict[str, list[Message]],
+        failed: list[Message],
+        span: telemetry.Span | None,
+    ) -> list[Message] | None:
+        onward = self.step.settle(events, kept, failed)
+        self.told(span, kept, onward, failed)
+        return onward or None
+
+
+class AsyncProcessor(_Processor):
+    """Awaits an async handler, or a plain one in a thread, one message after the other."""
+
+    _executor: ThreadPoolExecutor | None = None
+
+    async def handle_events(self, events: Any, source: Subscription) -> list[Message] | None:  # noqa: ARG002 (a callback's form)
+        """Handle messages."""
+        run, step = self.run, self.step
+        failed: list[Message] = []
+        kept: dict[str, list[Message]] = step.boxes()
+        messages = run.sift(events, step, kept)
+        if step.prepare is not None and messages:
+            messages = await self._prepare(messages, failed)
+        span = self.span(messages)
+        for message in messages:
+            if run.draining and message.owner is None:  # nobody has begun it
+                run.give_back(message)
+                continue
+            if message.outcome is not None:  # it was given back meanwhile
+                continue
+            message.owner = self
+            try:
+                result = await self._handle(message)
+            except Exception as error:  # noqa: BLE001 (the user's handler)
+                step.raised(message, error, kept, failed)
+            except BaseException:
+                message.owner = None
+                if step.last:  # what was done stays done
+                    run.interrupted(events, message, kept)
+                raise
+            else:
+                step.take(message, result, self.name, kept, failed)
+        onward = step.settle(events, kept, failed)
+        self.told(span, kept, onward, failed)
+        return onward or None
+
+    async def _prepare(self, messages: list[Message], failed: list[Message]) -> list[Message]:
+        step = self.step
+        assert step.prepare is not None  # noqa: S101 (the caller sees to it)
+        try:
+            result = step.prepare(messages)
+            if inspect.isawaitable(result):
+                result = await result
+            return step.checked(messages, result, self.name)
+        except Exception as error:  # noqa: BLE001 (the user's function)
+            return step.unprepared(messages, error, failed)
+
+    async def _handle(self, message: Message) -> Any:
+        step = self.step
+        timeout = limit_of(message, step.timeout, self.run)
+        if timeout is not None and timeout <= 0:
+            raise HandlerTimeoutError(self.name, "deadline", 0.0)
+        span = None
+        if telemetry.handlers:
+            span = telemetry.Span("pipeline.processor.message", **self.about(), message=message)
+        try:
+            if timeout is None:
+                result = await self._call(message)
+            else:
+                result = await within(self._call(message), timeout, self.name, step.callback)
+        except BaseException as error:
+            if span is not None:
+                span.fail(error)
+            raise
+        if span is not None:
+            span.stop()
+        return result
+
+    async def _call(self, message: Message) -> Any:
+        if self.step.place != "thread":
+            result = self.step.handler(message)
+            return await result if inspect.isawaitable(result) else result
+        loop = self.run.loop
+        if self._executor is None:
+            self._executor = ThreadPoolExecutor(1, f"headgate: {self.name}")
+        try:
+            return await loop.run_in_executor(self._executor, self.step.handler, message)
+        except asyncio.CancelledError:  # the thread is left to itself, and what comes next gets another one
+            self._executor.shutdown(wait=False)
+            self._executor = None
+            self.run.abandoned += 1
+            raise
+
+    def terminate(self, reason: Any) -> None:  # noqa: ARG002 (a callback's form)
+        """Give the thread back."""
+        if self._executor is not None:
+            self._executor.shutdown(wait=False)
+
+
+class WideProcessor(_Processor):
+    """Handles many messages at a time in one stage; what is done goes on in order, or as it comes.
+
+    It keeps what is under way itself: a handler that is slow holds up nothing but, in order, those behind it.
+    """
+
+    def started(self) -> None:
+        """Begin with nothing under way."""
+        super().started()
+        self.width: int = self.step.options.concurrency
+        self.ordered: bool = bool(self.step.options.ordered)
+        self.under_way: deque[tuple[Message, asyncio.Task[None], list[Message], list[Message]]] = deque()
+        self.room = asyncio.Event()
+        self.run.wide.append(self)
+
+    async def handle_events(self, events: Any, source: Subscription) -> None:  # noqa: ARG002 (a callback's form)
+        """Begin with each message as soon as there is room."""
+        through: dict[str, list[Message]] = {}
+        for message in self.run.sift(events, self.step, through):
+            while len(self.under_way) >= self.width:
+                self.room.clear()
+                await self.room.wait()
+            if message.outcome is not None:
+                continue
+            if self.run.draining and message.owner is None:
+                self.run.give_back(message)
+                self.run.left(1)
+                continue
+            message.owner = self
+            kept: list[Message] = []
+            failed: list[Message] = []
+            task = self.run.node.job(self._one(message, kept, failed), f"{self.name} {self.step.callback}")
+            self.under_way.append((message, task, kept, failed))
+            task.add_done_callback(self._done)
+        for each in through.values():
+            self.stage.emit(each)
+
+    async def _one(self, message: Message, kept: list[Message], failed: list[Message]) -> None:
+        step = self.step
+        boxes: dict[str, list[Message]] = {"": kept}
+        try:
+            coroutine = step.handler(message)
+            timeout = limit_of(message, step.timeout, self.run)
+            if timeout is not None:
+                coroutine = within(coroutine, timeout, self.name, step.callback)
+            result = await coroutine
+        except Exception as error:  # noqa: BLE001 (the user's handler)
+            step.raised(message, error, boxes, failed)
+            return
+        if result is None or result is message:
+            if message.reason is not None:
+                failed.append(message)
+            elif message.outcome is None:
+                kept.append(message)
+            return
+        collected: dict[str, list[Message]] = {}
+        step.take(message, result, self.name, collected, failed)
+        for each in collected.values():
+            kept.extend(each)
+
+    def _done(self, _: asyncio.Task[None]) -> None:
+        """Send on what is done."""
+        if self.ordered:
+            while self.under_way and self.under_way[0][1].done():
+                self._send(*self.under_way.popleft())
+        else:
+            for entry in [each for each in self.under_way if each[1].done()]:
+                self.under_way.remove(entry)
+                self._send(*entry)
+        self.room.set()
+
+    def _send(self, message: Message, task: asyncio.Task[None], kept: list[Message], failed: list[Message]) -> None:
+        if task.cancelled():
+            message.owner = None
+            self.run.lost([message])
+            return
+        step = self.step
+        if not step.last:
+            if kept:
+                self.stage.emit(kept)
+            if failed:
+                self.run.fail(failed, step.retries, step)
+            self.run.left(1 - len(kept))
+            return
+        boxes = step.boxes()
+        rest: list[Message] = []
+        for each in kept:
+            step.route(each, boxes, rest)
+        step.settle([message], boxes, [*failed, *rest])
+
+    def terminate(self, reason: Any) -> None:  # noqa: ARG002 (a callback's form)
+        """Leave nothing under way: it is begun anew by a successor."""
+        for _, task, _, _ in self.under_way:
+            task.cancel()
+
+
+def limit_of(message: Message, timeout: float | None, run: Run) -> float | None:
+    """Return the seconds that a message may take: its handler's limit, or what is left until its deadline."""
+    if message.deadline is None:
+        return timeout
+    left = message.deadline - run.wall()
+    return left if timeout is None else min(left, timeout)
+
+
+async def within(awaitable: Any, seconds: float, stage: str, callback: str) -> Any:
+    """Await something, for so many seconds at most.
+
+    Raises:
+        HandlerTimeoutError: It took longer, and was cancelled.
+    """
+    try:
+        async with asyncio.timeout(seconds) as scope:
+            return await awaitable
+    except TimeoutError as error:
+        if not scope.expired():  # it is the handler's own
+            raise
+        raise HandlerTimeoutError(stage, callback, seconds) from error
+
+
+def _as(kind: type[Any], base: type[Any]) -> type[Any]:
+    return type(kind.__name__, (kind, base), {"__doc__": kind.__doc__})
+
+
+KINDS: Final = {
+    (each, last): _as(kind, Consumer if last else ProducerConsumer)
+    for each, kind in (("plain", PlainProcessor), ("async", AsyncProcessor), ("wide", WideProcessor))
+    for last in (True, False)
+}
+"""The stages' classes: by kind, and whether nothing but batchers comes after them."""
