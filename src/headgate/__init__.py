@@ -6,12 +6,15 @@ them into `Child` recipes, those into a `Supervisor`, and that into `run`.
 
 from headgate.draining import Drained
 from headgate.errors import (
+    AugmentError,
     BufferOverflowError,
+    CircuitOpenError,
     DispatchError,
     HandlerError,
     HeadgateError,
     HookError,
     Ignore,
+    LookupTimeoutError,
     NameTakenError,
     NoStageError,
     OptionError,
@@ -25,7 +28,10 @@ from headgate.errors import (
     SubscriptionError,
 )
 from headgate.observe.stall import Diagnosis, StageDiagnosis
+from headgate.pipeline.augment import Augment, AugmentStatistics, augment
+from headgate.pipeline.rates import RateLimiter, RateStatistics
 from headgate.protocol.children import Backoff
+from headgate.protocol.circuits import CircuitBreaker
 from headgate.protocol.dispatch.base import Dispatcher
 from headgate.protocol.dispatch.broadcast import BroadcastDispatcher
 from headgate.protocol.dispatch.demand import DemandDispatcher
@@ -46,11 +52,16 @@ from headgate.supervision.supervisor import Supervisor
 from headgate.system import System
 
 __all__ = [
+    "Augment",
+    "AugmentError",
+    "AugmentStatistics",
     "Backoff",
     "BroadcastDispatcher",
     "BufferOverflowError",
     "Child",
     "ChildInfo",
+    "CircuitBreaker",
+    "CircuitOpenError",
     "Consumer",
     "ConsumerSupervisor",
     "ConsumerSupervisorRef",
@@ -68,6 +79,7 @@ __all__ = [
     "HeadgateError",
     "HookError",
     "Ignore",
+    "LookupTimeoutError",
     "NameTakenError",
     "NoStageError",
     "OptionError",
@@ -77,6 +89,8 @@ __all__ = [
     "Producer",
     "ProducerConsumer",
     "ProtocolError",
+    "RateLimiter",
+    "RateStatistics",
     "Ref",
     "RestartLimitError",
     "RunError",
@@ -94,6 +108,7 @@ __all__ = [
     "System",
     "Terms",
     "To",
+    "augment",
     "from_iterable",
     "run",
     "stable_hash",

@@ -9,12 +9,15 @@ import pytest
 
 import headgate
 from headgate import (
+    AugmentError,
     BufferOverflowError,
+    CircuitOpenError,
     DispatchError,
     HandlerError,
     HeadgateError,
     HookError,
     Ignore,
+    LookupTimeoutError,
     NameTakenError,
     NoStageError,
     OptionError,
@@ -44,6 +47,9 @@ EXAMPLES = {
     StageCrashed: StageCrashed("counter", ValueError("bad")),
     StoreError: StoreError("jobs.db", "put", "database or disk is full", "make room, then go on"),
     NoStageError: NoStageError("stage 'counter' has ended"),
+    AugmentError: AugmentError("users", 7, ValueError("bad")),
+    LookupTimeoutError: LookupTimeoutError("users", 7, 1.5),
+    CircuitOpenError: CircuitOpenError("users", 7, 30.0),
 }
 each = pytest.mark.parametrize("error", EXAMPLES.values(), ids=lambda error: type(error).__name__)
 
@@ -64,6 +70,9 @@ def test_the_family():
     assert issubclass(NameTakenError, OptionError)
     assert issubclass(HandlerError, ProtocolError)
     assert issubclass(PeerError, ProtocolError)
+    assert issubclass(LookupTimeoutError, AugmentError)
+    assert issubclass(LookupTimeoutError, TimeoutError)
+    assert issubclass(CircuitOpenError, AugmentError)
     assert not issubclass(Stop, HeadgateError), "a signal is no error"
     assert not issubclass(Ignore, HeadgateError)
 
@@ -84,6 +93,9 @@ def test_a_message_is_one_line(error):
         (BufferOverflowError, ["'counter'", "'buffer_size'", "10", "3 more", "buffer_keep"]),
         (SubscriptionError, ["'printer'", "'counter'", "it has ended"]),
         (StageCrashed, ["'counter'", "ValueError", "bad"]),
+        (AugmentError, ["'users'", "7", "ValueError: bad"]),
+        (LookupTimeoutError, ["'users'", "7", "1.5 s"]),
+        (CircuitOpenError, ["'users'", "7", "30 s"]),
         (StoreError, ["jobs.db", "put", "disk is full", "make room"]),
     ],
     ids=lambda value: getattr(value, "__name__", None),
