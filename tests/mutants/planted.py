@@ -570,3 +570,6 @@ def asks_only_when_acknowledged() -> None:
 @mutant
 def acknowledges_only_with_an_ask() -> None:
     edit(ConsumerSide, "flush", ("if window.acked != window.told and window.open:", "if False:"))
+
+
+from tests.mutants import pipelines  # noqa: E402, F401  (puts its bugs on the list; it needs what is above)

@@ -2,7 +2,8 @@
 
 Stages are the real cores (`headgate.protocol`), users are scripts, and everything in between is chosen by a seed: which
 message arrives next, when a handler returns, who crashes. After every single action oracles look at the stage that it
-touched; at the end nothing may be lost, doubled without a crash that explains it, or left behind.
+touched; at the end nothing may be lost, doubled without a crash that explains it, or left behind. The machines of
+pipelines are driven one by one, each beside a slow model of itself.
 
 ::
 
@@ -11,8 +12,7 @@ touched; at the end nothing may be lost, doubled without a crash that explains i
 """
 
 from headgate.testing.seeds import Summary
-from headgate.testing.simulation.families import FAMILIES
 from headgate.testing.simulation.oracles import Violation
-from headgate.testing.simulation.runner import SimulationError, run_all, run_family, run_seed, uncovered
+from headgate.testing.simulation.runner import FAMILIES, SimulationError, run_all, run_family, run_seed, uncovered
 
 __all__ = ["FAMILIES", "SimulationError", "Summary", "Violation", "run_all", "run_family", "run_seed", "uncovered"]

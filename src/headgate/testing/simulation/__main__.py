@@ -8,8 +8,15 @@ from collections.abc import Sequence
 
 from headgate.testing.seeds import report, say
 from headgate.testing.simulation import exhaustive, windows
-from headgate.testing.simulation.families import FAMILIES
-from headgate.testing.simulation.runner import SimulationError, expected_faults, run_all, run_seed, show, uncovered
+from headgate.testing.simulation.runner import (
+    FAMILIES,
+    SimulationError,
+    expected_faults,
+    run_all,
+    run_seed,
+    show,
+    uncovered,
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

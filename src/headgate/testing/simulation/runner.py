@@ -9,17 +9,21 @@ from typing import Any
 
 from headgate.protocol.messages import TAG_NAMES
 from headgate.testing.seeds import SeedError, Summary, run_seeds, share_out
-from headgate.testing.simulation.families import FAMILIES, build
+from headgate.testing.simulation import families, pipelines
 from headgate.testing.simulation.oracles import Violation
+from headgate.testing.simulation.pipelines import Play
 from headgate.testing.simulation.schedule import Schedule
 from headgate.testing.simulation.world import World
+
+FAMILIES: dict[str, Any] = {**families.FAMILIES, **pipelines.PLAYS}
+"""All of them, by name."""
 
 
 class SimulationError(SeedError):
     """A seed of the protocol's simulation has failed."""
 
 
-def run_seed(family: str, seed: int, *, trace: bool = False, tail: int = 40) -> World:
+def run_seed(family: str, seed: int, *, trace: bool = False, tail: int = 40) -> World | Play:
     """Run one seed.
 
     Args:
@@ -29,15 +33,20 @@ def run_seed(family: str, seed: int, *, trace: bool = False, tail: int = 40) -> 
         tail: How many actions a failure shows.
 
     Returns:
-        The world, as it was in the end.
+        The world, as it was in the end; of a machine of the pipelines the play.
 
     Raises:
         SimulationError: A rule was broken.
     """
-    world: World | None = None
+    world: World | Play | None = None
+    tail = tail if not trace else 1_000_000
     try:
-        world = World(build(family, seed), seed, tail=tail if not trace else 1_000_000)
-        Schedule(world, seed).run()
+        if family in pipelines.PLAYS:
+            world = pipelines.start(family, seed, tail)
+            world.run()
+        else:
+            world = World(families.build(family, seed), seed, tail=tail)
+            Schedule(world, seed).run()
     except Exception as error:
         rule = error.rule if isinstance(error, Violation) else type(error).__name__
         raise SimulationError(family, seed, rule, _explain(family, seed, world, error)) from error
@@ -80,13 +89,15 @@ def expected_faults(summary: Summary) -> dict[str, int]:
 @functools.cache
 def _drawn(family: str) -> list[str]:
     """Return the faults that the family can draw."""
+    if family in pipelines.PLAYS:
+        return sorted(pipelines.PLAYS[family].kinds)
     kinds: set[str] = set()
     for seed in range(200):
-        kinds.update(build(family, seed).faults)
+        kinds.update(families.build(family, seed).faults)
     return sorted(kinds)
 
 
-def _explain(family: str, seed: int, world: World | None, error: Exception) -> str:
+def _explain(family: str, seed: int, world: World | Play | None, error: Exception) -> str:
     lines = [f"family {family}, seed {seed}: {type(error).__name__}: {error}"]
     if world is not None:
         lines.append(f"its last {len(world.trace)} actions:")
