@@ -43,7 +43,7 @@ class IterableSource(Source):
 
     redelivers = True
 
-    def __new__(cls, iterable: Any = None, **options: Any) -> Self:  # noqa: ARG004  # pyright: ignore[reportInconsistentConstructor]
+    def __new__(cls, iterable: Any = None, **options: Any) -> Self:  # noqa: ARG004 (for __init__)
         """Choose how it is read."""
         kind: Any = cls
         if cls is IterableSource:
@@ -54,7 +54,7 @@ class IterableSource(Source):
         made: Self = super().__new__(kind)
         return made
 
-    def __init__(
+    def __init__(  # pyright: ignore[reportInconsistentConstructor]  # it checks what __new__ only looks at
         self,
         iterable: Iterable[Any] | AsyncIterable[Any],
         *,

@@ -13,6 +13,7 @@ from headgate.testing.clock import (
     run,
 )
 from headgate.testing.conformance import ConformanceError, check_dispatcher
+from headgate.testing.sources import SourceReport, StubSource, check_source
 
 __all__ = [
     "CallbackError",
@@ -21,7 +22,10 @@ __all__ = [
     "LeftoverError",
     "LoopError",
     "RunawayError",
+    "SourceReport",
+    "StubSource",
     "VirtualLoop",
     "check_dispatcher",
+    "check_source",
     "run",
 ]

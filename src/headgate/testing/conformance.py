@@ -23,11 +23,11 @@ STEPS = 60
 
 
 class ConformanceError(AssertionError):
-    """A dispatcher has broken its contract.
+    """A dispatcher, or a source, has broken its contract.
 
     Attributes:
         rule: Which part of it.
-        seed: With which seed of `check_dispatcher`.
+        seed: With which seed of `check_dispatcher` or `check_source`.
     """
 
     def __init__(self, rule: str, seed: int, text: str, calls: list[str]) -> None:
