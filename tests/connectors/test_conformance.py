@@ -1,6 +1,7 @@
 """Every source keeps what `Source` promises, and `check_source` notices when one does not."""
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -30,8 +31,8 @@ def letters(queue):
 
 
 MEMORY = {
-    "bare": (lambda: MemoryQueue(), put_bare),
-    "keys": (lambda: MemoryQueue(), put_all),
+    "bare": (MemoryQueue, put_bare),
+    "keys": (MemoryQueue, put_all),
     "priorities": (lambda: MemoryQueue(max_deliveries=3), put_each),
     "ordered": (lambda: MemoryQueue(ordered=True), put_all),
     "ordered with priorities": (lambda: MemoryQueue(ordered=True, max_deliveries=2), put_each),
@@ -78,7 +79,7 @@ async def generated(payloads):
         yield payload
 
 
-ITERABLES = {
+ITERABLES: dict[str, Any] = {
     "list": list,
     "tuple": tuple,
     "iterator": iter,
@@ -169,7 +170,7 @@ class Sleeps(MemoryQueue):
             self.wake = wake
 
     def nack(self, messages, delay=0.0, *, counted=True):
-        self._lines.delays.arm = lambda wake: None
+        self._lines.delays.arm = lambda wake: None  # type: ignore[method-assign]
         super().nack(messages, delay, counted=counted)
 
 
@@ -251,7 +252,7 @@ class NeverEnds(MemoryQueue):
 class SameAgain(MemoryQueue):
     """Hands out the same message, not a new one."""
 
-    back = ()
+    back: Any = ()
 
     def nack(self, messages, delay=0.0, *, counted=True):
         self.back = list(messages)
@@ -321,8 +322,8 @@ class Leased(Source):
     extends = True
 
     def __init__(self):
-        self.waiting: list = []
-        self.under_way: dict = {}
+        self.waiting: list[Any] = []
+        self.under_way: dict[Any, Any] = {}
 
     def now(self):
         return asyncio.get_running_loop().time()

@@ -10,8 +10,9 @@ from typing import Any
 from headgate.connectors.memory import MemoryQueue
 from headgate.errors import OptionError
 from headgate.testing import clock
-from headgate.testing.source_kit.rules import RULES, SCRIPT, Payload, Subject
+from headgate.testing.source_kit.rules import RULES, SCRIPT
 from headgate.testing.source_kit.script import script
+from headgate.testing.source_kit.subject import Payload, Subject
 from headgate.types import Message, Source
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 from random import Random
 
 from headgate.testing.source_kit.driver import Driver
-from headgate.testing.source_kit.rules import Subject
+from headgate.testing.source_kit.subject import Subject
 from headgate.types import Message
 
 STEPS = 40
