@@ -93,7 +93,11 @@ class Retries:
     __slots__ = ("_policies",)
 
     def __init__(
-        self, policies: RetryPolicy | Mapping[type[Exception], RetryPolicy | None] | None, *, where: str = "Retries"
+        # The keys are classes; a Mapping says exactly of which kind, so that {ValueError: ...} would not do.
+        self,
+        policies: RetryPolicy | Mapping[Any, RetryPolicy | None] | None,
+        *,
+        where: str = "Retries",
     ) -> None:
         """Check and keep them."""
         expected = "a RetryPolicy, a mapping from classes of exceptions to RetryPolicy or None, or None"
