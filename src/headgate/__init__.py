@@ -6,30 +6,43 @@ them into `Child` recipes, those into a `Supervisor`, and that into `run`.
 
 from headgate.draining import Drained
 from headgate.errors import (
+    AcknowledgementError,
     AugmentError,
     BufferOverflowError,
     CircuitOpenError,
     DispatchError,
+    DuplicateSettlementError,
     HandlerError,
+    HandlerTimeoutError,
     HeadgateError,
     HookError,
     Ignore,
+    LeaseExpiredError,
     LookupTimeoutError,
     NameTakenError,
     NoStageError,
     OptionError,
     PeerError,
     ProtocolError,
+    Reject,
     RestartLimitError,
+    Retry,
     RunError,
+    Skip,
+    SourceError,
     StageCrashed,
     Stop,
     StoreError,
     SubscriptionError,
+    UnknownBatcherError,
 )
 from headgate.observe.stall import Diagnosis, StageDiagnosis
 from headgate.pipeline.augment import Augment, AugmentStatistics, augment
+from headgate.pipeline.batching import BatchInfo
+from headgate.pipeline.options import Batcher, Processors
+from headgate.pipeline.pipeline import Pipeline
 from headgate.pipeline.rates import RateLimiter, RateStatistics
+from headgate.pipeline.running import BatcherStatistics, PipelineRun, PipelineStatistics
 from headgate.protocol.children import Backoff
 from headgate.protocol.circuits import CircuitBreaker
 from headgate.protocol.dispatch.base import Dispatcher
@@ -38,6 +51,7 @@ from headgate.protocol.dispatch.demand import DemandDispatcher
 from headgate.protocol.dispatch.keyed import FairDispatcher, PriorityDispatcher
 from headgate.protocol.dispatch.partition import PartitionDispatcher, stable_hash
 from headgate.protocol.messages import DeadLetter, Down, End, Subscription, Terms
+from headgate.protocol.retries import RetryPolicy
 from headgate.protocol.statistics import StageStatistics, SubscriptionStatistics
 from headgate.runner import run
 from headgate.runtime.options import Child, To
@@ -50,12 +64,17 @@ from headgate.supervision.members import ChildInfo, Counts
 from headgate.supervision.running import Supervision
 from headgate.supervision.supervisor import Supervisor
 from headgate.system import System
+from headgate.types import Message, Source, merge
 
 __all__ = [
+    "AcknowledgementError",
     "Augment",
     "AugmentError",
     "AugmentStatistics",
     "Backoff",
+    "BatchInfo",
+    "Batcher",
+    "BatcherStatistics",
     "BroadcastDispatcher",
     "BufferOverflowError",
     "Child",
@@ -73,27 +92,41 @@ __all__ = [
     "Dispatcher",
     "Down",
     "Drained",
+    "DuplicateSettlementError",
     "End",
     "FairDispatcher",
     "HandlerError",
+    "HandlerTimeoutError",
     "HeadgateError",
     "HookError",
     "Ignore",
+    "LeaseExpiredError",
     "LookupTimeoutError",
+    "Message",
     "NameTakenError",
     "NoStageError",
     "OptionError",
     "PartitionDispatcher",
     "PeerError",
+    "Pipeline",
+    "PipelineRun",
+    "PipelineStatistics",
     "PriorityDispatcher",
+    "Processors",
     "Producer",
     "ProducerConsumer",
     "ProtocolError",
     "RateLimiter",
     "RateStatistics",
     "Ref",
+    "Reject",
     "RestartLimitError",
+    "Retry",
+    "RetryPolicy",
     "RunError",
+    "Skip",
+    "Source",
+    "SourceError",
     "StageContext",
     "StageCrashed",
     "StageDiagnosis",
@@ -108,8 +141,10 @@ __all__ = [
     "System",
     "Terms",
     "To",
+    "UnknownBatcherError",
     "augment",
     "from_iterable",
+    "merge",
     "run",
     "stable_hash",
     "stream",

@@ -35,7 +35,7 @@ DEFAULT: Final = "default"
 class Keeper(Protocol):
     """Keeps the books about a message."""
 
-    def settle(self, message: Message, outcome: str, delay: float) -> None:
+    def settle(self, message: Message, outcome: str, delay: float = 0.0) -> None:
         """Take note of the outcome of a message; a second one is an error of the caller, and is counted."""
         ...
 
@@ -305,7 +305,7 @@ class Joint:
         """Who ends as they do."""
         return self._parents
 
-    def settle(self, message: Message, outcome: str, delay: float) -> None:
+    def settle(self, message: Message, outcome: str, delay: float = 0.0) -> None:
         """Take note of one; with the last, its parents end."""
         if message.outcome is not None:
             self.duplicate(message, outcome)

@@ -21,7 +21,7 @@ from headgate.errors import (
 from headgate.pipeline.options import ON_FAILURE
 from headgate.protocol.children import Backoff
 from headgate.runtime.options import check_choice, check_seconds
-from headgate.types import ACKNOWLEDGED, DEAD_LETTERED, FAILED, OUTCOMES, REQUEUED, Message
+from headgate.types import ACKNOWLEDGED, DEAD_LETTERED, FAILED, OUTCOMES, REQUEUED, Deferred, Message
 
 if TYPE_CHECKING:
     from headgate.pipeline.link import Link
@@ -43,6 +43,7 @@ class Acknowledger:
         report: Called with each error that does not end anything.
         settled: Called when messages have got their outcome and the source was told, or did not need to be.
         chance: Gives random numbers, 0 to 1.
+        defer: Makes the handle of a message that is settled later.
 
     Attributes:
         fetched: Messages that came, in total.
@@ -61,8 +62,10 @@ class Acknowledger:
         report: Callable[[Exception], None],
         settled: Callable[[], None],
         chance: Callable[[], float],
+        defer: Callable[[Message, float], Deferred],
     ) -> None:
         """Start with empty books."""
+        self.defer = defer
         self.link = link
         self.name = link.name
         self.fetched = 0
@@ -160,7 +163,7 @@ class Acknowledger:
         Raises:
             OptionError: One of them is unknown, or has a wrong value.
         """
-        ours = {name: options[name] for name in ("on_failure", "delay") if name in options}
+        ours: dict[str, Any] = {name: options[name] for name in ("on_failure", "delay") if name in options}
         if "on_failure" in ours:
             check_choice("configure_ack", "on_failure", ours["on_failure"], ON_FAILURE)
         if "delay" in ours:
@@ -278,7 +281,7 @@ class Acknowledger:
                 message.outcome = REQUEUED
             why = f"expected {method} before its lease was over; it is handed out again"
             self._report(LeaseExpiredError(self.name, message, why))
-        if (method == "nack" or lost) and self.returned is not None:
+        if (lost or (method == "nack" and messages)) and self.returned is not None:
             self.returned()
 
     # -- leases -------------------------------------------------------------------------------------------------------

@@ -429,7 +429,7 @@ async def attempts(
                 return processor.judge(messages, result)  # type: ignore[no-any-return]
             except Exception as error:  # noqa: BLE001 (the user's handler)
                 failure = error, run.retry_batch(messages, error, options.retry)
-        error, delay = failure
+        reason, delay = failure
         if delay is None or run.ending:
             break
         await asyncio.sleep(delay)
@@ -437,7 +437,7 @@ async def attempts(
         messages = [each for each in messages if each.outcome is None]
     if len(messages) == 1 or not options.isolate:
         for message in messages:
-            message.reason = error
+            message.reason = reason
         return [], messages
     done: list[Message] = []
     failed: list[Message] = []

@@ -46,7 +46,7 @@ class Processors:
 
     ordered: bool | None = None  # of a step that runs many messages in one stage
 
-    def __init__(  # noqa: PLR0913 (each is a choice of its own)
+    def __init__(
         self,
         handler: Handler | str | None = None,
         *,

@@ -174,8 +174,6 @@ class Pipeline(Supervisor):
 
     # -- what users define --------------------------------------------------------------------------------------------
 
-    prepares: ClassVar[bool] = False
-
     def prepare_messages(self, messages: list[Message]) -> Any:
         """Prepare the messages of one delivery, before they are handled one by one; plain or async.
 
@@ -301,7 +299,8 @@ class Pipeline(Supervisor):
             most = options.max_demand or (
                 options.concurrency if kind == "wide" else PLAIN_DEMAND if kind == "plain" else 1
             )
-            terms = {"max_demand": most, "min_demand": options.min_demand, "retry": _COME_BACK}
+            terms: dict[str, Any] = {"max_demand": most, "min_demand": options.min_demand, "retry": _COME_BACK}
+            more: dict[str, Any] = {} if number == len(steps) - 1 else {"buffer_size": None}
             recipe = Child(
                 cls,
                 self,
@@ -310,7 +309,7 @@ class Pipeline(Supervisor):
                 id=f"processors.{step}",
                 subscribe_to=[To(name, **terms) for name in above],
                 count=1 if kind == "wide" else options.concurrency,
-                **({} if number == len(steps) - 1 else {"buffer_size": None}),
+                **more,
             )
             recipe.grouped = kind != "wide"
             children.append(recipe)

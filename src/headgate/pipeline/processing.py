@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections import deque
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Final
 
@@ -43,9 +44,12 @@ class Step:
         place: Where the handler runs.
         kind: ``"plain"``, ``"async"`` or ``"wide"``.
         last: Nothing comes after it but the batchers.
+        simple: There is no order, no preparation and one way out, so a plain handler needs no more care.
+        only: The name of the only batcher; empty when there is none.
+        pass_on: Takes what leaves by that way.
     """
 
-    def __init__(  # noqa: PLR0913 (each is a thing of its own)
+    def __init__(
         self, pipeline: Pipeline, name: str, number: int, options: Any, handler: Any, place: str, kind: str
     ) -> None:
         """Keep what is the same for all of its stages."""
@@ -61,6 +65,16 @@ class Step:
         self.retries: Retries | None = options.retry
         self.place = place
         self.last = False
+        self.simple = False
+        self.only = ""
+        self.pass_on: Callable[[list[Message]], None] = _nothing
+
+    def connect(self, run: Run, *, last: bool) -> None:
+        """Learn where messages go from here."""
+        self.last = last
+        self.simple = last and self.prepare is None and run.serial is None and len(run.outlets) <= 1
+        self.only = next(iter(run.outlets), "")
+        self.pass_on = run.outlets[self.only].add if self.only else run.acknowledge
 
     def settle(self, messages: list[Message], kept: dict[str, list[Message]], failed: list[Message]) -> list[Message]:
         """Send on what a stage has handled.
@@ -143,14 +157,11 @@ class Step:
         for each in parts:
             self.route(each, kept, failed)
 
-    def raised(
-        self, message: Message, error: BaseException, kept: dict[str, list[Message]], failed: list[Message]
-    ) -> None:
+    def raised(self, message: Message, error: BaseException, failed: list[Message]) -> None:
         """Take in what a handler raised for a message."""
         if isinstance(error, Skip):
             self.pipeline.current.acknowledge([message])
             return
-        del kept
         message.reason = error
         failed.append(message)
 
@@ -239,7 +250,48 @@ class PlainProcessor(_Processor):
     """Calls a plain handler, in the scheduler's turn."""
 
     def handle_events(self, events: Any, source: Subscription) -> list[Message] | None:  # noqa: ARG002 (a callback's form)
-        """Handle messages."""
+        """Handle messages: the usual case right here, all others with more care."""
+        run, step = self.run, self.step
+        if run.unusual or not step.simple or telemetry.handlers:
+            return self._carefully(events)
+        handler, name = step.handler, step.only
+        done: list[Message] = []
+        failed: list[Message] = []
+        others: dict[str, list[Message]] | None = None
+        add = done.append
+        for message in events:
+            try:
+                result = handler(message)
+            except Exception as error:  # noqa: BLE001 (the user's handler)
+                step.raised(message, error, failed)
+                continue
+            except BaseException:  # it ends this stage: what was done stays done
+                run.interrupted(events, message, {name: done, **(others or {})})
+                raise
+            if (
+                (result is message or result is None)
+                and message.reason is None
+                and message.outcome is None
+                and (message.batcher is name or not name or message.batcher == name)
+            ):
+                add(message)
+            else:
+                if others is None:
+                    others = step.boxes()
+                step.take(message, result, self.name, others, failed)
+        if others is not None or failed:
+            kept = others or {}
+            kept.setdefault(name, []).extend(done)
+            return step.settle(events, kept, failed) or None
+        if done:
+            step.pass_on(done)
+        run.in_steps -= len(events)
+        if run.may_end and not run.in_steps:
+            run.check_end_soon()
+        return None
+
+    def _carefully(self, events: list[Message]) -> list[Message] | None:
+        """Handle messages of which some may be another's, or that are told of, or go to one of several places."""
         run, step = self.run, self.step
         messages = events
         failed: list[Message] = []
@@ -250,29 +302,10 @@ class PlainProcessor(_Processor):
             messages = step.prepared(messages, self.name, failed)
         span = self.span(messages)
         handler = step.handler if span is None else self.handle_one
-        if step.last and len(kept) > 1:
-            return self._conclude(events, self._routed(messages, handler, kept, failed), kept, failed, span)
-        name = next(iter(kept), "")
-        add, take = kept.setdefault(name, []).append, step.take
-        for message in messages:
-            try:
-                result = handler(message)
-            except Exception as error:  # noqa: BLE001 (the user's handler)
-                step.raised(message, error, kept, failed)
-                continue
-            except BaseException:  # it ends this stage: what was done stays done
-                run.interrupted(events, message, kept)
-                raise
-            if (
-                (result is message or result is None)
-                and message.reason is None
-                and message.outcome is None
-                and (not name or message.batcher == name)
-            ):
-                add(message)
-            else:
-                take(message, result, self.name, kept, failed)
-        return self._conclude(events, None, kept, failed, span)
+        self._routed(messages, handler, kept, failed)
+        onward = step.settle(events, kept, failed)
+        self.told(span, kept, onward, failed)
+        return onward or None
 
     def _routed(
         self, messages: list[Message], handler: Any, kept: dict[str, list[Message]], failed: list[Message]
@@ -283,7 +316,7 @@ class PlainProcessor(_Processor):
             try:
                 result = handler(message)
             except Exception as error:  # noqa: BLE001 (the user's handler)
-                step.raised(message, error, kept, failed)
+                step.raised(message, error, failed)
                 continue
             except BaseException:
                 self.run.interrupted(messages, message, kept)
@@ -294,18 +327,6 @@ class PlainProcessor(_Processor):
                     box.append(message)
                     continue
             step.take(message, result, self.name, kept, failed)
-
-    def _conclude(
-        self,
-        events: list[Message],
-        _: None,
-        kept: dict[str, list[Message]],
-        failed: list[Message],
-        span: telemetry.Span | None,
-    ) -> list[Message] | None:
-        onward = self.step.settle(events, kept, failed)
-        self.told(span, kept, onward, failed)
-        return onward or None
 
 
 class AsyncProcessor(_Processor):
@@ -332,7 +353,7 @@ class AsyncProcessor(_Processor):
             try:
                 result = await self._handle(message)
             except Exception as error:  # noqa: BLE001 (the user's handler)
-                step.raised(message, error, kept, failed)
+                step.raised(message, error, failed)
             except BaseException:
                 message.owner = None
                 if step.last:  # what was done stays done
@@ -436,7 +457,6 @@ class WideProcessor(_Processor):
 
     async def _one(self, message: Message, kept: list[Message], failed: list[Message]) -> None:
         step = self.step
-        boxes: dict[str, list[Message]] = {"": kept}
         try:
             coroutine = step.handler(message)
             timeout = limit_of(message, step.timeout, self.run)
@@ -444,7 +464,7 @@ class WideProcessor(_Processor):
                 coroutine = within(coroutine, timeout, self.name, step.callback)
             result = await coroutine
         except Exception as error:  # noqa: BLE001 (the user's handler)
-            step.raised(message, error, boxes, failed)
+            step.raised(message, error, failed)
             return
         if result is None or result is message:
             if message.reason is not None:
@@ -507,8 +527,9 @@ async def within(awaitable: Any, seconds: float, stage: str, callback: str) -> A
     Raises:
         HandlerTimeoutError: It took longer, and was cancelled.
     """
+    scope = asyncio.timeout(seconds)
     try:
-        async with asyncio.timeout(seconds) as scope:
+        async with scope:
             return await awaitable
     except TimeoutError as error:
         if not scope.expired():  # it is the handler's own
@@ -518,6 +539,10 @@ async def within(awaitable: Any, seconds: float, stage: str, callback: str) -> A
 
 def _as(kind: type[Any], base: type[Any]) -> type[Any]:
     return type(kind.__name__, (kind, base), {"__doc__": kind.__doc__})
+
+
+def _nothing(_: list[Message]) -> None:
+    raise AssertionError
 
 
 KINDS: Final = {

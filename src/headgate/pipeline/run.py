@@ -66,21 +66,21 @@ class HandBooks(Acknowledger):
     def __init__(self, run: Run) -> None:
         """Start with empty books."""
         link = Link(Nowhere(), Nowhere.name, run.loop)
-        super().__init__(link, run.loop, run.report, run.settled, run.random.random)
+        super().__init__(link, run.loop, run.report, run.settled, run.random.random, run.defer)
         self.waiters: dict[Message, asyncio.Future[Message]] = {}
 
     def acknowledge(self, messages: list[Message]) -> None:
         """Settle messages that were all handled, and tell those who wait."""
         super().acknowledge(messages)
         for message in messages:
-            self._tell(message)
+            self._inform(message)
 
     def settle(self, message: Message, outcome: str, delay: float = 0.0, *, counted: bool = True) -> None:
         """Take note of the outcome of one message, and tell whoever waits for it."""
         super().settle(message, outcome, delay, counted=counted)
-        self._tell(message)
+        self._inform(message)
 
-    def _tell(self, message: Message) -> None:
+    def _inform(self, message: Message) -> None:
         future = self.waiters.pop(message, None) if message.outcome in OUTCOMES else None
         if future is not None and not future.done():
             future.set_result(message)
@@ -129,6 +129,7 @@ class Run:
         self.wide: list[Any] = []
         self.letters = 0
         self.closed = False
+        self.may_end = False  # somebody wants to know when the processors are empty
         self.finished: asyncio.Future[None] = self.loop.create_future()
         self._quiet: asyncio.Future[None] | None = None  # wakes whoever waits for quiet
         self._thread = threading.get_ident()
@@ -145,7 +146,8 @@ class Run:
             Step(pipeline, name, number, options, *pipeline.handlers[name])
             for number, (name, options) in enumerate(pipeline.step_options.items())
         ]
-        self.steps[-1].last = True
+        for step in self.steps:
+            step.connect(self, last=step is self.steps[-1])
         self.feeds = [Feed(self, source, index) for index, source in enumerate(pipeline.sources)]
         self.by_hand = HandBooks(self)
         self.all_books: list[Acknowledger] = [*(feed.books for feed in self.feeds), self.by_hand]
@@ -186,7 +188,9 @@ class Run:
             if left <= 0:
                 return False
             self._quiet = self.loop.create_future()
+            self.may_end = True
             await asyncio.wait([self._quiet], timeout=left)
+            self._quiet = None
         return True
 
     def make_intake(self) -> Intake | None:
@@ -216,7 +220,7 @@ class Run:
     def left(self, count: int) -> None:
         """Take note that messages have left the processors."""
         self.in_steps -= count
-        if not self.in_steps:
+        if self.may_end and not self.in_steps:
             self.check_end_soon()
 
     def remaining(self) -> float | None:
@@ -240,9 +244,9 @@ class Run:
         return keeper  # type: ignore[no-any-return]
 
     def _feed_of(self, message: Message) -> Feed:
-        keeper = message.keeper
+        keeper: Any = message.keeper
         for feed in self.feeds:
-            if feed.books is keeper:
+            if keeper is feed.books:
                 return feed
         return self.feeds[0]
 
@@ -364,8 +368,9 @@ class Run:
         error = reason if isinstance(reason, Exception) else RuntimeError(reason)
         delay = None if retries is None else retries.decide(error, message.attempts, self.random.random())
         if isinstance(reason, Retry):
-            tries = SIGNAL_TRIES if retries is None else retries.attempts_for(error)
-            if message.attempts >= tries:
+            policy = None if retries is None else retries.policy(error)
+            tries = SIGNAL_TRIES if policy is None else policy.attempts
+            if tries is not None and message.attempts >= tries:
                 return None
             if reason.after is not None:
                 return max(0.0, reason.after)
@@ -388,7 +393,8 @@ class Run:
             message.step = step
             self.unusual = True
         error = message.reason if isinstance(message.reason, Exception) else RuntimeError(message.reason)
-        if self.serial is not None and (retries is None or not retries.ordered_for(error)):
+        policy = None if retries is None else retries.policy(error)
+        if self.serial is not None and policy is not None and not policy.ordered:
             self.leave([message])
         self.waiting[message] = self.loop.call_later(delay, self._go, message)
 
@@ -469,9 +475,7 @@ class Run:
         wish = config.get("on_failure", DISCARD if books is self.by_hand else pipeline.on_failure)
         expired = isinstance(message.reason, HandlerTimeoutError) and message.reason.callback == "deadline"
         source = books.link.source
-        if isinstance(message.reason, Reject) and wish != DISCARD:
-            wish = DEAD_LETTER
-        elif wish == REQUEUE and not source.redelivers:
+        if (isinstance(message.reason, Reject) and wish != DISCARD) or (wish == REQUEUE and not source.redelivers):
             wish = DEAD_LETTER
         elif wish not in (DISCARD, DEAD_LETTER, REQUEUE):
             most = source.max_deliveries or pipeline.max_deliveries
@@ -551,7 +555,8 @@ class Run:
         """Look, once in a turn, whether this is the end."""
         if self._quiet is not None and not self._quiet.done():
             self._quiet.set_result(None)
-        if not self._checking and not self.over and (self.draining or self._exhausted()):
+        self.may_end = self._quiet is not None or self.draining or self._exhausted()
+        if self.may_end and not self._checking and not self.over:
             self._checking = True
             self.loop.call_soon(self._check_end)
 

@@ -331,6 +331,19 @@ class Intake:
         many.clear()
         return found
 
+    def withdraw(self, key: Any) -> list[Any]:
+        """Take out what waits behind the item of a key that is out.
+
+        Returns:
+            In order of arrival.
+        """
+        line = self._lines.pop(key, None)
+        if not line:
+            return []
+        self._many.pop(key, None)
+        self.waiting -= len(line)
+        return [entry[ITEM] for entry in line]
+
     def clear(self) -> list[Any]:
         """Take out all that waits.
 
