@@ -277,5 +277,5 @@ class OrderedFairModel(Model):
 @pytest.mark.parametrize("model", [Model, OrderedModel, FairModel, OrderedFairModel])
 def test_it_does_what_the_model_does(model):
     case = model.TestCase
-    case.settings = settings(stateful_step_count=40)
+    case.settings = settings(max_examples=settings.default.max_examples // 2, stateful_step_count=40)
     case().runTest()

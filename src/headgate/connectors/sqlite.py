@@ -1,0 +1,505 @@
+"""`SQLiteQueue`: a durable queue in a file, without a server, for any number of processes of one machine."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import sqlite3
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from threading import Lock
+from typing import Any, Final
+from weakref import WeakSet
+
+from headgate.connectors.options import check_choice, check_count, check_function, check_seconds
+from headgate.connectors.sqlite_claims import Claims, Receipt
+from headgate.connectors.sqlite_database import DEAD, DONE, FAIR_INDEX, ORDER_INDEX, Database
+from headgate.connectors.sqlite_group import Group
+from headgate.connectors.sqlite_inspection import Inspection
+from headgate.connectors.sqlite_records import Codec, QueueCounts, QueuedMessage, check_text, why, why_unreadable
+from headgate.connectors.sqlite_store import Store
+from headgate.errors import OptionError
+from headgate.types import Message, Source
+
+__all__ = ["QueueCounts", "QueuedMessage", "SQLiteQueue"]
+
+_ANY_LEFT: Final = """SELECT
+    EXISTS (SELECT 1 FROM headgate_messages INDEXED BY headgate_ready WHERE queue = ?1 AND state = 0)
+    OR EXISTS (SELECT 1 FROM headgate_messages INDEXED BY headgate_delayed WHERE queue = ?1 AND state = 1)
+    OR EXISTS (SELECT 1 FROM headgate_messages INDEXED BY headgate_leased WHERE queue = ?1 AND state = 2)
+    OR EXISTS (SELECT 1 FROM headgate_messages INDEXED BY headgate_behind WHERE queue = ?1 AND state = 3)"""
+_AT_WORK: Final = """SELECT 1 FROM headgate_messages INDEXED BY headgate_leased
+    WHERE queue = ? AND state = 2 AND due > ? LIMIT 1"""
+
+_open_here: dict[tuple[str, str], WeakSet[SQLiteQueue]] = {}
+_open_here_lock: Final = Lock()
+
+
+class SQLiteQueue(Inspection, Source):
+    """A durable queue in an SQLite file.
+
+    What was put is there until it is acknowledged, whoever is killed: with ``durability="normal"`` it outlives any
+    process, with ``"power"`` a power cut as well. Each message is leased to one consumer at a time; when its lease is
+    over without a word, the next one gets it, and that counts as a delivery. After ``max_deliveries`` it is a
+    dead letter, with the reason and the traceback. Whoever acknowledges too late is told so, and changes nothing.
+
+    Several queues can be in one file, and a program's own tables as well (ours begin with ``headgate_``). The file must
+    be on a local disk; it is put into WAL mode, so ``FILE-wal`` and ``FILE-shm`` belong to it.
+
+    Payloads are JSON, or bytes. What JSON does not tell apart comes back as JSON has it: tuples as lists, keys of dicts
+    as strings.
+
+    Args:
+        path: The file. It is made with the first use.
+        queue: The queue's name in it. Default ``"default"``.
+        lease: Seconds for which a message is a consumer's, unless it is extended (a pipeline does that). Default 30.
+        max_deliveries: How often a message is handed out before it is a dead letter. Default 5. None: any number.
+        ordered: The messages of one key are handed out in the order in which they were put, and never while an earlier
+            one is with another consumer, delayed or waiting for its retry. One `fetch` may return several of one key,
+            and the next one more of it, while they are with this consumer. The order within a key goes before
+            priorities: an urgent message brings the earlier ones of its key forward.
+        fair: The users take turns, one message each, whatever each has waiting: one with 100,000 does not keep one
+            with 10 waiting. What has no user has turns like a user. Priorities count within a user's messages.
+        poll: Seconds after which to look whether another process has put something. Default 0.1. A look costs a few
+            microseconds. What is put by this process is noticed at once.
+        durability: ``"normal"`` (default): what was put outlives any process; ``"power"``: and power cuts, as every
+            commit waits for the disk (SQLite's ``synchronous`` NORMAL and FULL).
+        keep_done: Keep what was acknowledged or discarded, until `purge`. Default: delete it.
+        stop_when_empty: `fetch` returns None, so a pipeline ends, when nothing is waiting, delayed or leased by anybody.
+        encode: A function of a payload that returns a string or bytes. Default: JSON.
+        decode: Its inverse. What it raises makes the message a dead letter.
+        create: Make the file when there is none. Default True.
+        patience: Seconds to try while other processes keep the file locked. Default 10.
+        name: For statistics and errors. Default: the file's name and the queue's.
+        clock: Unix time in seconds; leases, delays and all that is kept in the file go by it.
+        sleep: Waits so many seconds, while somebody else writes.
+        chance: Gives a number from 0 to 1, for how long.
+
+    Raises:
+        OptionError: An option is of the wrong type or out of range.
+    """
+
+    blocking = True
+    redelivers = True
+    keeps_letters = True
+
+    def __init__(  # noqa: PLR0913 (each is a choice of its own)
+        self,
+        path: str | os.PathLike[str],
+        *,
+        queue: str = "default",
+        lease: float = 30.0,
+        max_deliveries: int | None = 5,
+        ordered: bool = False,
+        fair: bool = False,
+        poll: float = 0.1,
+        durability: str = "normal",
+        keep_done: bool = False,
+        stop_when_empty: bool = False,
+        encode: Callable[[Any], str | bytes] | None = None,
+        decode: Callable[[Any], Any] | None = None,
+        create: bool = True,
+        patience: float = 10.0,
+        name: str = "",
+        clock: Callable[[], float] = time.time,
+        sleep: Callable[[float], None] = time.sleep,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        """Check the options; the file is not touched yet."""
+        where = "SQLiteQueue"
+        if not isinstance(path, (str, os.PathLike)) or not isinstance(os.fspath(path), str):
+            raise OptionError(where, "path", "the path of a file", path)
+        if os.fspath(path) in ("", ":memory:"):
+            raise OptionError(where, "path", "the path of a file (in memory: MemoryQueue)", path)
+        absolute = os.path.abspath(path)  # noqa: PTH100 (resolve() would look at the disk)
+        where = f"SQLiteQueue({os.fspath(path)!r})"
+        if not queue:
+            raise OptionError(where, "queue", "a string that is not empty", queue)
+        check_text(where, "queue", queue)
+        if not check_seconds(where, "lease", lease):
+            raise OptionError(where, "lease", "a number of seconds above 0", lease)
+        check_count(where, "max_deliveries", max_deliveries, 1, optional=True)
+        check_choice(where, "durability", durability, ("normal", "power"))
+        if not check_seconds(where, "poll", poll):
+            raise OptionError(where, "poll", "a number of seconds above 0", poll)
+        check_seconds(where, "patience", patience)
+        flags = {"ordered": ordered, "fair": fair, "keep_done": keep_done, "create": create}
+        for option, value in {**flags, "stop_when_empty": stop_when_empty}.items():
+            check_choice(where, option, value, (True, False))
+        for option, function in (("clock", clock), ("sleep", sleep), ("chance", chance)):
+            check_function(where, option, function, "a function")
+        if not isinstance(name, str):
+            raise OptionError(where, "name", "a string", name)
+        self.name = name or f"{Path(absolute).name}:{queue}"
+        self.path = absolute
+        self.queue = queue
+        self.lease = float(lease)
+        self.poll = float(poll)
+        self.max_deliveries = max_deliveries
+        self.ordered = ordered
+        self.fair = fair
+        self._keep_done = keep_done
+        self._stop_when_empty = stop_when_empty
+        self._where = where
+        self._clock = clock
+        self._codec = Codec(where, encode, decode)
+        self._database = Database(
+            absolute, create=create, full=durability == "power", patience=float(patience), sleep=sleep, chance=chance
+        )
+        self._store = Store(where, absolute, queue, self._database, self._codec, clock)
+        self._group = Group(self._insert)
+        self._claims: Claims | None = None
+        self._draining = False
+        self._news = True  # something may have been put since the last look
+        self._seen = -1
+        self._due = 0.0
+        self._numbers: dict[str, int] = dict.fromkeys(
+            ("fetched", "acknowledged", "given_back", "discarded", "dead_lettered", "lost", "unreadable"), 0
+        )
+
+    def setup(self) -> None:
+        """Make the file and the queue in it, unless they are there. Happens by itself with the first use.
+
+        Raises:
+            StoreError: It cannot be made, or is no file of ours.
+        """
+        self._store.number()
+
+    # -- putting ------------------------------------------------------------------------------------------------------
+
+    def put(  # noqa: PLR0913 (they are the message's)
+        self,
+        data: Any,
+        *,
+        key: str | int | None = None,
+        user: str | int | None = None,
+        priority: int = 0,
+        delay: float = 0.0,
+        deadline: float | None = None,
+        dedupe: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        connection: sqlite3.Connection | None = None,
+    ) -> int | None:
+        """Put one message; when this returns, it is committed. May be called from any thread, and without a pipeline.
+
+        Args:
+            data: The payload.
+            key: What it belongs to: for ``ordered``, and the message's ``key``.
+            user: Whose it is: for ``fair``. Comes as ``metadata["user"]``.
+            priority: Those of a higher one go out first. Default 0.
+            delay: Seconds from now on before which it is not handed out.
+            deadline: Unix time in seconds from which on it is not worth handling; a pipeline looks at that.
+            dedupe: It is not put while another message of this dedupe key is in the queue and not done. A dead letter
+                is not done: it holds its key until it is deleted, or sent back and done.
+            metadata: A dict that JSON can say, to go along.
+            connection: Yours, to the same file: the message is put in your transaction, and is there when you commit
+                that, together with what else you have written. Only INSERTs are made; in a file in which there was no
+                queue before, call `setup` first. Default: a transaction of its own.
+
+        Returns:
+            The message's id, or None when its dedupe key is taken.
+
+        Raises:
+            OptionError: Something cannot be kept.
+            StoreError: The file cannot be written. Nothing was put.
+        """
+        row = self._codec.row(
+            data,
+            self._clock(),
+            key=key,
+            user=user,
+            priority=priority,
+            delay=delay,
+            deadline=deadline,
+            dedupe=dedupe,
+            metadata=metadata,
+        )
+        if connection is not None:
+            return self._store.insert_by(connection, [row])[0]
+        return self._insert([row])[0]
+
+    def put_many(  # noqa: PLR0913 (as above)
+        self,
+        payloads: Iterable[Any],
+        *,
+        key: Callable[[Any], Any] | str | int | None = None,
+        user: Callable[[Any], Any] | str | int | None = None,
+        priority: int = 0,
+        delay: float = 0.0,
+        deadline: float | None = None,
+        dedupe: Callable[[Any], str | None] | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        connection: sqlite3.Connection | None = None,
+    ) -> list[int | None]:
+        """Put many messages, or none of them, in one transaction. May be called from any thread.
+
+        Args:
+            payloads: Of each; or `Message` objects, whose data, key, metadata and deadline are taken.
+            key: A function of the payload, or what all of them have.
+            user: A function of the payload, or what all of them have.
+            priority: As of `put`, of all of them.
+            delay: As of `put`, of all of them.
+            deadline: As of `put`, of all of them.
+            dedupe: A function of the payload, or None.
+            metadata: As of `put`, of all of them.
+            connection: As of `put`.
+
+        Returns:
+            Their ids, None for one whose dedupe key is taken.
+
+        Raises:
+            OptionError: Something cannot be kept; nothing was put.
+            StoreError: The file cannot be written; nothing was put.
+        """
+        options = {"priority": priority, "delay": delay, "deadline": deadline, "metadata": metadata}
+        check_function(self._where, "dedupe", dedupe, "a function of a payload, or None")
+        rows = self._store.rows(payloads, key=key, user=user, dedupe=dedupe, **options)
+        if connection is not None:
+            return self._store.insert_by(connection, rows)
+        return self._insert(rows) if rows else []
+
+    async def aput(
+        self,
+        data: Any,
+        *,
+        key: str | int | None = None,
+        user: str | int | None = None,
+        priority: int = 0,
+        delay: float = 0.0,
+        deadline: float | None = None,
+        dedupe: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> int | None:
+        """As `put`, without blocking the event loop. What many tasks put at the same time is committed together."""
+        row = self._codec.row(
+            data,
+            self._clock(),
+            key=key,
+            user=user,
+            priority=priority,
+            delay=delay,
+            deadline=deadline,
+            dedupe=dedupe,
+            metadata=metadata,
+        )
+        return await self._group.put(row)
+
+    async def aput_many(self, payloads: Iterable[Any], **options: Any) -> list[int | None]:
+        """As `put_many`, without blocking the event loop; the payloads are taken and encoded in a thread."""
+        return await asyncio.to_thread(self.put_many, payloads, **options)
+
+    def _insert(self, rows: Sequence[Any]) -> list[int | None]:
+        ids = self._store.insert(rows)
+        self._stir()
+        return ids
+
+    def _stir(self) -> None:
+        """Let everybody in this process who reads this queue look at once."""
+        for each in list(_open_here.get((self.path, self.queue), ())):
+            each._news = True  # noqa: SLF001 (of the same class)
+            each.wake()
+
+    # -- the source ---------------------------------------------------------------------------------------------------
+
+    def open(self) -> None:
+        """Begin to consume.
+
+        Raises:
+            OptionError: Others consume the queue with another ``ordered``.
+            StoreError: The file cannot be opened.
+        """
+        number = self._store.number()
+        database = self._database
+        with database.transaction("open"):
+            self._agree(number)
+            sql = "UPDATE headgate_queue_meta SET value = value + 1 WHERE name = 'workers' RETURNING value"
+            worker = database.run("open", sql)[0][0]
+            for wanted, index in ((self.ordered, ORDER_INDEX), (self.fair, FAIR_INDEX)):
+                if wanted:
+                    database.run("open", index.replace("$Q", str(number)))
+        self._claims = Claims(
+            database, number, worker, ordered=self.ordered, fair=self.fair, max_deliveries=self.max_deliveries
+        )
+        self._draining = False
+        self._news = True
+        with _open_here_lock:
+            _open_here.setdefault((self.path, self.queue), WeakSet()).add(self)
+
+    def _agree(self, number: int) -> None:
+        """Keep in the file whether the queue is ordered: one consumer that does not care would spoil it for all."""
+        database = self._database
+        sql = "SELECT ordered FROM headgate_queues WHERE id = ?"
+        before = bool(database.run("open", sql, (number,))[0][0])
+        if before is self.ordered:
+            return
+        if database.run("open", _AT_WORK, (number, self._clock())):
+            expected = f"{before}, as messages are out with consumers that have it so (wait until they are done)"
+            raise OptionError(self._where, "ordered", expected, self.ordered)
+        database.run("open", "UPDATE headgate_queues SET ordered = ? WHERE id = ?", (int(self.ordered), number))
+        database.run("open", "UPDATE headgate_messages SET state = 0 WHERE queue = ? AND state = 3", (number,))
+
+    def close(self) -> None:
+        """Give the file back. What is still leased is handed to somebody else when its lease is over."""
+        with _open_here_lock:
+            readers = _open_here.get((self.path, self.queue))
+            if readers is not None:
+                readers.discard(self)
+                if not readers:
+                    del _open_here[self.path, self.queue]
+        self._claims = None
+        self._database.close()
+
+    def drain(self) -> None:
+        """Hand out nothing more, until it is opened again."""
+        self._draining = True
+
+    def fetch(self, count: int) -> list[Message] | None:
+        """Lease the next messages.
+
+        Raises:
+            StoreError: The file cannot be read or written.
+        """
+        if self._draining:
+            return []
+        claims = self._claims
+        if claims is None:
+            self.open()
+            claims = self._opened()
+        now = self._clock()
+        if not self._news and now < self._due and self._version() == self._seen:
+            return []
+        self._news = False  # before the look: what is put meanwhile is news again
+        version = self._version()
+        token, rows = claims.claim(count, now, now + (self.lease or 0.0))
+        if rows:
+            self._news = True  # there may be more
+            self._numbers["fetched"] += len(rows)
+            return self._messages(claims, rows, token, now)
+        if claims.more:
+            self._news = True
+            self.wake()
+            return []
+        with self._database.lock:
+            if self._stop_when_empty and not self._database.run("fetch", _ANY_LEFT, (claims.queue,))[0][0]:
+                return None
+            self._seen, self._due = version, claims.due(now)
+        return []
+
+    def _version(self) -> int:
+        """Return a number that changes when another connection has written to the file."""
+        with self._database.lock:
+            version: int = self._database.run("fetch", "PRAGMA data_version")[0][0]
+        return version
+
+    def _messages(self, claims: Claims, rows: list[Any], token: int, now: float) -> list[Message]:
+        messages: list[Message] = []
+        make = self._codec.message
+        for row in rows:
+            try:
+                messages.append(make(row, token))
+            except Exception as error:  # noqa: BLE001 (the user's decode; the others must not suffer from it)
+                claims.end(DEAD, [(row[1], token)], [why_unreadable(error)], now)
+                self._numbers["unreadable"] += 1
+        return messages
+
+    def ack(self, messages: Sequence[Message]) -> list[Message] | None:
+        """Delete messages that were handled, or keep them as done.
+
+        Returns:
+            Those whose lease was over, and which somebody else has had or will have; None: none.
+        """
+        return self._forget(messages, "acknowledged")
+
+    def discard(self, messages: Sequence[Message]) -> list[Message] | None:
+        """Delete messages that have failed for good, or keep them as done, with the reason. Returns what `ack` does."""
+        return self._forget(messages, "discarded")
+
+    def _forget(self, messages: Sequence[Message], what: str) -> list[Message] | None:
+        if not messages:
+            return None
+        claims = self._opened()
+        receipts = [message.receipt for message in messages]
+        ours: set[Receipt] | None
+        if self._keep_done:
+            ours = claims.end(DONE, receipts, [why(message) for message in messages], self._clock())
+        else:
+            ours = claims.forget(receipts)
+        if self.ordered:
+            self._news = True  # later messages of their keys may be ready now
+        return self._settled(messages, ours, what)
+
+    def nack(self, messages: Sequence[Message], delay: float = 0.0, *, counted: bool = True) -> list[Message] | None:
+        """Take messages back. Those that were handed out ``max_deliveries`` times become dead letters.
+
+        Args:
+            messages: Any of those that were fetched.
+            delay: Seconds before which they are not handed out again.
+            counted: Whether that delivery counts; False: nobody has tried to handle them.
+
+        Returns:
+            As `ack`.
+        """
+        if not messages:
+            return None
+        check_seconds(self._where, "delay", delay)
+        receipts = [message.receipt for message in messages]
+        ours, dead = self._opened().give_back(
+            receipts, [why(message) for message in messages], now=self._clock(), delay=delay, counted=counted
+        )
+        self._numbers["dead_lettered"] += dead
+        lost = self._settled(messages, ours, "given_back")
+        if not delay:
+            self._stir()
+        self._news = True
+        return lost
+
+    def dead_letter(self, messages: Sequence[Message]) -> list[Message] | None:
+        """Keep messages that have failed for good, with their reason and traceback. Returns what `ack` does."""
+        if not messages:
+            return None
+        receipts = [message.receipt for message in messages]
+        ours = self._opened().end(DEAD, receipts, [why(message) for message in messages], self._clock())
+        self._news = True
+        return self._settled(messages, ours, "dead_lettered")
+
+    def extend(self, messages: Sequence[Message], seconds: float) -> list[Message] | None:
+        """Let leases end so many seconds from now. Returns what `ack` does."""
+        if not messages:
+            return None
+        check_seconds(self._where, "seconds", seconds)
+        ours = self._opened().extend([message.receipt for message in messages], self._clock() + seconds)
+        return self._settled(messages, ours, None)
+
+    def _settled(
+        self, messages: Sequence[Message], ours: set[Receipt] | None, what: str | None
+    ) -> list[Message] | None:
+        lost = [] if ours is None else [message for message in messages if message.receipt not in ours]
+        self._numbers["lost"] += len(lost)
+        if what is not None:
+            self._numbers[what] += len(messages) - len(lost)
+        return lost or None
+
+    def _opened(self) -> Claims:
+        if self._claims is None:
+            self.open()
+        assert self._claims is not None  # noqa: S101 (for the type checkers)
+        return self._claims
+
+    # -- looking at it ------------------------------------------------------------------------------------------------
+
+    def statistics(self) -> dict[str, float]:
+        """Return what this object has done as a source, by name; of the whole queue: `counts`.
+
+        ``lost``: leases that were over when something was to be done about their messages; ``reclaimed``: leases of
+        anybody that this one has found to be over; ``died``: those of them that had been handed out too often;
+        ``waited``: seconds that it has waited for other processes.
+        """
+        claims = self._claims
+        return {
+            **self._numbers,
+            "reclaimed": 0 if claims is None else claims.reclaimed,
+            "died": 0 if claims is None else claims.expired_dead,
+            "waited": self._database.waited,
+        }
