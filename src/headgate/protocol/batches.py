@@ -222,10 +222,16 @@ class Batches:
                 group.append(item)
             if mode is not BULK and mode is not False and (mode is True or mode == FLUSH):
                 flushed[key] = None
+        counted, size, batches = self._counted, self._size, self._open
         for key, group in groups.items():
-            self._put(key, group)
+            batch = batches.get(key)
+            if batch is not None and counted and len(batch.items) + len(group) < size:
+                batch.items += group
+                self.open_items += len(group)
+            else:
+                self._put(key, group)
         for key in flushed:
-            batch = self._open.get(key)
+            batch = batches.get(key)
             if batch is not None:
                 self._close(batch, FLUSH)
 

@@ -82,6 +82,7 @@ class Intake:
         self._items: list[Any] = []  # plain: what waits, behind places of what was taken
         self._first = 0  # plain: where it begins
         self._turns = _turns(fair is not None, share, priority is not None, ageing)
+        self._put = self._turns.put
         self._last = 0  # number of arrival
         self._before = 0  # number of the last one that was put back: the higher, the earlier
         self._heads: dict[Any, Entry] = {}  # by key: the only one that has its turn, or is out
@@ -135,7 +136,7 @@ class Intake:
     def _add(self, entry: Entry) -> None:
         key = entry[KEY]
         if key is None:
-            self._turns.put(entry)
+            self._put(entry)
         elif key in self._heads:
             line = self._lines.get(key)
             if line is None:
@@ -144,7 +145,7 @@ class Intake:
             if self._key_limit is not None and len(line) >= self._key_limit:
                 self._many[key] = None
         else:
-            self._turns.put(entry)  # may raise: then nothing has happened
+            self._put(entry)  # may raise: then nothing has happened
             self._heads[key] = entry
         self.waiting += 1
 
@@ -271,10 +272,16 @@ class Intake:
         if not out:
             return 0
         before = self._turns.size
+        heads, lines = self._heads, self._lines
         for item in items:
             entry = out.pop(id(item), None)
-            if entry is not None:
-                self._next(entry[KEY])
+            if entry is None:
+                continue
+            key = entry[KEY]
+            if key in lines:
+                self._next(key)
+            else:
+                del heads[key]
         return self._turns.size - before
 
     def release_key(self, key: Any) -> bool:
