@@ -321,8 +321,7 @@ class Augment:
     def _land(self, flight: _Flight, value: Any = None, error: BaseException | None = None) -> None:
         """Let those who wait for a key go on."""
         flight.landed, flight.value, flight.error = True, value, error
-        if self._flights.get(flight.ident) is flight:
-            del self._flights[flight.ident]
+        self._forget(flight)
         if error is None and self._cache is not None:
             self._cache[flight.key] = value
         for waiter in flight.waiters:
@@ -331,19 +330,22 @@ class Augment:
 
     def _abandon(self, flight: _Flight) -> None:
         """Nobody waits for a key any more: do not look it up, or no longer, unless others travel with it."""
-        if self._flights.get(flight.ident) is flight:
-            del self._flights[flight.ident]
         trip = flight.trip
-        if trip is None:
-            return
-        if trip is self._filling:
+        if trip is self._filling and trip is not None:
             trip.flights.remove(flight)
+            self._forget(flight)
             if not trip.flights:
                 self._close_filling()
-        elif any(each.waiters for each in trip.flights):
-            return
-        elif trip.task is not None:
-            trip.task.cancel()
+        elif trip is not None and not any(each.waiters for each in trip.flights):
+            for each in trip.flights:
+                self._forget(each)
+            if trip.task is not None:
+                trip.task.cancel()
+
+    def _forget(self, flight: _Flight) -> None:
+        """Let nobody join it any more."""
+        if self._flights.get(flight.ident) is flight:
+            del self._flights[flight.ident]
 
     # -- calls --------------------------------------------------------------------------------------------------------
 
@@ -364,6 +366,7 @@ class Augment:
         self._close_filling()
         self._trips.add(trip)
         trip.task = loop.create_task(self._travel(trip), name=f"headgate: {self.name}")
+        trip.task.add_done_callback(lambda _: self._end(trip))
 
     def _close_filling(self) -> None:
         """Let nobody board any more."""
@@ -375,15 +378,15 @@ class Augment:
         """Look up the keys of a call, as often as it takes, and land them."""
         try:
             flights, results = await self._persist(trip)
-        except asyncio.CancelledError:
-            self._land_all(trip.flights, AugmentError(self.name, None, "it was closed"))
-            raise
         except Exception as error:  # noqa: BLE001 (it belongs to whoever waits)
             self._land_all(trip.flights, error)
         else:
             self._spread(flights, results)
-        finally:
-            self._trips.discard(trip)
+
+    def _end(self, trip: _Trip) -> None:
+        """Its task has ended, perhaps before it began: whoever still waits then does so in vain."""
+        self._trips.discard(trip)
+        self._land_all(trip.flights, AugmentError(self.name, None, "it was closed"))
 
     async def _persist(self, trip: _Trip) -> tuple[list[_Flight], Any]:
         """Call until it succeeds or is given up."""
@@ -420,6 +423,9 @@ class Augment:
     async def _attempt(self, trip: _Trip) -> tuple[list[_Flight], Any]:
         """Make one call, for the keys that somebody still waits for."""
         flights = [each for each in trip.flights if each.waiters]
+        for each in trip.flights:
+            if not each.waiters:
+                self._forget(each)
         if self._batch == 1:
             return flights, await self._calls.call(flights[0].key, flights[0].key, flights[0].rate_key)
         keys = [each.key for each in flights]

@@ -106,12 +106,14 @@ class Bucket:
             n: How many.
             now: The time.
             taken: When they were taken; None: just now. As many as may have come since then are not put back: somebody
-                else may have used the room that they had left.
+                else may have used the room that they had left. None are while others wait for what they have
+                reserved, as these go by when they were told.
         """
         passed = 0.0 if taken is None else max(0.0, now - taken)
         lost = passed * self._fastest if passed else 0.0
         self._drain(now)
-        self._level = max(0.0, self._level - max(0.0, n - lost))
+        if self._level <= self.burst:
+            self._level = max(0.0, self._level - max(0.0, n - lost))
 
     def update(
         self, *, rate: float | None = None, per: float = 1.0, burst: int | None = None, now: float = 0.0

@@ -587,6 +587,6 @@ class RetryPlay(Play):
 PLAYS: Final[dict[str, type[Play]]] = {"batcher": BatcherPlay, "intake": IntakePlay, "retry": RetryPlay}
 
 
-def start(family: str, seed: int, tail: int) -> Play:
+def start(play: type[Play], seed: int, tail: int) -> Play:
     """Draw the play of a seed."""
-    return PLAYS[family](Random(seed * 4 + 1), tail)  # noqa: S311 (chance for tests)
+    return play(Random(seed * 4 + 1), tail)  # noqa: S311 (chance for tests)

@@ -9,13 +9,14 @@ from typing import Any
 
 from headgate.protocol.messages import TAG_NAMES
 from headgate.testing.seeds import SeedError, Summary, run_seeds, share_out
-from headgate.testing.simulation import families, pipelines
+from headgate.testing.simulation import families, pipelines, rates
 from headgate.testing.simulation.oracles import Violation
 from headgate.testing.simulation.pipelines import Play
 from headgate.testing.simulation.schedule import Schedule
 from headgate.testing.simulation.world import World
 
-FAMILIES: dict[str, Any] = {**families.FAMILIES, **pipelines.PLAYS}
+PLAYS = {**pipelines.PLAYS, **rates.PLAYS}
+FAMILIES: dict[str, Any] = {**families.FAMILIES, **PLAYS}
 """All of them, by name."""
 
 
@@ -41,8 +42,8 @@ def run_seed(family: str, seed: int, *, trace: bool = False, tail: int = 40) -> 
     world: World | Play | None = None
     tail = tail if not trace else 1_000_000
     try:
-        if family in pipelines.PLAYS:
-            world = pipelines.start(family, seed, tail)
+        if family in PLAYS:
+            world = pipelines.start(PLAYS[family], seed, tail)
             world.run()
         else:
             world = World(families.build(family, seed), seed, tail=tail)
@@ -89,8 +90,8 @@ def expected_faults(summary: Summary) -> dict[str, int]:
 @functools.cache
 def _drawn(family: str) -> list[str]:
     """Return the faults that the family can draw."""
-    if family in pipelines.PLAYS:
-        return sorted(pipelines.PLAYS[family].kinds)
+    if family in PLAYS:
+        return sorted(PLAYS[family].kinds)
     kinds: set[str] = set()
     for seed in range(200):
         kinds.update(families.build(family, seed).faults)
