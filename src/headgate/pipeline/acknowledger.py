@@ -65,11 +65,11 @@ class Acknowledger:
         defer: Callable[[Message, float], Deferred],
     ) -> None:
         """Start with empty books."""
-        self.defer = defer
+        self._defer = defer
         self.link = link
         self.name = link.name
         self.fetched = 0
-        self.outcomes = dict.fromkeys(OUTCOMES, 0)
+        self.outcomes: dict[str, int] = dict.fromkeys(OUTCOMES, 0)
         self.in_flight: set[Message] = set()
         self.duplicates = 0
         self.expired = 0
@@ -156,6 +156,10 @@ class Acknowledger:
         self.duplicates += 1
         why = f"expected a message without outcome, it was {message.outcome} already and was to be {outcome}"
         self._report(DuplicateSettlementError(self.name, message, why))
+
+    def defer(self, message: Message, timeout: float) -> Deferred:
+        """Let a message be settled later."""
+        return self._defer(message, timeout)
 
     def configure(self, message: Message, options: dict[str, Any]) -> None:
         """Take options for one message.

@@ -302,15 +302,15 @@ class Augment:
         waiter = loop.create_future()
         if flight is not None:
             self._joined += 1
-            flight.waiters.add(waiter)
+            flight.waiters[waiter] = None
         else:
             flight = self._flights[ident] = _Flight(key, ident, rate_key)
-            flight.waiters.add(waiter)
+            flight.waiters[waiter] = None
             self._board(loop, flight)
         try:
             await waiter
         except asyncio.CancelledError:
-            flight.waiters.discard(waiter)
+            flight.waiters.pop(waiter, None)
             if not flight.waiters and not flight.landed:
                 self._abandon(flight)
             raise
@@ -466,7 +466,7 @@ class _Flight:
         self.key = key
         self.ident = ident
         self.rate_key = rate_key
-        self.waiters: set[asyncio.Future[None]] = set()
+        self.waiters: dict[asyncio.Future[None], None] = {}  # in order
         self.trip: _Trip | None = None
         self.landed = False
         self.value: Any = None

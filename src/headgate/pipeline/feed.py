@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final
 
 from headgate.errors import SourceError
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 OVERFLOW_SECONDS: Final = 1.0
 """For how long messages of a key that has too many waiting go back to their source."""
+_LONGEST: Final = 3600.0
+"""Seconds after which to look at a rate limit again that lets nothing pass."""
 _REFETCH: Final = Backoff(first=0.1, most=30.0)
 
 
@@ -65,10 +67,13 @@ class Feed:
         self._job: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._resting = False  # it has nothing now
+        self._asked_at = 0.0  # when the rate limit let the last fetch pass
         self._stirred = False  # since the last fetch began there was a reason to fetch again
         self._serving = False
+        self._unwatch: list[Callable[[], object]] = []
         self._failures = 0
         self._throttled: dict[Any, deque[Message]] = {}  # messages whose key has no tokens left
+        self._relief: dict[Any, asyncio.TimerHandle] = {}
         self.intake: Intake | None = run.make_intake()
         if self.intake is not None and run.serial is not None:
             self.books.release = self.leave
@@ -91,11 +96,16 @@ class Feed:
             self.link.close()
             raise SourceError(self.name, "open", error) from error
         self._opened = True
+        for limiter in (self.run.rate_limit, self.run.key_limit):
+            if limiter is not None:
+                self._unwatch.append(limiter.watch(self.limits_changed))
 
     async def close(self) -> None:
         """Tell the source what became of everything, and close it."""
         await self.quiet()
         await self.books.close()
+        while self._unwatch:
+            self._unwatch.pop()()
         if self._opened:
             self._opened = False
             try:
@@ -126,6 +136,9 @@ class Feed:
         for line in self._throttled.values():
             waiting = [*waiting, *line]
         self._throttled.clear()
+        for timer in self._relief.values():
+            timer.cancel()
+        self._relief.clear()
         for message in tuple(waiting):
             self.run.give_back(message)
         self._line.clear()
@@ -311,9 +324,25 @@ class Feed:
                 continue
             if line is None:
                 line = self._throttled[key] = deque()
-                self.run.loop.call_later(limiter.next_in(key), self._relieve, key)
+                self._relieve_later(key, limiter.next_in(key))
             line.append(message)
         return passed
+
+    def limits_changed(self) -> None:
+        """Look again at who has to wait: a rate limit was changed, perhaps in another thread."""
+        if not self.run.here():
+            self.run.loop.call_soon_threadsafe(self.limits_changed)
+            return
+        for key in list(self._throttled):
+            self._relieve(key)
+        if not self.exhausted:
+            self._go_on()
+
+    def _relieve_later(self, key: Any, seconds: float) -> None:
+        before = self._relief.pop(key, None)
+        if before is not None:
+            before.cancel()
+        self._relief[key] = self.run.loop.call_later(min(seconds, _LONGEST), self._relieve, key)
 
     def _relieve(self, key: Any) -> None:
         """Send what a key has tokens for by now."""
@@ -324,9 +353,10 @@ class Feed:
         while line and limiter.try_acquire(1, key):
             passed.append(line.popleft())
         if line:
-            self.run.loop.call_later(limiter.next_in(key), self._relieve, key)
+            self._relieve_later(key, limiter.next_in(key))
         else:
             del self._throttled[key]
+            self._relief.pop(key).cancel()
         if passed and self.stage is not None:
             self.stage.send(self._hand_out(passed))
 
@@ -356,7 +386,8 @@ class Feed:
             return wanted
         admitted = limiter.try_acquire(wanted)
         if not admitted:
-            self._again_in(limiter.next_in())
+            self._again_in(min(limiter.next_in(), _LONGEST))
+        self._asked_at = self.run.loop.time()
         return admitted
 
     def _fetch(self, wanted: int) -> list[Message]:
@@ -380,7 +411,7 @@ class Feed:
         count = len(messages) if messages else 0
         if count < admitted:
             if self.run.rate_limit is not None:
-                self.run.rate_limit.give_back(admitted - count)
+                self.run.rate_limit.give_back(admitted - count, taken=self._asked_at)
             if self._stirred:
                 self.serve_soon()
             elif messages is None:
@@ -406,7 +437,7 @@ class Feed:
         self.errors += 1
         self._failures += 1
         if self.run.rate_limit is not None:
-            self.run.rate_limit.give_back(admitted)
+            self.run.rate_limit.give_back(admitted, taken=self._asked_at)
         self.run.report(SourceError(self.name, "fetch", error))
         self._again_in(max(0.001, _REFETCH.delay(self._failures, self.run.random.random())))
 

@@ -67,7 +67,7 @@ class Calls:
         self.slots = asyncio.Semaphore(self._concurrency)
         self.alive: set[_Call] = set()
         self.running: set[_Call] = set()
-        self._held: set[asyncio.Future[None]] = set()
+        self._held: dict[asyncio.Future[None], None] = {}  # in order
 
     @property
     def under_way(self) -> int:
@@ -145,12 +145,12 @@ class Calls:
                 self.rejected += 1
                 raise CircuitOpenError(self.name, about, wait)
             held = loop.create_future()
-            self._held.add(held)
+            self._held[held] = None
             timer = None if wait == math.inf else loop.call_later(wait, _ring, held)
             try:
                 await held
             finally:
-                self._held.discard(held)
+                self._held.pop(held, None)
                 if timer is not None:
                     timer.cancel()
 

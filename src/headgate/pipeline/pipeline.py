@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from headgate import telemetry
 from headgate.errors import NoStageError, OptionError
+from headgate.pipeline.augment import Augment
 from headgate.pipeline.batching import KINDS as BATCH_KINDS
 from headgate.pipeline.batching import BatchInfo, BatchStage
 from headgate.pipeline.feed import SourceStage
@@ -427,9 +428,9 @@ def _with_augments(value: Any) -> Any:
     """Turn what is no `Processors` but can be a step into one."""
 
     def turn(each: Any) -> Any:
-        if hasattr(each, "concurrency") and callable(each) and not isinstance(each, (Processors, type)):
+        if isinstance(each, Augment):
             step = Processors(each, concurrency=each.concurrency)
-            step.ordered = bool(each.ordered)
+            step.ordered = each.ordered
             return step
         return each
 

@@ -83,6 +83,7 @@ class RateLimiter:
         # A coroutine that is collected leaves its line wherever that happens: even here, with the lock held.
         self._lock = RLock()
         self._admitted = self._waited = 0
+        self._watchers: dict[Callable[[], None], None] = {}
 
     def __repr__(self) -> str:
         """Show the limit."""
@@ -178,6 +179,34 @@ class RateLimiter:
             self._admitted += count
             return count
 
+    def give_back(self, n: int, key: Any = None, *, taken: float | None = None) -> None:
+        """Put back what was let pass and did not.
+
+        What may have come since then is not put back, as somebody else may have had it.
+
+        Args:
+            n: How many.
+            key: Whose, for a limiter with keys.
+            taken: When that was, by the event loop's clock; None: just now.
+        """
+        with self._lock:
+            self._check_key("give_back", key)
+            now = _now()
+            self._bucket(key, now).give_back(n, now, taken)
+            self._admitted -= n
+            line = self._lines.get(key)
+            if line:
+                _wake_first(line)
+
+    def watch(self, changed: Callable[[], None]) -> Callable[[], None]:
+        """Have a function called, in whichever thread, when the limit is changed by `update`.
+
+        Returns:
+            A function that ends it.
+        """
+        self._watchers[changed] = None
+        return lambda: self._watchers.pop(changed, None)
+
     def available(self, key: Any = None) -> int:
         """Return how many `try_acquire` would let pass right now, at the most."""
         with self._lock:
@@ -227,6 +256,8 @@ class RateLimiter:
                     del self._lines[key]
                 for waiter in [each for each in line if each.n > self._burst]:
                     waiter.wake()  # to be told
+        for changed in list(self._watchers):
+            changed()
 
     def statistics(self) -> RateStatistics:
         """Return what it has done so far."""

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from headgate.errors import HandlerError, HandlerTimeoutError, HookError, Reject, Retry
 from headgate.pipeline.acknowledger import Acknowledger
+from headgate.pipeline.augment import Augment
 from headgate.pipeline.batching import Box
 from headgate.pipeline.feed import Feed
 from headgate.pipeline.link import Link
@@ -272,11 +273,11 @@ class Run:
         """Let the source hand a message out again; that it was handed out does not count unless said."""
         if message.outcome is not None and message.outcome != DEFERRED:
             return
-        keeper = message.keeper
-        if isinstance(keeper, Acknowledger):
-            keeper.settle(message, REQUEUED, delay, counted=counted)
-        elif keeper is not None:
+        keeper: Any = message.keeper
+        if isinstance(keeper, Joint):
             keeper.settle(message, REQUEUED, delay)
+        elif keeper is not None:
+            keeper.settle(message, REQUEUED, delay, counted=counted)
 
     def leave(self, messages: list[Message]) -> None:
         """Take note that messages have left the processors: the next ones of their keys may go."""
@@ -585,11 +586,14 @@ class Run:
                 self.finished.set_result(None)
 
     async def open(self) -> None:
-        """Open the sources, one after the other.
+        """Open the sources, one after the other, and what steps need.
 
         Raises:
             SourceError: One of them raised; those before it are closed again.
         """
+        for step in self.steps:
+            if isinstance(step.handler, Augment):
+                await step.handler.open()
         for index, feed in enumerate(self.feeds):
             try:
                 await feed.open()
@@ -657,6 +661,9 @@ class Run:
         for feed in self.feeds:
             await feed.close()
         await self.by_hand.close()
+        for step in self.steps:
+            if isinstance(step.handler, Augment):
+                await step.handler.close()
         if not self.finished.done():
             self.finished.set_result(None)
 
