@@ -1,90 +1,24 @@
 """Families for the machines of pipelines: batches, the intake, retries. Each seed draws options and a list of steps.
 
 A step is done by the machine and by its slow model (`headgate.testing.simulation.models`), and after each step all that
-can be seen of both is compared. The retry family has no second implementation to compare with: it plays a small
-pipeline, in time of its own, and knows by the policies alone what may happen to each message.
+can be seen of both is compared.
 """
 
 from __future__ import annotations
 
-import heapq
-from collections import Counter, deque
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable
 from random import Random
 from typing import Any, ClassVar, Final
 
 from headgate.protocol.batches import Batch, Batches
 from headgate.protocol.intake import Intake
-from headgate.protocol.retries import Retries, RetryPolicy
 from headgate.testing.simulation.models import SlowBatch, SlowBatches, SlowIntake
-from headgate.testing.simulation.oracles import Violation
+from headgate.testing.simulation.plays import Broken, Play, numbers, start
+from headgate.testing.simulation.retrying import RetryPlay
 from headgate.types import BULK, FLUSH, Message
 
-_STEPS: Final = 40
-
-
-class Play:
-    """One run.
-
-    Attributes:
-        steps: How many were made.
-        faults: How often each of ``kinds`` has happened.
-        trace: The last of them.
-    """
-
-    kinds: ClassVar[tuple[str, ...]]
-
-    def __init__(self, rng: Random, tail: int) -> None:
-        """Draw the options."""
-        self.rng = rng
-        self.steps = 0
-        self.faults: Counter[str] = Counter()
-        self.trace: deque[tuple[Any, ...]] = deque(maxlen=tail)
-        self.now = 0.0
-        self.number = 0
-
-    def run(self) -> None:
-        """Make all steps, then bring everything to its end.
-
-        Raises:
-            Violation: The machine did something that it must not.
-        """
-        choices = self.choices()
-        names, weights = list(choices), [self.rng.choice((1, 1, 3)) for _ in choices]
-        for name in self.rng.choices(names, weights, k=_STEPS):
-            self.steps += 1
-            choices[name]()
-            self.check()
-        self.end()
-
-    def choices(self) -> dict[str, Callable[[], None]]:
-        """Return what may be done."""
-        raise NotImplementedError
-
-    def check(self) -> None:
-        """Compare."""
-
-    def end(self) -> None:
-        """Bring it to its end."""
-
-    def note(self, kind: str, *what: Any) -> None:
-        """Put a step into the trace."""
-        self.trace.append((kind, *what))
-
-    def happened(self, kind: str, whether: object) -> None:
-        """Count something, if it has happened."""
-        if whether:
-            self.faults[kind] += 1
-
-    @staticmethod
-    def same(rule: str, got: Any, expected: Any) -> None:
-        """Compare what the machine shows with what the model does."""
-        if got != expected:
-            raise Violation(rule, f"got {got}, expected {expected}")
-
-
-class Broken(ValueError):  # noqa: N818 (what a user's function raises here)
-    """What functions of the user's raise."""
+__all__ = ["PLAYS", "BatcherPlay", "Broken", "IntakePlay", "Play", "start"]
 
 
 # -- batcher ----------------------------------------------------------------------------------------------------------
@@ -351,7 +285,7 @@ class IntakePlay(Play):
         count = self.rng.randint(1, 4)
         got = self.machine.take(count)
         self.note("take", count, [item.data[0] for item in got])
-        self.same("intake-taken", _numbers(got), _numbers(self.model.take(count)))
+        self.same("intake-taken", numbers(got), numbers(self.model.take(count)))
         self.taken += got
         if self.serial:
             keys = [item.key for item in self.taken if item.key is not None]
@@ -361,7 +295,7 @@ class IntakePlay(Play):
         """Be done with some."""
         rng = self.rng
         items = [self.taken.pop(rng.randrange(len(self.taken))) for _ in range(min(len(self.taken), rng.randint(1, 3)))]
-        self.note("release", _numbers(items))
+        self.note("release", numbers(items))
         if len(items) == 1 and items[0].key is not None and self.serial:
             self.same("released", self.machine.release_key(items[0].key), True)  # noqa: FBT003 (a value)
         else:
@@ -380,14 +314,14 @@ class IntakePlay(Play):
             self.machine.release(items)
             self.model.release(items)
         self.faults["put_back"] += 1
-        self.note("put_back", _numbers(items))
+        self.note("put_back", numbers(items))
         self.machine.put_back(items)
         self.model.put_back(items)
 
     def overflow(self) -> None:
         """Take out what keys have too many of."""
         got, expected = self.machine.overflow(), self.model.overflow()
-        self.note("overflow", {key: _numbers(items) for key, items in got.items()})
+        self.note("overflow", {key: numbers(items) for key, items in got.items()})
         self.same("intake-overflow", got, expected)
         self.happened("overflow", bool(got))
 
@@ -395,12 +329,12 @@ class IntakePlay(Play):
         """Take out everything, and put it in again."""
         if self.rng.random() < 0.3:  # noqa: PLR2004 (not too often)
             got, expected = self.machine.clear(), self.model.clear()
-            self.note("clear", _numbers(got))
-            self.same("intake-cleared", _numbers(got), _numbers(expected))
+            self.note("clear", numbers(got))
+            self.same("intake-cleared", numbers(got), numbers(expected))
             self.check()
             self.happened("clear", bool(got))
             back = self.machine.put_back if self.rng.random() < 0.5 else self.machine.offer  # noqa: PLR2004 (half)
-            self.note(back.__name__, _numbers(got))
+            self.note(back.__name__, numbers(got))
             back(got)
             getattr(self.model, back.__name__)(got)
 
@@ -413,7 +347,7 @@ class IntakePlay(Play):
         self.same("intake-out", machine.out, len(model.out))
         keys = {each.key for each in model.waiting + model.out} - {None}
         self.same("intake-keys", machine.keys, len(keys))
-        self.same("intake-errors", sorted(item.data[0] for item, _ in machine.errors), sorted(_numbers(model.errors)))
+        self.same("intake-errors", sorted(item.data[0] for item, _ in machine.errors), sorted(numbers(model.errors)))
         self.happened("held", machine.waiting > machine.ready)
         self.happened("error", bool(model.errors))
 
@@ -453,140 +387,4 @@ def _one(user: Any) -> int:  # noqa: ARG001 (all users are alike)
     return 1
 
 
-def _numbers(items: list[Message]) -> list[int]:
-    return [item.data[0] for item in items]
-
-
-# -- retry ------------------------------------------------------------------------------------------------------------
-
-
-class RetryPlay(Play):
-    """A small pipeline whose handlers fail: who is tried again, when, and what becomes of the order of a key."""
-
-    kinds = ("failed", "given_up", "crash", "passed", "never")
-    errors: ClassVar[tuple[type[Exception], ...]] = (ValueError, TimeoutError, ConnectionResetError, KeyError)
-
-    def __init__(self, rng: Random, tail: int) -> None:
-        """Draw the policies."""
-        super().__init__(rng, tail)
-        self.ordered = rng.random() < 0.5  # noqa: PLR2004 (half)
-        self.policies: dict[type[Exception], RetryPolicy | None] = {
-            each: None if rng.random() < 0.2 else self._policy()  # noqa: PLR2004 (some)
-            for each in rng.sample((Exception, OSError, TimeoutError, LookupError), rng.randint(1, 4))
-        }
-        self.retries = Retries(self.policies)
-        self.intake = Intake(serial=_key)
-        self.messages = [Message((number,), key=rng.randrange(4)) for number in range(12)]
-        self.fails = rng.choice((0.2, 0.5, 0.8))
-        self.delayed: list[tuple[float, int, Message]] = []
-        self.running: list[Message] = []
-        self.ended: dict[Any, list[int]] = {}  # by key: the numbers of those that have ended, in order
-        self.intake.offer(self.messages)
-
-    def _policy(self) -> RetryPolicy:
-        rng = self.rng
-        on = rng.choice((Exception, Exception, (OSError, ValueError)))
-        return RetryPolicy(
-            rng.randint(1, 5), rng.choice((0, 0.5)), rng.choice((1, 2, 3)), rng.choice((1, 5)), rng.choice((0, 0.5)), on
-        )
-
-    def run(self) -> None:
-        """Go on until every message has ended."""
-        while self.intake.waiting or self.running or self.delayed:
-            self.steps += 1
-            if self.steps > 100 * _STEPS:
-                raise Violation("no-end", f"{self.intake.waiting} wait, {len(self.running)} run")
-            self._step()
-            self.check()
-        numbers = sorted(number for ended in self.ended.values() for number in ended)
-        self.same("every-message-once", numbers, list(range(len(self.messages))))
-
-    def _step(self) -> None:
-        rng = self.rng
-        if self.delayed and (not (self.running or self.intake.ready) or rng.random() < 0.3):  # noqa: PLR2004 (some)
-            self._awake()
-        elif self.intake.ready and (not self.running or rng.random() < 0.5):  # noqa: PLR2004 (half)
-            got = self.intake.take(rng.randint(1, 3))
-            self.note("take", _numbers(got))
-            self.running += got
-        elif rng.random() < 0.05:  # noqa: PLR2004 (a few)
-            self.faults["crash"] += 1
-            back = sorted(self.running, key=lambda item: item.data)
-            self.note("crash", _numbers(back))
-            self.running = []
-            self.intake.put_back(back)
-        else:
-            self._handle(self.running.pop(rng.randrange(len(self.running))))
-
-    def _awake(self) -> None:
-        self.now, _, message = heapq.heappop(self.delayed)
-        self.note("again", message.data[0], self.now)
-        (self.intake.put_back if self.ordered else self.intake.offer)([message])
-
-    def _handle(self, message: Message) -> None:
-        rng = self.rng
-        if rng.random() >= self.fails:
-            self._end(message, "done")
-            return
-        self.faults["failed"] += 1
-        message.attempts += 1
-        error = rng.choice(self.errors)("no")
-        chance = rng.random()
-        wait = self.retries.decide(error, message.attempts, chance)
-        self.note("failed", message.data[0], repr(error), message.attempts, wait)
-        self._judge(type(error), message.attempts, chance, wait)
-        if wait is None:
-            self.faults["given_up"] += 1
-            self._end(message, "given up")
-            return
-        self.number += 1
-        heapq.heappush(self.delayed, (self.now + wait, self.number, message))
-        if not self.ordered:
-            self.intake.release([message])
-
-    def _judge(self, error: type[Exception], attempts: int, chance: float, wait: float | None) -> None:
-        """Compare an answer with what the policies say, read in the simplest way."""
-        known = [each for each in self.policies if issubclass(error, each)]
-        policy = self.policies[max(known, key=lambda each: len(each.__mro__))] if known else None
-        if policy is None or attempts >= (policy.attempts or 0) or not issubclass(error, policy.on):
-            self.happened("never", policy is None)
-            self.same("retry-decision", wait, None)
-            return
-        expected = policy.first
-        for _ in range(attempts - 1):
-            expected *= policy.factor
-        self.same("retry-wait", wait, min(expected, policy.most) * (1 - policy.jitter * chance))
-
-    def _end(self, message: Message, how: str) -> None:
-        self.note(how, message.data[0])
-        ended = self.ended.setdefault(message.key, [])
-        ended.append(message.data[0])
-        self.intake.release([message])
-        if ended != sorted(ended):
-            self.faults["passed"] += 1
-            if self.ordered:
-                raise Violation("order-within-key", f"key {message.key}: ended in the order {ended}")
-
-    def check(self) -> None:
-        """See that nothing is lost, and that each key has one at work at the most."""
-        held = [message for _, _, message in self.delayed]
-        ended = sum(map(len, self.ended.values()))
-        self.same("conservation", self.intake.waiting + len(self.running) + len(held) + ended, len(self.messages))
-        keys = [message.key for message in (self.running + held if self.ordered else self.running)]
-        self.same("one-of-a-key", sorted(keys), sorted(set(keys)))
-        held_keys = set(keys)
-        may = {message.key for message in self._waiting() if message.key not in held_keys}
-        self.same("work-conserving", self.intake.ready, len(may))
-
-    def _waiting(self) -> Iterator[Message]:
-        away = {id(message) for message in self.running} | {id(message) for _, _, message in self.delayed}
-        ended = {number for numbers in self.ended.values() for number in numbers}
-        return (each for each in self.messages if id(each) not in away and each.data[0] not in ended)
-
-
 PLAYS: Final[dict[str, type[Play]]] = {"batcher": BatcherPlay, "intake": IntakePlay, "retry": RetryPlay}
-
-
-def start(play: type[Play], seed: int, tail: int) -> Play:
-    """Draw the play of a seed."""
-    return play(Random(seed * 4 + 1), tail)  # noqa: S311 (chance for tests)
