@@ -572,4 +572,4 @@ def acknowledges_only_with_an_ask() -> None:
     edit(ConsumerSide, "flush", ("if window.acked != window.told and window.open:", "if False:"))
 
 
-from tests.mutants import pipelines  # noqa: E402, F401  (puts its bugs on the list; it needs what is above)
+from tests.mutants import pipelines, rates  # noqa: E402, F401  (they put their bugs on the list; they need what is above)

@@ -9,6 +9,7 @@ against a service that counts.
 from __future__ import annotations
 
 import asyncio
+import copy
 import math
 from collections.abc import Callable
 from random import Random
@@ -18,11 +19,11 @@ from headgate.errors import AugmentError
 from headgate.pipeline.augment import Augment, augment
 from headgate.pipeline.rates import RateLimiter
 from headgate.protocol.circuits import CircuitBreaker
-from headgate.protocol.limits import KeyedBuckets
+from headgate.protocol.limits import Bucket, KeyedBuckets
 from headgate.protocol.retries import RetryPolicy
 from headgate.testing.clock import POLICIES, run
 from headgate.testing.simulation.oracles import Violation
-from headgate.testing.simulation.pipelines import Broken, Play
+from headgate.testing.simulation.plays import Broken, Play
 from headgate.types import Message
 
 _EPSILON: Final = 1e-6
@@ -51,7 +52,8 @@ class BucketPlay(Play):
         self.limits = [(0.0, rng.choice((0.5, 1.0, 4.0)), rng.choice((1, 2, 5)))]  # since when, rate and burst
         _, rate, burst = self.limits[0]
         self.mode = rng.choice(("plain", "reserve", "update", "jump"))
-        self.buckets = KeyedBuckets(rate * 10, 10.0, burst, most=rng.choice((1, 3, 100)))
+        self.most = rng.choice((1, 3, 100))
+        self.buckets = KeyedBuckets(rate * 10, 10.0, burst, most=self.most)
         self.shift = 1e6
         self.jumps: list[float] = []
         self.uses: list[Use] = []
@@ -74,9 +76,7 @@ class BucketPlay(Play):
     def take(self) -> None:
         """Take some, as often as it is let."""
         key, n = int(self.rng.random() * _KEYS), self.rng.choice((1, 1, 2, 3))
-        before = len(self.buckets)
-        bucket = self.buckets.use(key, self.clock)
-        self.happened("forgotten", len(self.buckets) < before)
+        bucket = self._use(key)
         for _ in range(self.rng.choice((1, 1, 3))):
             free, wait = bucket.available(self.clock), bucket.take(n, self.clock)
             self.note("take", key, n, self.now, wait)
@@ -85,6 +85,20 @@ class BucketPlay(Play):
                 self.faults["refused"] += 1
                 break
             self.uses.append(Use(key, n, self.now, self.clock, self.limits[-1][2]))
+
+    def _use(self, key: int) -> Bucket:
+        """Look that keys are forgotten when they can be."""
+        before, known = len(self.buckets), set(self.buckets._buckets)
+        idle = key not in known and all(self._look(each).full(self.clock) for each in known)
+        bucket = self.buckets.use(key, self.clock)
+        self.happened("forgotten", len(known - set(self.buckets._buckets)))
+        if idle and len(self.buckets) > max(self.most, before - 1):
+            raise Violation("remembered", f"{len(self.buckets)} keys, of which {before} were idle")
+        return bucket
+
+    def _look(self, key: int) -> Bucket:
+        """Return a copy: looking is not to change anything."""
+        return copy.copy(self.buckets.look(key, self.clock))
 
     def reserve(self) -> None:
         """Take some, to be used when they are due."""
@@ -120,7 +134,8 @@ class BucketPlay(Play):
         self.note("jump", by)
         self.faults["jump" if by > 0 else "back"] += 1
         self.shift += by
-        self.jumps.append(self.now)
+        if by > 0:  # what is set back may make it wait, and never lets more pass
+            self.jumps.append(self.now)
 
     def check(self) -> None:
         """Hold every window to the limit, and see that no more is held back than must be."""
@@ -145,13 +160,13 @@ class BucketPlay(Play):
 
     def _check_open(self, key: int, uses: list[Use]) -> None:
         """What is available lies between what follows from all uses, and from those that were not given back."""
-        got = self.buckets.look(key, self.clock).available(self.clock)
+        got = self._look(key).available(self.clock)
         if got < self._free(uses) or got > self._free([use for use in uses if use.kept]):
             raise Violation("held-back", f"key {key}: {got} are available at {self.now}")
 
     def _check_goes_on(self, key: int) -> None:
         _, rate, burst = self.limits[-1]
-        wait = self.buckets.look(key, self.clock).wait(1, self.clock)
+        wait = self._look(key).wait(1, self.clock)
         if wait > 2 * burst / rate + _EPSILON:
             raise Violation("stopped", f"key {key}: the next one may pass in {wait} s")
 
@@ -196,6 +211,8 @@ class LookupPlay(Play):
         self.busy: list[list[Any]] = []  # [keys, whether it was cancelled] of each call under way
         self.begun: list[float] = []
         self.peak = 0
+        self.asked: list[int] = []
+        self.passed: list[int] = []
         self.answers: dict[Any, float] = {}  # when each key was answered last
         self.known: dict[Any, float] = {}  # of those that somebody has received
         self.broken: Violation | None = None
@@ -231,6 +248,8 @@ class LookupPlay(Play):
         async with asyncio.TaskGroup() as group:
             for number in range(24):
                 group.create_task(self._client(step, number), name=f"client {number}")
+            for number in range(6):
+                group.create_task(self._direct(limiter, number), name=f"direct client {number}")
             if self.rng.random() < 0.3 and self.rate != math.inf:  # noqa: PLR2004 (some)
                 await asyncio.sleep(1)
                 self.faults["update"] += 1
@@ -240,6 +259,7 @@ class LookupPlay(Play):
         seen = step.statistics()
         self.same("left", (step._flights, step._trips, step._filling, step._calls.alive), ({}, set(), None, set()))
         self.same("places", (step._calls.slots._value, seen.in_flight, self.busy), (self.most, 0, []))
+        self.same("order", self.passed, self.asked)
         await step.close()
 
     def _look_closer(self, step: Augment, limiter: RateLimiter) -> None:
@@ -274,6 +294,19 @@ class LookupPlay(Play):
             self.known[key] = self.answers.get(key, -math.inf)
             if message.metadata["augmented"] != f"<{key}>":
                 self._break("result", f"{key} is {message.metadata['augmented']}")
+
+    async def _direct(self, limiter: RateLimiter, number: int) -> None:
+        """Use the rate for something else, in the order in which it was asked for."""
+        rng = self.rng
+        await asyncio.sleep(rng.random() * 3)
+        self.asked.append(number)
+        try:
+            async with asyncio.timeout(rng.choice((None, None, 0.0, 0.2))):
+                await limiter.acquire(rng.randint(1, self.burst))
+        except TimeoutError:
+            self.asked.remove(number)
+        else:
+            self.passed.append(number)
 
     def _break(self, rule: str, text: str) -> None:
         self.broken = self.broken or Violation(rule, text)
