@@ -132,6 +132,11 @@ def overflow_forgotten_at_a_put_back() -> None:
 
 
 @mutant
+def withdrawn_and_still_counted() -> None:
+    edit(Intake, "withdraw", ("self.waiting -= len(line)", "pass"))
+
+
+@mutant
 def cleared_by_turns() -> None:
     edit(Intake, "clear", ("entries.sort(", "list(entries).sort("))
 

@@ -270,6 +270,18 @@ def test_what_a_key_has_beyond_its_limit_goes_back_to_the_source():
     assert numbers(intake.clear()) == [0, 1, 2, 4, 10, 11, 12, 13, 14]
 
 
+def test_what_waits_behind_one_that_is_out_can_be_withdrawn():
+    intake = Intake(serial=key_of, key_limit=1)
+    items = [Item(number, key="ab"[number % 2]) for number in range(6)]
+    intake.offer(items)
+    intake.take(1)
+    assert intake.withdraw("a") == [items[2], items[4]]
+    assert (intake.waiting, intake.overflow()) == (3, {"b": [items[3], items[5]]})
+    assert intake.withdraw("a") == intake.withdraw("b") == intake.withdraw(None) == intake.withdraw("z") == []
+    intake.release(items[:1])
+    assert (intake.take(9), intake.keys) == ([items[1]], 1)
+
+
 def test_what_is_out_does_not_count_against_the_limit_until_it_comes_back():
     intake = Intake(serial=key_of, key_limit=1)
     items = [Item(number, key="a") for number in range(2)]
@@ -495,6 +507,12 @@ class Beside(RuleBasedStateMachine):
         over = self.machine.overflow()
         assert over == self.model.overflow()
         self.gone.update(item.number for items in over.values() for item in items)
+
+    @rule(key=st.sampled_from([None, 1, 2, 3]))
+    def withdraw(self, key):
+        behind = self.machine.withdraw(key)
+        assert behind == self.model.withdraw(key)
+        self.gone.update(numbers(behind))
 
     @invariant()
     def shows_the_same(self):

@@ -309,6 +309,12 @@ class SlowIntake:
                 found.setdefault(key, []).append(entry.item)
         return found
 
+    def withdraw(self, key: Any) -> list[Any]:
+        """Take out what waits behind the one of a key that has its turn, or is out."""
+        behind = [each for each in self.waiting if key is not None and each.key == key and each not in self.turns]
+        self.waiting = [each for each in self.waiting if each not in behind]
+        return [each.item for each in behind]
+
     def clear(self) -> list[Any]:
         """Take out everything."""
         items = [each.item for each in self.waiting]

@@ -217,7 +217,7 @@ def _left(machine: Any) -> list[Any]:
 class IntakePlay(Play):
     """Items that wait, have their turns, are released, or come back."""
 
-    kinds = ("put_back", "again", "held", "error", "overflow", "clear")
+    kinds = ("put_back", "again", "held", "error", "overflow", "withdrawn", "clear")
     weights: ClassVar[dict[Any, int]] = {0: 2, 1: 3}
 
     def __init__(self, rng: Random, tail: int) -> None:
@@ -261,6 +261,7 @@ class IntakePlay(Play):
             "release": self.release,
             "put_back": self.put_back,
             "overflow": self.overflow,
+            "withdraw": self.withdraw,
             "clear": self.clear,
         }
 
@@ -324,6 +325,15 @@ class IntakePlay(Play):
         self.note("overflow", {key: numbers(items) for key, items in got.items()})
         self.same("intake-overflow", got, expected)
         self.happened("overflow", bool(got))
+
+    def withdraw(self) -> None:
+        """Take out what waits behind one that is out, or behind any."""
+        keys = [item.key for item in self.taken] or [(0, 0), None]
+        key = self.rng.choice(keys)
+        got, expected = self.machine.withdraw(key), self.model.withdraw(key)
+        self.note("withdraw", key, numbers(got))
+        self.same("intake-withdrawn", numbers(got), numbers(expected))
+        self.happened("withdrawn", got)
 
     def clear(self) -> None:
         """Take out everything, and put it in again."""
