@@ -7,7 +7,7 @@ RUN := .venv/bin/python -m
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
 .NOTPARALLEL:  # so that pytest's summary closes "make test"
-.PHONY: help demo test check ruff mypy pyright layers docs pytest parity mutants bench clean
+.PHONY: help demo test check ruff mypy pyright layers docs browser pytest parity mutants bench clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 18
@@ -32,7 +32,10 @@ layers: .venv/.all
 docs: .venv/.all  ## build the documentation, warnings are errors
 	$(RUN) sphinx --fresh-env --fail-on-warning --nitpicky --keep-going --quiet docs docs/_build/html
 
-pytest: .venv/.all  ## the tests alone
+browser:  ## install Chromium for the tests of the web example, where it is missing
+	@tools/browser.sh
+
+pytest: .venv/.all browser  ## the tests alone
 	$(RUN) pytest
 
 parity: .venv/.all  ## which behaviours of the originals are kept
