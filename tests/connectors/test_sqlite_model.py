@@ -31,6 +31,8 @@ class Item:
         self.token = None
         self.deliveries = 0
         self.reason = None
+        self.suspect = False  # its lease was over: it is handed out alone
+        self.passed_over = False  # by a fetch, as it was not to be had
 
 
 class Model(RuleBasedStateMachine):
@@ -77,6 +79,7 @@ class Model(RuleBasedStateMachine):
             elif item.state == "leased" and item.due <= self.now:
                 item.state = "dead" if item.deliveries >= MAX_DELIVERIES else "ready"
                 item.due = item.owner = item.token = None
+                item.suspect = True
 
     def blocked(self, item, owner):
         """Whether an ordered queue must not hand it to this consumer now."""
@@ -86,6 +89,11 @@ class Model(RuleBasedStateMachine):
         if any(other.state == "leased" and other.owner != owner for other in same):
             return True
         return any(other.id < item.id and other.state in ("ready", "delayed") for other in same)
+
+    def not_to_be_had(self, item, owner):
+        """As `blocked`; what was passed over before may wait until nothing of its key is under way."""
+        same = [other for other in self.items.values() if other.key == item.key]
+        return self.blocked(item, owner) or (item.passed_over and any(other.state == "leased" for other in same))
 
     def lookup(self, message):
         number, token = message.receipt
@@ -131,6 +139,7 @@ class Model(RuleBasedStateMachine):
         self.settle_due()
         messages = self.consumers[who].fetch(count)
         ready = [item for item in self.items.values() if item.state == "ready"]
+        suspects = [item for item in ready if item.suspect]
         for message in messages:  # each in turn: an earlier one of the same batch is this consumer's already
             number, token = message.receipt
             item = self.items[number]
@@ -144,13 +153,18 @@ class Model(RuleBasedStateMachine):
             assert message.metadata.get("user") == item.user
             self.held.append((who, message))
         assert len({message.receipt[0] for message in messages}) == len(messages)
-        if len(messages) < count:  # nothing is left that it could have had
-            left = [item for item in ready if item.state == "ready"]
-            assert all(self.ordered and self.blocked(item, who) for item in left)
+        left = [item for item in ready if item.state == "ready"]
+        if any(self.items[message.receipt[0]].suspect for message in messages):
+            assert len(messages) == 1, "a suspect is alone"
+        if len(messages) < count and (not messages or not suspects):  # nothing is left that it could have had
+            assert all(self.ordered and self.not_to_be_had(item, who) for item in left)
+            for item in left:
+                item.passed_over = True
         if not self.ordered and not self.fair:
             best = sorted(ready, key=lambda item: (-item.priority, item.id))[:count]
-            assert [message.receipt[0] for message in messages] == [item.id for item in best]
-        if self.fair and not self.ordered:
+            first = next((index for index, item in enumerate(best) if item.suspect), count)
+            assert [message.receipt[0] for message in messages] == [item.id for item in best[: first or 1]]
+        if self.fair and not self.ordered and not suspects:
             self.check_fair(ready, messages)
 
     def check_fair(self, ready, messages):
@@ -194,6 +208,7 @@ class Model(RuleBasedStateMachine):
             item = self.lookup(message)
             item.reason = reason or item.reason
             item.owner = item.token = item.due = None
+            item.suspect = False
             if counted and item.deliveries >= MAX_DELIVERIES:
                 item.state = "dead"
                 continue
@@ -232,7 +247,8 @@ class Model(RuleBasedStateMachine):
             if delete:
                 del self.items[number]
             else:
-                self.items[number].state, self.items[number].deliveries = "ready", 0
+                item = self.items[number]
+                item.state, item.deliveries, item.suspect = "ready", 0, False
 
     # -- what always holds --------------------------------------------------------------------------------------------
 

@@ -42,7 +42,7 @@ class SQLiteQueue(Inspection, Source):
 
     What was put is there until it is acknowledged, whoever is killed: with ``durability="normal"`` it outlives any
     process, with ``"power"`` a power cut as well. Each message is leased to one consumer at a time; when its lease is
-    over without a word, the next one gets it, and that counts as a delivery. After ``max_deliveries`` it is a
+    over without a word, the next one gets it, alone, and that counts as a delivery. After ``max_deliveries`` it is a
     dead letter, with the reason and the traceback. Whoever acknowledges too late is told so, and changes nothing.
 
     Several queues can be in one file, and a program's own tables as well (ours begin with ``headgate_``). The file must
@@ -67,7 +67,7 @@ class SQLiteQueue(Inspection, Source):
         durability: ``"normal"`` (default): what was put outlives any process; ``"power"``: and power cuts, as every
             commit waits for the disk (SQLite's ``synchronous`` NORMAL and FULL).
         keep_done: Keep what was acknowledged or discarded, until `purge`. Default: delete it.
-        stop_when_empty: `fetch` returns None, so a pipeline ends, when nothing is waiting, delayed or leased by anybody.
+        stop_when_empty: `fetch` returns None, so a pipeline ends, when nothing is waiting, delayed or leased.
         encode: A function of a payload that returns a string or bytes. Default: JSON.
         decode: Its inverse. What it raises makes the message a dead letter.
         create: Make the file when there is none. Default True.
@@ -373,18 +373,16 @@ class SQLiteQueue(Inspection, Source):
         self._news = False  # before the look: what is put meanwhile is news again
         version = self._version()
         token, rows = claims.claim(count, now, now + (self.lease or 0.0))
-        if rows:
-            self._news = True  # there may be more
+        if rows or claims.more:
+            self._news = True
+            if claims.more:
+                self.wake()
             self._numbers["fetched"] += len(rows)
             return self._messages(claims, rows, token, now)
-        if claims.more:
-            self._news = True
-            self.wake()
-            return []
         with self._database.lock:
             if self._stop_when_empty and not self._database.run("fetch", _ANY_LEFT, (claims.queue,))[0][0]:
                 return None
-            self._seen, self._due = version, claims.due(now)
+            self._seen, (self._due, _) = version, claims.look(now)
         return []
 
     def _version(self) -> int:

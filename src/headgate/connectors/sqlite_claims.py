@@ -3,6 +3,9 @@
 A plain claim is one statement. A fair one first goes round the users for candidates, an ordered one looks at the keys
 of its candidates; both are one transaction. What an ordered claim finds not to be had is put BEHIND, so that no later
 claim looks at it again before its key is free: a message is passed over once, however long a stuck key's queue is.
+
+A message whose lease was over is suspect: it may have killed who had it, or only have been in the same batch as the one
+that did. It is handed out alone, so that the culprit takes nobody with it when it becomes a dead letter.
 """
 
 # ruff: noqa: S608 (statements are made of constants of this module)
@@ -25,6 +28,7 @@ PROMOTED: Final = 1_000
 """How many messages that are due one claim makes ready at most."""
 
 NO_BOUND: Final = 2**62
+_FAR: Final = 1e9
 
 _RETURNING: Final = "RETURNING -priority, id, key, user, deliveries, deadline, metadata, body"
 
@@ -39,11 +43,15 @@ _CANDIDATES: Final = """SELECT id, key, user FROM headgate_messages INDEXED BY h
 _NEXT_DUE: Final = """SELECT
     (SELECT due FROM headgate_messages INDEXED BY headgate_delayed WHERE queue = ?1 AND state = 1 ORDER BY due LIMIT 1),
     (SELECT due FROM headgate_messages INDEXED BY headgate_leased WHERE queue = ?1 AND state = 2 ORDER BY due LIMIT 1),
-    (SELECT ordered FROM headgate_queues WHERE id = ?1)"""
+    (SELECT ordered FROM headgate_queues WHERE id = ?1),
+    EXISTS (SELECT 1 FROM headgate_messages INDEXED BY headgate_suspect
+            WHERE queue = ?1 AND suspect = 1 AND state = 0)"""
+_SUSPECTS: Final = """SELECT id FROM headgate_messages
+    WHERE id IN (SELECT value FROM json_each(?)) AND suspect = 1"""
 _PROMOTE: Final = """UPDATE headgate_messages SET state = 0, due = NULL
     WHERE id IN (SELECT id FROM headgate_messages INDEXED BY headgate_delayed
-                 WHERE queue = ? AND state = 1 AND due <= ? ORDER BY due LIMIT ?)"""
-_RECLAIM: Final = """UPDATE headgate_messages SET due = NULL, claim = NULL,
+                 WHERE queue = ? AND state = 1 AND due <= ? ORDER BY due LIMIT ?) RETURNING key"""
+_RECLAIM: Final = """UPDATE headgate_messages SET due = NULL, claim = NULL, suspect = 1,
     state = CASE WHEN deliveries >= ?4 THEN 4 ELSE 0 END,
     ended_at = CASE WHEN deliveries >= ?4 THEN ?2 END,
     reason = CASE WHEN deliveries >= ?4 THEN
@@ -78,16 +86,17 @@ _NOBODYS: Final = f"SELECT 1 {_FAIR} AND user IS NULL LIMIT 1"
 _OF_USER: Final = f"SELECT id, key, user {_FAIR} AND user IS ? ORDER BY priority DESC, id LIMIT ?"
 _SET_TURN: Final = "UPDATE headgate_queues SET turn = ? WHERE id = ?"
 _NOBODY: Final = -(2**63)
-"""Stands in the file for a turn of what is nobody's. It comes before all users, and none may have it as its name."""
+"""Stands in the file for a turn of what is nobody's. It comes before all users, and none may be called that."""
 _PUT_BEHIND: Final = "UPDATE headgate_messages SET state = 3 WHERE id = ?"
 
 _THESE: Final = "id IN (SELECT value FROM json_each(?)) AND claim = ? AND state = 2"
 _FORGET: Final = f"DELETE FROM headgate_messages WHERE {_THESE} RETURNING id, claim, key"
 _FORGET_ONE: Final = "DELETE FROM headgate_messages WHERE id = ? AND claim = ? AND state = 2"
 _EXTEND: Final = f"UPDATE headgate_messages SET due = ? WHERE {_THESE} RETURNING id"
-_END: Final = """UPDATE headgate_messages SET state = ?, due = NULL, claim = NULL, ended_at = ?, reason = ?, traceback = ?
+_END: Final = """UPDATE headgate_messages
+    SET state = ?, due = NULL, claim = NULL, ended_at = ?, reason = ?, traceback = ?
     WHERE id = ? AND claim = ? AND state = 2 RETURNING key"""
-_GIVE_BACK: Final = """UPDATE headgate_messages SET claim = NULL, deliveries = deliveries - ?1,
+_GIVE_BACK: Final = """UPDATE headgate_messages SET claim = NULL, suspect = 0, deliveries = deliveries - ?1,
     state = CASE WHEN ?1 = 0 AND deliveries >= ?2 THEN 4 ELSE ?3 END,
     due = CASE WHEN ?1 = 0 AND deliveries >= ?2 THEN NULL ELSE ?4 END,
     ended_at = CASE WHEN ?1 = 0 AND deliveries >= ?2 THEN ?5 END,
@@ -101,6 +110,13 @@ Receipt = tuple[int, int]
 
 Reason = tuple[str | None, str | None]
 """Why a message has failed, in one line and in full."""
+
+
+Candidate = tuple[int, Any, Any]
+"""Id, key and user of a message that is ready."""
+
+Slot = tuple[int, Any]
+"""The id of a message to be claimed, and whose turn it has."""
 
 
 class Claims:
@@ -144,76 +160,82 @@ class Claims:
             The token, and rows of: -priority, id, key, user, deliveries, deadline, metadata, body.
         """
         self._batch = count
+        self.more = False
         self._number += 1
         token = self._first_token + self._number
         with self.database.lock:
-            if self.due(now) <= now:
-                self._promote(now)
-            if not self._ordered and not self._fair:
+            due, suspects = self.look(now)
+            if due <= now:
+                suspects |= self._promote(now)
+            if not (self._ordered or self._fair or suspects):
                 rows = self.database.run("fetch", _CLAIM, (until, token, self.queue, count))
                 rows.sort()  # a statement returns its rows in any order; no two have the same id
                 return token, rows
             with self.database.transaction("fetch"):
-                return token, self._claim_looked_at(count, token, until)
+                return token, self._claim_looked_at(count, token, until, suspects=suspects)
 
-    def due(self, now: float) -> float:
-        """Return when the next delay or lease is over.
+    def look(self, now: float) -> tuple[float, bool]:
+        """Return when the next delay or lease is over, and whether messages are ready that are suspect.
 
         Raises:
             StoreError: Somebody has changed meanwhile whether the queue is ordered.
         """
-        delayed, leased, ordered = self.database.run("fetch", _NEXT_DUE, (self.queue,))[0]
+        delayed, leased, ordered, suspects = self.database.run("fetch", _NEXT_DUE, (self.queue,))[0]
         if bool(ordered) is not self._ordered:
             why = f"it was opened by somebody else with ordered={bool(ordered)}, and here with ordered={self._ordered}"
             raise StoreError(self.database.path, "fetch", why, "open it in the same way everywhere")
-        return min(now + 1e9 if delayed is None else delayed, now + 1e9 if leased is None else leased)
+        due = min(now + _FAR if delayed is None else delayed, now + _FAR if leased is None else leased)
+        return due, bool(suspects)
 
-    def _promote(self, now: float) -> None:
-        """Make ready what is due: delays that have passed, and leases that nobody has extended."""
+    def _promote(self, now: float) -> bool:
+        """Make ready what is due: delays that have passed, and leases that are over; tell whether there were such."""
         with self.database.transaction("fetch"):
-            self.database.run("fetch", _PROMOTE, (self.queue, now, PROMOTED))
-            rows = self.database.run("fetch", _RECLAIM, (self.queue, now, PROMOTED, self._limit))
-            self.reclaimed += len(rows)
-            dead = [key for state, key in rows if state == DEAD]
-            self.expired_dead += len(dead)
-            self.release(dead)
+            promoted = self.database.run("fetch", _PROMOTE, (self.queue, now, PROMOTED))
+            reclaimed = self.database.run("fetch", _RECLAIM, (self.queue, now, PROMOTED, self._limit))
+            self.reclaimed += len(reclaimed)
+            self.expired_dead += sum(state == DEAD for state, _ in reclaimed)
+            self.release(row[-1] for row in (*promoted, *reclaimed))
+        return bool(reclaimed)
 
-    def _claim_looked_at(self, count: int, token: int, until: float) -> list[Any]:
+    def _claim_looked_at(self, count: int, token: int, until: float, *, suspects: bool) -> list[Any]:
         """Claim what is to be had of one chunk of candidates after the other."""
         claimed: list[Any] = []
         keys: dict[Any, _Key] = {}
         chunk = count
         looked_at = 0
-        self.more = False
         while len(claimed) < count and not self.more:
             wanted = count - len(claimed)
             candidates = self._round(chunk) if self._fair else self._front(chunk)
             if not candidates:
                 break
-            ids, passed_over, last = self._to_be_had(candidates, wanted, keys)
-            if self._fair:
-                user = candidates[last][2]
-                self.database.run("fetch", _SET_TURN, (_NOBODY if user is None else user, self.queue))
-            if ids:
+            slots, passed_over = self._to_be_had(candidates, wanted, keys)
+            if suspects and slots:
+                slots = self._without_company(slots, first=not claimed)
+                self.more = True  # it is enough for this time
+            if slots:
+                ids = [number for number, _ in slots]
                 rows = self.database.run("fetch", _CLAIM_THESE, (until, token, str(ids)))
                 place = {number: index for index, number in enumerate(ids)}
                 rows.sort(key=lambda row: place[row[1]])
                 claimed += rows
+                if self._fair:
+                    user = slots[-1][1]
+                    self.database.run("fetch", _SET_TURN, (_NOBODY if user is None else user, self.queue))
             if passed_over:
                 self.database.many("fetch", _PUT_BEHIND, [(number,) for number in passed_over])
                 looked_at += len(passed_over)
-            self.more = looked_at >= LOOKED_AT
+            self.more |= looked_at >= LOOKED_AT
             # Where much is not to be had, it is looked through in larger steps.
             chunk = min(max(count - len(claimed), 2 * chunk), 1_000) if passed_over else count - len(claimed)
         return claimed
 
-    def _front(self, count: int) -> list[tuple[int, Any, Any]]:
-        rows: list[tuple[int, Any, Any]] = self.database.run("fetch", _CANDIDATES, (self.queue, count))
+    def _front(self, count: int) -> list[Candidate]:
+        rows: list[Candidate] = self.database.run("fetch", _CANDIDATES, (self.queue, count))
         return rows
 
     # -- fair ---------------------------------------------------------------------------------------------------------
 
-    def _round(self, count: int) -> list[tuple[int, Any, Any]]:
+    def _round(self, count: int) -> list[Candidate]:
         """Go round the users that have something ready, from the one behind who was served last, one message each."""
         users = self._users(count)
         if not users:
@@ -246,33 +268,41 @@ class Claims:
     # -- ordered ------------------------------------------------------------------------------------------------------
 
     def _to_be_had(
-        self, candidates: Sequence[tuple[int, Any, Any]], count: int, keys: dict[Any, _Key]
-    ) -> tuple[list[int], list[int], int]:
-        """Return up to ``count`` ids to claim, those that are to be passed over, and which candidate was the last.
+        self, candidates: Sequence[Candidate], count: int, keys: dict[Any, _Key]
+    ) -> tuple[list[Slot], list[int]]:
+        """Return up to ``count`` messages to claim, and the ids of those that are to be passed over.
 
         A candidate whose key has earlier messages ready gives its place to the first of them.
         """
         if not self._ordered:
-            return [candidate[0] for candidate in candidates], [], len(candidates) - 1
-        ids: list[int] = []
+            return [(number, user) for number, _, user in candidates], []
+        slots: list[Slot] = []
         passed_over: list[int] = []
-        last = 0
-        for last, (number, key, _) in enumerate(candidates):  # noqa: B007 (it is returned)
+        for number, key, user in candidates:
             if key is None:
-                ids.append(number)
+                slots.append((number, user))
             else:
                 state = keys.get(key)
                 if state is None:
                     state = keys[key] = self._look_at(key)
                 following = state.following
                 if following is not None and following < state.bound:
-                    ids.append(following)
+                    slots.append((following, user))
                     state.following = self.database.run("fetch", self._follower_sql, (key, following))[0][0]
                 elif number >= state.bound:
                     passed_over.append(number)
-            if len(ids) == count:
+            if len(slots) == count:
                 break
-        return ids, passed_over, last
+        return slots, passed_over
+
+    def _without_company(self, slots: list[Slot], *, first: bool) -> list[Slot]:
+        """Return what is in front of the first suspect; that one alone, if nothing is."""
+        ids = str([number for number, _ in slots])
+        suspects = {number for (number,) in self.database.run("fetch", _SUSPECTS, (ids,))}
+        for index, (number, _) in enumerate(slots):
+            if number in suspects:
+                return slots[: index or int(first)]
+        return slots
 
     def _look_at(self, key: Any) -> _Key:
         claim, delayed, behind, ready = self.database.run("fetch", self._key_sql, (key,))[0]
@@ -289,8 +319,8 @@ class Claims:
             self.database.many("acknowledge", self._release_sql, [(key, self._batch) for key in found])
 
     # -- ending -------------------------------------------------------------------------------------------------------
-    # Each returns the receipts that were still good. One id may come with two tokens, when a consumer has lost a message
-    # and was handed it again.
+    # Each returns the receipts that were still good. One id may come with two tokens: when a consumer has lost a
+    # message and was handed it again.
 
     def forget(self, receipts: Sequence[Receipt]) -> set[Receipt] | None:
         """Delete messages; None: all receipts were good."""

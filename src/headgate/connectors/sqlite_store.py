@@ -36,7 +36,7 @@ _PEEK: Final = f"""SELECT {COLUMNS} FROM headgate_messages INDEXED BY headgate_r
 _LETTERS: Final = f"""SELECT {COLUMNS} FROM headgate_messages INDEXED BY headgate_dead
     WHERE queue = ? AND state = 4 AND id > ? ORDER BY id LIMIT ?"""
 _GET: Final = f"SELECT {COLUMNS} FROM headgate_messages WHERE queue = ? AND id = ?"
-_RETRY: Final = """UPDATE headgate_messages SET deliveries = 0, ended_at = NULL, state = ?, due = ?
+_RETRY: Final = """UPDATE headgate_messages SET deliveries = 0, suspect = 0, ended_at = NULL, state = ?, due = ?
     WHERE queue = ? AND state = 4"""
 _DELETE: Final = "DELETE FROM headgate_messages WHERE queue = ? AND state = 4"
 _THESE: Final = " AND id IN (SELECT value FROM json_each(?))"
