@@ -31,5 +31,6 @@ nitpick_ignore_regex = [
     (r"py:.*", r"[A-Z]\w?|Any|Self"),
     # Signatures name a few types that are how things are made, and are no part of the reference.
     (r"py:class", r"headgate\.(protocol|runtime)\..*|Driver"),
+    (r"py:class", r"headgate\.pipeline\.(lookups\.Calls|augment\.(Cache|Policy))"),
     (r"py:class", r"headgate\.(stage\.Stage|system\.(Startable|Recipe|R(_co)?))"),
 ]
