@@ -1,10 +1,14 @@
 """Every source keeps what `Source` promises, and `check_source` notices when one does not."""
 
 import asyncio
+import gzip
+import itertools
+import json
 from typing import Any
 
 import pytest
 
+from headgate.connectors.files import FileSource
 from headgate.connectors.iterables import IterableSource
 from headgate.connectors.memory import MemoryQueue
 from headgate.errors import OptionError
@@ -108,6 +112,97 @@ def test_async_iterables(make):
         seeds=range(40),
     )
     assert {"fetch-end", "nack-after-end", "nack-delay", "drain", "script"} <= set(report.ran)
+
+
+def now():
+    """The virtual time, also in a thread of a source: on a virtual loop that is the loop's own."""
+    try:
+        return asyncio.get_running_loop().time()
+    except RuntimeError:
+        return 0.0
+
+
+def file_of(directory, payloads, kind):
+    path = directory / f"{next(NUMBERS)}.{kind}"
+    if kind == "jsonl.gz":
+        with gzip.open(path, "wt") as file:
+            file.writelines(json.dumps(payload) + "\n" for payload in payloads)
+    else:
+        path.write_text("".join(json.dumps(payload) + "\n" for payload in payloads))
+    return path
+
+
+NUMBERS = itertools.count()
+FILES: dict[str, dict[str, Any]] = {
+    "jsonl": {"format": "jsonl", "key": lambda payload: payload["key"]},
+    "jsonl.gz": {"format": "jsonl"},
+    "lines": {"format": json.loads},
+}
+
+
+@pytest.mark.parametrize("checkpoint", [False, True])
+@pytest.mark.parametrize("kind", FILES)
+def test_files(kind, checkpoint, tmp_path):
+    def make(payloads):
+        path = file_of(tmp_path, payloads, kind)
+        options = {"checkpoint": f"{path}.checkpoint"} if checkpoint else {}
+        return FileSource(path, **FILES[kind], letters=f"{path}.letters", clock=now, **options)
+
+    def letters(source):
+        return [
+            json.loads(json.loads(line)["record"])["number"]
+            for path in source._letters.glob("*.jsonl")
+            for line in path.read_text().splitlines()
+        ]
+
+    seeds = range(15 if kind == "jsonl" else 3)
+    report = check_source(make, letters=letters, virtual=True, seeds=seeds)
+    lacking = {"fetch-empty", "fetch-recovers", "fetch-wakes", "lease-expires", "lease-extended"}
+    assert set(report.skipped) == {*lacking, "max-deliveries", "order", "order-nack", "rivals"}
+
+
+def test_files_from_their_checkpoint(tmp_path):
+    """Whoever opens them next is another source, as after a crash."""
+
+    def make(payloads):
+        path = file_of(tmp_path, payloads, "jsonl")
+        return FileSource(path, format="jsonl", checkpoint=f"{path}.checkpoint", clock=now)
+
+    def reopen(source):
+        return FileSource(source._paths, format="jsonl", checkpoint=source._checkpoint.path, clock=now)
+
+    check_source(make, reopen=reopen, virtual=True)
+
+
+@pytest.mark.parametrize("options", [{}, {"checkpoint": True}], ids=str)
+def test_files_that_grow(options, tmp_path):
+    def make():
+        path = file_of(tmp_path, [], "jsonl")
+        chosen = {"checkpoint": f"{path}.checkpoint"} if options else {}
+        return FileSource(path, format="jsonl", watch="poll", clock=now, **chosen)
+
+    def put(source, payloads):
+        with source._paths[0].open("a") as file:
+            file.writelines(json.dumps(payload) + "\n" for payload in payloads)
+
+    report = check_source(make, put=put, virtual=True)
+    assert {"fetch-empty", "fetch-wakes", "reopen", "script"} <= set(report.ran)
+
+
+@pytest.mark.parametrize("options", [{}, {"done": "delete"}, {"done": "move"}], ids=str)
+def test_whole_files_in_a_directory(options, tmp_path):
+    def make():
+        directory = tmp_path / str(next(NUMBERS))
+        directory.mkdir()
+        chosen = {"destination": directory / "done"} if options.get("done") == "move" else {}
+        return FileSource(directory, format="files", watch="poll", settle=0, clock=now, **options, **chosen)
+
+    def put(source, payloads):
+        for payload in payloads:
+            (source._paths[0] / f"{payload['number']:04}.txt").write_text(json.dumps(payload))
+
+    report = check_source(make, put=put, number=lambda message: int(message.data.stem), virtual=True)
+    assert {"fetch-empty", "fetch-wakes", "reopen", "script"} <= set(report.ran)
 
 
 # -- sources that do not keep it --------------------------------------------------------------------------------------

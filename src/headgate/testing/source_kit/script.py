@@ -161,7 +161,8 @@ class _Script:
         self.driver = await self.subject.reopened(self.driver)
         model.waiting.update(model.under_way)
         model.under_way.clear()
-        model.exact = False  # whether those deliveries count is up to the source
+        model.until.clear()  # whether delays outlive that is up to the source
+        model.exact = False  # and so it is whether those deliveries count
 
     async def finish(self) -> None:
         """Take everything that is left; all of it has to come."""
