@@ -5,8 +5,10 @@ import os
 import re
 import shutil
 import signal
+import sqlite3
 import subprocess
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -282,16 +284,43 @@ def test_another_app_that_fails_is_status_1():
 
 
 def test_the_work_queue_goes_on_where_it_was_killed(tmp_path):
-    queue = {"WORK_QUEUE": str(tmp_path / "queue.sqlite")}
+    file = tmp_path / "queue.sqlite"
+    queue = {"WORK_QUEUE": str(file)}
     with app("app", module="examples.work_queue", **queue) as program:
         program.wait_for("50 of 200 jobs are done")
         program.process.kill()
         program.end()
-    status, out, _ = ended("-m", "examples.work_queue", **queue)
-    assert status == 0
+    status, out, err = ended("-m", "examples.work_queue", **queue)
+    assert (status, err) == (0, "")
     first, *_, last = out.splitlines()
-    assert re.fullmatch(r"queue: 0 jobs put in, [1-9][0-9]? taken back", first)
-    assert last == "200 of 200 jobs are done, 0 to go"
+    assert re.fullmatch(r"queue: 0 jobs put in, [1-9][0-9]? are leased to a run that goes on or has died", first)
+    assert last == "199 of 200 jobs are done, 1 is a dead letter, 0 to go"
+    with closing(sqlite3.connect(file)) as database:
+        done = {job for (job,) in database.execute("SELECT job FROM results")}
+    assert done == set(range(1, 201)) - {77}
+    status, out, _ = ended("-m", "examples.work_queue", "dead", **queue)
+    assert (status, out) == (0, "job 77: ValueError: 'seventy-seven' is no number, handed out 3 times\n")
+
+
+def test_a_dead_letter_of_the_work_queue_is_sent_back(tmp_path):
+    queue = {"WORK_QUEUE": str(tmp_path / "queue.sqlite")}
+    command = ("-m", "examples.work_queue")
+    status, out, err = ended(*command, **queue)
+    assert (status, err) == (0, "")
+    assert out.count("job 13: no connection; it is tried again in a moment") == 1
+    assert [line for line in out.splitlines() if line.startswith("job 77")] == [
+        "job 77: 'seventy-seven' is no number; delivery 1 of 3, it is handed out again",
+        "job 77: 'seventy-seven' is no number; delivery 2 of 3, it is handed out again",
+        "job 77: 'seventy-seven' is no number; delivery 3 of 3, it is a dead letter",
+    ]
+    assert ended(*command, "retry", **queue)[1] == "1 job(s) will be tried again by the next run\n"
+    assert ended(*command, "dead", **queue)[1] == ""
+    status, out, err = ended(*command, **queue)
+    assert (status, err) == (0, "")
+    first, *_, last = out.splitlines()
+    assert first.startswith("queue: 0 jobs put in")
+    assert out.count("job 77: ") == 3
+    assert last == "199 of 200 jobs are done, 1 is a dead letter, 0 to go"
 
 
 def test_an_empty_supervisor_waits_until_it_is_told_to_end():
