@@ -14,6 +14,7 @@ from benchmarks import (
     peers_anyio,
     peers_asyncio,
     peers_threads,
+    pipelines,
     stages_headgate,
     stages_headgate_timed,
 )
@@ -249,6 +250,20 @@ def _restarts() -> Row:
     )
 
 
+def _pipeline(max_demand: int, source: str) -> Row:
+    make = pipelines.Counting if source == "counter" else pipelines.queue
+    options = {"max_demand": max_demand, "make": make}
+    return Row(
+        f"pipeline-{source}-{max_demand}",
+        f"messages from a {source}, 2 processors, a batcher of 100, acknowledged; max_demand {max_demand}",
+        (
+            _rate(PLAIN, "limit", partial(pipelines.loop, **options)),
+            _rate(HEADGATE, "headgate", partial(pipelines.headgate, **options)),
+            _rate("asyncio workers", "peer", partial(pipelines.by_hand, **options)),
+        ),
+    )
+
+
 def all_rows() -> list[Row]:
     """Return every row, in the order of the table."""
     return [
@@ -266,4 +281,5 @@ def all_rows() -> list[Row]:
         _children(),
         _slow_children(),
         _restarts(),
+        *(_pipeline(demand, source) for source in ("counter", "queue") for demand in (10, 100)),
     ]

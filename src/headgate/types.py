@@ -91,14 +91,13 @@ class Message:
 
     Attributes:
         batcher: The name of the batcher (or route) that it goes to from the processors. Default ``"default"``.
-        batch_key: Within a batcher, messages of different keys are never in one batch. Default None.
-        batch_mode: ``"bulk"`` (default), or ``"flush"``: its batch is closed at once.
         deadline: Unix time in seconds from which on it is not worth handling; None (default): it always is.
         reason: Why it has failed; None as long as it has not.
         outcome: How it ended; None as long as it is under way, ``"deferred"`` while somebody holds its handle.
         attempts: How often a handler has failed with it since it was fetched.
         keeper: Whom to tell how it ended. This and what follows is the pipeline's.
         owner: Who is at it.
+        batching: Its batch key and mode, if they are not the usual ones: most messages have neither.
         step: The number of the step that it goes on with.
     """
 
@@ -107,8 +106,7 @@ class Message:
     key: Any = None
     deliveries: int = 1
     batcher: str = DEFAULT
-    batch_key: Any = None
-    batch_mode: str = BULK
+    batching: tuple[Any, str] | None = None
     deadline: float | None = None
     reason: Any = None
     outcome: str | None = None
@@ -144,6 +142,24 @@ class Message:
         text = repr(self.data)
         state = self.outcome or ("failed" if self.reason is not None else "under way")
         return f"<Message {text if len(text) <= 60 else text[:57] + '...'} {state}>"  # noqa: PLR2004 (one line)
+
+    @property
+    def batch_key(self) -> Any:
+        """Within a batcher, messages of different keys are never in one batch. Default None."""
+        return None if self.batching is None else self.batching[0]
+
+    @batch_key.setter
+    def batch_key(self, key: Any) -> None:
+        self.batching = (key, BULK if self.batching is None else self.batching[1])
+
+    @property
+    def batch_mode(self) -> str:
+        """``"bulk"`` (default), or ``"flush"``: its batch is closed at once."""
+        return BULK if self.batching is None else self.batching[1]
+
+    @batch_mode.setter
+    def batch_mode(self, mode: str) -> None:
+        self.batching = (None if self.batching is None else self.batching[0], mode)
 
     # -- what a handler says about it ---------------------------------------------------------------------------------
 
@@ -270,8 +286,7 @@ def _derived(parent: Message, data: Any) -> Message:
     made = Message(data, dict(parent.__dict__["metadata"]) if "metadata" in parent.__dict__ else None, parent.key)
     made.deliveries = parent.deliveries
     made.batcher = parent.batcher
-    made.batch_key = parent.batch_key
-    made.batch_mode = parent.batch_mode
+    made.batching = parent.batching
     made.deadline = parent.deadline
     return made
 

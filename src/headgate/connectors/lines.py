@@ -76,6 +76,12 @@ class Line:
 
     def take(self, count: int) -> list[Any]:
         """Take out the first ones, at most so many."""
+        if not self._front:
+            at = self._at
+            stop = at + count
+            if stop < len(self._head):
+                self._at = stop
+                return self._head[at:stop]
         items: list[Any] = []
         while self._front and len(items) < count:
             items.append(self._front.popleft())
@@ -154,11 +160,18 @@ class Lines:
 
     def take(self, count: int) -> list[Message]:
         """Take out messages; they are under way then."""
+        if self._bare and not self.delays.waiting:  # by far the most frequent
+            payloads = self._line.take(count)
+            messages = list(map(Message, payloads))
+            # The payload is kept too: a handler may put another one into the message.
+            self.under_way.update(zip(messages, payloads, strict=True))
+            self.size -= len(messages)
+            return messages
         if self.delays:
             for entry, first in self.delays.due():
                 entry.due = 0.0
                 self._place(entry, first=first)
-        messages = self._take_bare(count) if self._bare else self._take(count)
+        messages = self._take(count)
         self.size -= len(messages)
         return messages
 
@@ -187,13 +200,6 @@ class Lines:
                 self._place(line.popleft())
             else:
                 del self._held[entry.key]
-
-    def _take_bare(self, count: int) -> list[Message]:
-        payloads = self._line.take(count)
-        messages = [Message(data) for data in payloads]
-        # The payload is kept too: a handler may put another one into the message.
-        self.under_way.update(zip(messages, payloads, strict=True))
-        return messages
 
     def _take(self, count: int) -> list[Message]:
         messages: list[Message] = []

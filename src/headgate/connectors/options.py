@@ -51,7 +51,7 @@ class Delays:
         """Begin with nothing."""
         self._given = clock
         self.clock = clock or time.monotonic
-        self._heap: list[tuple[float, int, Any]] = []
+        self.waiting: list[tuple[float, int, Any]] = []  # a heap
         self._number = 0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -59,7 +59,7 @@ class Delays:
 
     def __len__(self) -> int:
         """Return how many wait."""
-        return len(self._heap)
+        return len(self.waiting)
 
     def open(self) -> None:
         """Go by the clock of the loop that runs here, if one does."""
@@ -82,11 +82,11 @@ class Delays:
     def add(self, due: float, what: Any) -> None:
         """Let something wait."""
         self._number += 1
-        heapq.heappush(self._heap, (due, self._number, what))
+        heapq.heappush(self.waiting, (due, self._number, what))
 
     def due(self) -> list[Any]:
         """Take out whatever is due, what was due first before the others."""
-        heap = self._heap
+        heap = self.waiting
         found: list[Any] = []
         if heap:
             now = self.clock()
@@ -96,19 +96,19 @@ class Delays:
 
     def clear(self) -> list[Any]:
         """Take out everything."""
-        found = [what for _, _, what in sorted(self._heap, key=lambda each: each[:2])]
-        self._heap.clear()
+        found = [what for _, _, what in sorted(self.waiting, key=lambda each: each[:2])]
+        self.waiting.clear()
         return found
 
     def left(self) -> float | None:
         """Return the seconds until the first is due; None: nothing waits."""
-        return max(0.0, self._heap[0][0] - self.clock()) if self._heap else None
+        return max(0.0, self.waiting[0][0] - self.clock()) if self.waiting else None
 
     def arm(self, wake: Callable[[], None]) -> None:
         """Have the source woken when the first is due. To be called on the loop."""
-        if self._loop is None or not self._heap:
+        if self._loop is None or not self.waiting:
             return
-        due = self._heap[0][0]
+        due = self.waiting[0][0]
         if self._timer is not None:
             if self._alarm <= due:
                 return
@@ -123,5 +123,5 @@ class Delays:
     def _go_by(self, clock: Callable[[], float]) -> None:
         """Change the clock: what waits goes on for as long as it would have."""
         moved = clock() - self.clock()
-        self._heap = [(due + moved, number, what) for due, number, what in self._heap]
+        self.waiting = [(due + moved, number, what) for due, number, what in self.waiting]
         self.clock = clock

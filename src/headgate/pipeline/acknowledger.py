@@ -30,6 +30,8 @@ logger = logging.getLogger("headgate")
 
 TRIES: Final = 5
 """How often a source is told the same outcomes when it raises; then it hands those messages out again by itself."""
+MANY: Final = 32
+"""So many messages that are acknowledged together do not wait for others."""
 EXTEND: Final = 3
 """A lease is extended this often before it would be over."""
 
@@ -107,22 +109,34 @@ class Acknowledger:
         for message in messages:
             if message.outcome is not None:
                 break
-            message.outcome = ACKNOWLEDGED
         else:
-            self._acks.extend(messages)
-            self.in_flight.difference_update(messages)
-            self.outcomes[ACKNOWLEDGED] += len(messages)
-            if not self._due:
-                self._flush_soon()
+            for message in messages:
+                message.outcome = ACKNOWLEDGED
+            self.acknowledged(messages)
             return
-        at = messages.index(message)
-        if at:
-            for each in messages[:at]:
-                each.outcome = None
-            self.acknowledge(messages[:at])
-        for each in messages[at:]:
-            if each.outcome is None:
-                self.settle(each, ACKNOWLEDGED, 0.0)
+        for message in messages:
+            if message.outcome is None:
+                self.settle(message, ACKNOWLEDGED)
+
+    def acknowledged(self, messages: list[Message]) -> None:
+        """Take note that messages of this source have just been acknowledged; a batch of many is told on at once."""
+        self.in_flight.difference_update(messages)
+        self.outcomes[ACKNOWLEDGED] += len(messages)
+        if self.link.direct and not self._due and len(messages) >= MANY:
+            try:
+                lost = self.link.source.ack(messages)
+            except Exception as error:  # noqa: BLE001 (the user's source)
+                self._due = True
+                self._job = self._loop.create_task(self._run([("ack", messages, {})], error, 1))
+                return
+            if lost:
+                self._told("ack", messages, lost)
+            if not self.in_flight:
+                self._settled()
+            return
+        self._acks += messages
+        if not self._due:
+            self._flush_soon()
 
     def settle(self, message: Message, outcome: str, delay: float = 0.0, *, counted: bool = True) -> None:
         """Take note of the outcome of one message.

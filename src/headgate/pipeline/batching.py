@@ -80,6 +80,7 @@ class Box:
             key_of=options.key or BATCH_KEY,
             where=f"Batcher({name!r})",
         )
+        self._clock = run.loop.time
         self.overflowed = 0
         self.handled = 0
         self.running: dict[Batch, Any] = {}  # those that were handed out, and the stage that is at them
@@ -108,13 +109,13 @@ class Box:
         if self.requeues and machine.full and not self.run.ending:
             self._turn_away(messages)
             return
-        machine.add(messages, self.run.loop.time())
+        ready = machine.add(messages, self._clock())
         if machine.errors:
             errors, machine.errors = machine.errors, []
             for message, error in errors:
                 message.reason = error
             self.run.fail([message for message, _ in errors], None, self)
-        if machine.ready:
+        if ready:
             self.serve()
         if self._timer is None and machine.open_items:
             self._wait()
@@ -264,7 +265,9 @@ class _BatchProcessor(Consumer):
         if batch not in running or (owner is not None and owner is not self and owner.stage.ref.alive):
             return None
         running[batch] = self
-        messages = [message for message in batch.items if message.outcome is None]
+        messages: list[Message] = batch.items
+        if self.run.unusual:  # some may have been settled since
+            messages = [message for message in messages if message.outcome is None]
         return messages, BatchInfo(self.batcher, batch.key, len(messages), batch.trigger)
 
     def span(self, messages: list[Message], info: BatchInfo) -> telemetry.Span | None:
@@ -343,7 +346,11 @@ class PlainBatchProcessor(_BatchProcessor):
             messages, info = taken
             span = self.span(messages, info)
             try:
-                done, failed = self.judge(messages, self.box.handler(messages, info))
+                result = self.box.handler(messages, info)
+                if (result is None or result is messages) and span is None and self.run.acknowledge_all(messages):
+                    self.box.done(batch)
+                    continue
+                done, failed = self.judge(messages, result)
             except Exception as error:  # noqa: BLE001 (the user's handler)
                 done, failed, delay = [], messages, self.run.retry_batch(messages, error, self.box.options.retry)
                 if delay is not None or (self.box.options.isolate and len(messages) > 1):

@@ -79,7 +79,14 @@ class Feed:
             self.books.release = self.leave
             if source.ordered:
                 self.books.requeued = self._withdraw
-        self._simple = self.intake is None and self.link.fetches_directly and run.rate_limit is None
+        self._fetch_now = source.fetch
+        self._simple = (
+            self.intake is None
+            and self.link.fetches_directly
+            and source.lease is None
+            and run.rate_limit is None
+            and run.key_limit is None
+        )
         source.wake = self.wake
 
     # -- its life -----------------------------------------------------------------------------------------------------
@@ -213,25 +220,25 @@ class Feed:
         Args:
             demand: How many are asked for now.
         """
-        if self.run.gated:
+        run = self.run
+        if run.gated:
             return None
-        if self._simple and not (self._line or self._injected or self._resting or self.exhausted):
-            return self._take_simply(demand)
-        if self.intake is None and self.link.fetches_directly and not self._line and not self._injected:
-            return self._hand_out(self._fetch(demand))
-        self.serve_soon()
-        return None
-
-    def _take_simply(self, demand: int) -> list[Message] | None:
-        """Take from a source that answers at once, without anything that comes in between: the hot path."""
+        if not self._simple or self._line or self._injected or self._resting or self.exhausted:
+            self.serve_soon()
+            return None
+        # A source that answers at once, and nothing that comes in between: the hot path.
         self._stirred = False
         try:
-            messages = self.source.fetch(demand)
+            messages: list[Message] | None = self._fetch_now(demand)
             if type(messages) is list and len(messages) == demand and type(messages[0]) is Message:
                 self.fetches += 1
                 self._failures = 0
-                self.books.take_in(messages)
-                self.run.in_steps += demand
+                books = self.books
+                for message in messages:
+                    message.keeper = books
+                books.fetched += demand
+                books.in_flight.update(messages)
+                run.in_steps += demand
                 return messages
             messages = self.link.check(messages, demand)
         except Exception as error:  # noqa: BLE001 (the user's source)
@@ -509,6 +516,7 @@ class SourceStage(Producer):
         """Belong to a feed."""
         self.pipeline = pipeline
         self.index = index
+        self.handle_demand = pipeline.current.feeds[index].take  # type: ignore[method-assign]  # one call less
 
     def started(self) -> None:
         """Take over what a predecessor has left behind."""

@@ -262,7 +262,7 @@ class PlainProcessor(_Processor):
         for message in events:
             try:
                 result = handler(message)
-            except Exception as error:  # noqa: BLE001 (the user's handler)
+            except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 (the user's handler)
                 step.raised(message, error, failed)
                 continue
             except BaseException:  # it ends this stage: what was done stays done
@@ -315,7 +315,7 @@ class PlainProcessor(_Processor):
         for message in messages:
             try:
                 result = handler(message)
-            except Exception as error:  # noqa: BLE001 (the user's handler)
+            except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 (the user's handler)
                 step.raised(message, error, failed)
                 continue
             except BaseException:
@@ -350,11 +350,13 @@ class AsyncProcessor(_Processor):
             if message.outcome is not None:  # it was given back meanwhile
                 continue
             message.owner = self
+            before = cancellations()
             try:
                 result = await self._handle(message)
-            except Exception as error:  # noqa: BLE001 (the user's handler)
-                step.raised(message, error, failed)
-            except BaseException:
+            except BaseException as error:
+                if its_own(error, before):
+                    step.raised(message, error, failed)
+                    continue
                 message.owner = None
                 if step.last:  # what was done stays done
                     run.interrupted(events, message, kept)
@@ -463,7 +465,9 @@ class WideProcessor(_Processor):
             if timeout is not None:
                 coroutine = within(coroutine, timeout, self.name, step.callback)
             result = await coroutine
-        except Exception as error:  # noqa: BLE001 (the user's handler)
+        except BaseException as error:
+            if not its_own(error, 0):
+                raise
             step.raised(message, error, failed)
             return
         if result is None or result is message:
@@ -511,6 +515,24 @@ class WideProcessor(_Processor):
         """Leave nothing under way: it is begun anew by a successor."""
         for _, task, _, _ in self.under_way:
             task.cancel()
+
+
+def cancellations() -> int:
+    """Return how often the task that runs was told to end: TaskGroups count it up, and do not always take it back."""
+    task = asyncio.current_task()
+    return 0 if task is None else task.cancelling()
+
+
+def its_own(error: BaseException, before: int) -> bool:
+    """Say whether a handler has failed with it: by an exception, or as something that it waited for was cancelled.
+
+    Args:
+        error: What it has raised.
+        before: The number of `cancellations` when it began; more of them: its stage is to end.
+    """
+    if isinstance(error, asyncio.CancelledError):
+        return cancellations() <= before
+    return isinstance(error, Exception)
 
 
 def limit_of(message: Message, timeout: float | None, run: Run) -> float | None:

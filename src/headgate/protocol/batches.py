@@ -38,6 +38,7 @@ Splitter = tuple[Any, Callable[[Any, Any], tuple[bool, Any]]]
 BATCH_KEY: Final[Callable[[Any], Any]] = attrgetter("batch_key")
 BATCH_MODE: Final[Callable[[Any], Any]] = attrgetter("batch_mode")
 
+_USUAL: Final = (None, BULK)
 _KEPT: Final = 10_000
 """Keys whose splitter's state is remembered although it is not the one to begin with."""
 _MISSING: Final[Any] = object()
@@ -173,38 +174,40 @@ class Batches:
 
     # -- what comes in ------------------------------------------------------------------------------------------------
 
-    def add(self, items: Sequence[Any], now: float) -> None:
+    def add(self, items: Sequence[Any], now: float) -> bool:
         """Put items into the batches of their keys.
 
         Args:
             items: In the order in which they came. The sequence stays the caller's.
             now: The time in seconds. It does not go back: an earlier one than before counts as the same.
+
+        Returns:
+            Whether there are batches that could be handed out now.
         """
         if not items:
-            return
+            return bool(self._ready)
         if now > self._now:  # noqa: PLR1730 (max() costs a call)
             self._now = now
         key = None
         try:
             if self._usual:
-                key = items[0].batch_key
                 for item in items:
-                    # `is`: the usual case needs no more, and everything else is looked at with more care.
-                    if item.batch_key is not key or item.batch_mode is not BULK:
+                    if item.batching is not None:  # everything but the usual case is looked at with more care
                         self._add_mixed(items)
-                        return
+                        return bool(self._ready)
             elif not self._whole:
                 self._add_mixed(items)
-                return
+                return bool(self._ready)
             batch = self._open.get(key)
         except Exception:  # noqa: BLE001 (an item without a key, or a key without a hash)
             self._add_mixed(items)
-            return
+            return bool(self._ready)
         if batch is not None and self._counted and len(batch.items) + len(items) < self._size:
             batch.items += items
             self.open_items += len(items)
         else:
             self._put(key, items)
+        return bool(self._ready)
 
     def _add_mixed(self, items: Sequence[Any]) -> None:
         """Put items in that may have different keys, and may flush."""
@@ -239,6 +242,8 @@ class Batches:
         """Return each item with its key and its mode; report those for which a function fails."""
         key_of, flush_of = self._key_of, self._flush_of
         try:
+            if self._usual:
+                return [(item, *(item.batching or _USUAL)) for item in items]
             keys = repeat(None) if key_of is None else list(map(key_of, items))
             modes = repeat(BULK) if flush_of is None else list(map(flush_of, items))
         except Exception:  # noqa: BLE001 (the user's function: one by one, then)
