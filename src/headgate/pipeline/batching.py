@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from headgate import telemetry
 from headgate.errors import HandlerError
-from headgate.pipeline.processing import within
+from headgate.pipeline.processing import cancellations, its_own, within
 from headgate.protocol.batches import BATCH_KEY, Batch, Batches
 from headgate.protocol.messages import Subscription
 from headgate.stage import Consumer, Producer
@@ -55,6 +55,7 @@ class Box:
         stage: The stage that hands out its batches, as long as it lives.
         machine: The batches.
         requeues: What is too much goes back to its source; else the feeds wait.
+        returns: So does what is too much for one serial key: all sources take messages back.
         overflowed: Messages that went back since too many batches waited.
         handled: Batches that are done.
     """
@@ -68,7 +69,8 @@ class Box:
         self.callback = getattr(handler, "__name__", "handler")
         self.place = place
         self.stage: BatchStage | None = None
-        self.requeues = options.overflow == "requeue"
+        self.requeues = False
+        self.returns = False
         self.machine = Batches(
             options.size,
             max_bytes=options.max_bytes,
@@ -90,7 +92,7 @@ class Box:
     @property
     def blocks(self) -> bool:
         """Whether nothing more may be fetched on its account."""
-        return not self.requeues and self.machine.full
+        return (not self.requeues and self.machine.full) or (bool(self.machine.choked) and not self.returns)
 
     @property
     def empty(self) -> bool:
@@ -109,16 +111,36 @@ class Box:
         if self.requeues and machine.full and not self.run.ending:
             self._turn_away(messages)
             return
+        if machine.choked and self.returns and not self.run.ending:
+            messages = self._unchoked(messages)
+        span = None
+        if telemetry.handlers:
+            span = self.run.pipeline.span("pipeline.batcher", batcher=self.name, messages=list(messages))
         ready = machine.add(messages, self._clock())
         if machine.errors:
             errors, machine.errors = machine.errors, []
             for message, error in errors:
                 message.reason = error
             self.run.fail([message for message, _ in errors], None, self)
+        if span is not None:
+            span.stop()
         if ready:
             self.serve()
         if self._timer is None and machine.open_items:
             self._wait()
+
+    def _unchoked(self, messages: list[Message]) -> list[Message]:
+        """Turn messages away whose serial key has too many batches waiting: a stuck key holds up no other."""
+        key_of, choked = self.options.key or BATCH_KEY, self.machine.choked
+        stay: list[Message] = []
+        away: list[Message] = []
+        for message in messages:
+            try:
+                (away if key_of(message) in choked else stay).append(message)
+            except Exception:  # noqa: BLE001, PERF203 (the user's function: it will fail again in a moment)
+                stay.append(message)
+        self._turn_away(away)
+        return stay
 
     def _turn_away(self, messages: list[Message]) -> None:
         """Give messages back to their source until there is room: they did not fail, so it does not count."""
@@ -153,7 +175,7 @@ class Box:
         del self.running[batch]
         self.handled += 1
         self.machine.done(batch)
-        if not self.machine.full:
+        if not self.machine.full and not self.machine.choked:
             self._full_since = None
         self.serve()
         self.run.check_end_soon()
@@ -351,7 +373,7 @@ class PlainBatchProcessor(_BatchProcessor):
                     self.box.done(batch)
                     continue
                 done, failed = self.judge(messages, result)
-            except Exception as error:  # noqa: BLE001 (the user's handler)
+            except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 (the user's handler)
                 done, failed, delay = [], messages, self.run.retry_batch(messages, error, self.box.options.retry)
                 if delay is not None or (self.box.options.isolate and len(messages) > 1):
                     self.run.node.job(self._later(batch, messages, info, error, delay, span), f"retry {self.box.name}")
@@ -363,7 +385,7 @@ class PlainBatchProcessor(_BatchProcessor):
         batch: Batch,
         messages: list[Message],
         info: BatchInfo,
-        error: Exception,
+        error: BaseException,
         delay: float | None,
         span: telemetry.Span | None,
     ) -> None:
@@ -414,7 +436,7 @@ class AsyncBatchProcessor(_BatchProcessor):
 
 
 async def attempts(
-    processor: Any, messages: list[Message], info: BatchInfo, failure: tuple[Exception, float | None] | None
+    processor: Any, messages: list[Message], info: BatchInfo, failure: tuple[BaseException, float | None] | None
 ) -> tuple[list[Message], list[Message]]:
     """Handle messages together; when that fails for good, in halves, until it is known who is to blame.
 
@@ -430,11 +452,14 @@ async def attempts(
     options, run = processor.box.options, processor.run
     while True:
         if failure is None:
+            before = cancellations()
             try:
                 call = processor.call(messages, info) if hasattr(processor, "call") else None
                 result = await call if call is not None else processor.box.handler(messages, info)
                 return processor.judge(messages, result)  # type: ignore[no-any-return]
-            except Exception as error:  # noqa: BLE001 (the user's handler)
+            except BaseException as error:
+                if not its_own(error, before):
+                    raise
                 failure = error, run.retry_batch(messages, error, options.retry)
         reason, delay = failure
         if delay is None or run.ending:

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 LOOKAHEAD: Final = 1000
 """Messages that may wait, of which the next one is chosen, when that is done by fairness or priority."""
 PLAIN_DEMAND: Final = 10
+_OURS: Final[dict[str, Any]] = {"max_deliveries": None}
+"""Of all stages: what a stage was at that is killed is handled again. Who gives up messages are we, not the stages."""
 _COME_BACK: Final = 86400.0
 """Seconds for which processors wait for their source stage to be started again: its supervisor decides."""
 
@@ -291,7 +293,8 @@ class Pipeline(Supervisor):
         above: list[str] = []
         for index, _ in enumerate(self.sources):
             name = f"{base}.source-{index + 1}"
-            children.append(Child(SourceStage, self, index, name=name, id=f"source-{index + 1}", buffer_size=None))
+            recipe = Child(SourceStage, self, index, name=name, id=f"source-{index + 1}", buffer_size=None, **_OURS)
+            children.append(recipe)
             above.append(name)
         steps = list(self.step_options.items())
         for number, (step, options) in enumerate(steps):
@@ -301,7 +304,7 @@ class Pipeline(Supervisor):
                 options.concurrency if kind == "wide" else PLAIN_DEMAND if kind == "plain" else 1
             )
             terms: dict[str, Any] = {"max_demand": most, "min_demand": options.min_demand, "retry": _COME_BACK}
-            more: dict[str, Any] = {} if number == len(steps) - 1 else {"buffer_size": None}
+            more: dict[str, Any] = _OURS if number == len(steps) - 1 else {"buffer_size": None, **_OURS}
             recipe = Child(
                 cls,
                 self,
@@ -332,7 +335,8 @@ class Pipeline(Supervisor):
             count=batcher.concurrency,
         )
         handlers.grouped = True
-        return [Child(BatchStage, self, name, name=stage, id=f"batcher.{name}", buffer_size=None), handlers]
+        batches = Child(BatchStage, self, name, name=stage, id=f"batcher.{name}", buffer_size=None, **_OURS)
+        return [batches, handlers]
 
     # -- running ------------------------------------------------------------------------------------------------------
 

@@ -154,7 +154,7 @@ class Run:
         self.all_books: list[Acknowledger] = [*(feed.books for feed in self.feeds), self.by_hand]
         many = len(self.outlets) > 1
         for box in self.boxes.values():
-            takes_back = all(feed.source.redelivers for feed in self.feeds)
+            takes_back = box.returns = all(feed.source.redelivers for feed in self.feeds)
             box.requeues = box.options.overflow == "requeue" or (box.options.overflow is None and many and takes_back)
 
     def push(self, messages: list[Message]) -> None:
@@ -400,7 +400,7 @@ class Run:
             return _SIGNALLED.delay(message.attempts, self.random.random()) if delay is None else delay
         return delay
 
-    def retry_batch(self, messages: list[Message], error: Exception, retries: Retries | None) -> float | None:
+    def retry_batch(self, messages: list[Message], error: BaseException, retries: Retries | None) -> float | None:
         """Return the seconds to wait before a batch is tried again; None: it is not."""
         attempts = 0
         for message in messages:
