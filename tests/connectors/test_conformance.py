@@ -11,6 +11,7 @@ import pytest
 from headgate.connectors.files import FileSource
 from headgate.connectors.iterables import IterableSource
 from headgate.connectors.memory import MemoryQueue
+from headgate.connectors.sqlite import SQLiteQueue
 from headgate.errors import OptionError
 from headgate.testing import ConformanceError, StubSource, check_source, sources
 from headgate.testing.source_kit.rules import RULES
@@ -145,7 +146,7 @@ FILES: dict[str, dict[str, Any]] = {
 def test_files(kind, checkpoint, tmp_path):
     def make(payloads):
         path = file_of(tmp_path, payloads, kind)
-        options = {"checkpoint": f"{path}.checkpoint"} if checkpoint else {}
+        options: dict[str, Any] = {"checkpoint": f"{path}.checkpoint"} if checkpoint else {}
         return FileSource(path, **FILES[kind], letters=f"{path}.letters", clock=now, **options)
 
     def letters(source):
@@ -178,7 +179,7 @@ def test_files_from_their_checkpoint(tmp_path):
 def test_files_that_grow(options, tmp_path):
     def make():
         path = file_of(tmp_path, [], "jsonl")
-        chosen = {"checkpoint": f"{path}.checkpoint"} if options else {}
+        chosen: dict[str, Any] = {"checkpoint": f"{path}.checkpoint"} if options else {}
         return FileSource(path, format="jsonl", watch="poll", clock=now, **chosen)
 
     def put(source, payloads):
@@ -203,6 +204,40 @@ def test_whole_files_in_a_directory(options, tmp_path):
 
     report = check_source(make, put=put, number=lambda message: int(message.data.stem), virtual=True)
     assert {"fetch-empty", "fetch-wakes", "reopen", "script"} <= set(report.ran)
+
+
+SQLITE: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "many deliveries": {"max_deliveries": None},
+    "fair": {"fair": True},
+    "ordered": {"ordered": True},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", SQLITE)
+def test_sqlite(kind, tmp_path):
+    options = {"lease": 400.0, "sleep": lambda seconds: None, "clock": lambda: 1e9 + now(), **SQLITE[kind]}
+
+    def make():
+        return SQLiteQueue(tmp_path / f"{next(NUMBERS)}.db", **options)
+
+    def put(queue, payloads):
+        for payload in payloads:
+            queue.put(payload, key=payload["key"], user=payload["key"])
+
+    # One fetch of an ordered queue may hand out several messages of one key, in order.
+    skip = ["order", "order-nack"] if kind == "ordered" else []
+    report = check_source(
+        make,
+        put=put,
+        peer=lambda queue: SQLiteQueue(queue.path, **options),
+        letters=lambda queue: [letter.data["number"] for letter in queue.dead_letters()],
+        virtual=True,
+        skip=skip,
+        seeds=range(10),
+    )
+    assert {"lease-expires", "lease-extended", "rivals", "reopen", "letter-kept", "script"} <= set(report.ran)
 
 
 # -- sources that do not keep it --------------------------------------------------------------------------------------

@@ -52,7 +52,7 @@ class _Script:
         self.subject = subject
         self.driver = driver
         self.rng = rng
-        self.model = _Model(count, ordered=subject.probe.ordered)
+        self.model = _Model(count, ordered=subject.probe.ordered and "order" not in subject.skip)
         self.counts = "nack-counts" not in subject.skip
 
     async def run(self) -> None:
