@@ -378,6 +378,8 @@ class PlainBatchProcessor(_BatchProcessor):
                 if delay is not None or (self.box.options.isolate and len(messages) > 1):
                     self.run.node.job(self._later(batch, messages, info, error, delay, span), f"retry {self.box.name}")
                     continue
+                for message in messages:
+                    message.reason = error
             self.conclude(batch, done, failed, span)
 
     async def _later(
