@@ -383,6 +383,8 @@ class Source:
         lease: Seconds after which a message without outcome is handed out to somebody else unless `extend` was called;
             None: never.
         poll: Seconds after which to fetch again when there was nothing; None: only when `wake` was called.
+        lookahead: Messages that may be fetched ahead of demand by a pipeline that chooses the next one (by fairness or
+            priority); low where that costs something, as leases do. Default 1,000.
         max_deliveries: How often a message is handed out before it is a dead letter; None: up to the pipeline.
         wake: Set by the pipeline: call it, from any thread, when there is something to fetch again.
     """
@@ -394,6 +396,7 @@ class Source:
     ordered: bool = False
     lease: float | None = None
     poll: float | None = None
+    lookahead: int = 1000
     max_deliveries: int | None = None
     wake: Callable[[], None] = staticmethod(lambda: None)
 

@@ -88,6 +88,7 @@ class MemoryQueue(Source):
     """
 
     redelivers = True
+    lookahead = 1_000_000  # what is fetched ahead is in memory as before
     keeps_letters = True
 
     def __init__(

@@ -57,9 +57,12 @@ class SQLiteQueue(Inspection, Source):
         lease: Seconds for which a message is a consumer's, unless it is extended (a pipeline does that). Default 30.
         max_deliveries: How often a message is handed out before it is a dead letter. Default 5. None: any number.
         ordered: The messages of one key are handed out in the order in which they were put, and never while an earlier
-            one is with another consumer, delayed or waiting for its retry. One `fetch` may return several of one key,
-            and the next one more of it, while they are with this consumer. The order within a key goes before
+            one is with another consumer, delayed or waiting for its retry. The order within a key goes before
             priorities: an urgent message brings the earlier ones of its key forward.
+        per_key: With ``ordered``, how many messages of one key, in order, this consumer may have under way at a time.
+            Default 1: the next one comes when the one before has ended, so a pipeline may handle whatever it has at the
+            same time. More is quicker where few keys have many messages, for a pipeline that handles those of a key one
+            after the other (``partition_by``).
         fair: The users take turns, one message each, whatever each has waiting: one with 100,000 does not keep one
             with 10 waiting. What has no user has turns like a user. Priorities count within a user's messages.
         poll: Seconds after which to look whether another process has put something. Default 0.1. A look costs a few
@@ -83,6 +86,7 @@ class SQLiteQueue(Inspection, Source):
 
     blocking = True
     redelivers = True
+    lookahead = 100  # leases run while messages wait
     keeps_letters = True
 
     def __init__(  # noqa: PLR0913 (each is a choice of its own)
@@ -93,6 +97,7 @@ class SQLiteQueue(Inspection, Source):
         lease: float = 30.0,
         max_deliveries: int | None = 5,
         ordered: bool = False,
+        per_key: int = 1,
         fair: bool = False,
         poll: float = 0.1,
         durability: str = "normal",
@@ -121,6 +126,9 @@ class SQLiteQueue(Inspection, Source):
         if not check_seconds(where, "lease", lease):
             raise OptionError(where, "lease", "a number of seconds above 0", lease)
         check_count(where, "max_deliveries", max_deliveries, 1, optional=True)
+        check_count(where, "per_key", per_key, 1)
+        if per_key > 1 and not ordered:
+            raise OptionError(where, "per_key", "left out, as the queue is not ordered", per_key)
         check_choice(where, "durability", durability, ("normal", "power"))
         if not check_seconds(where, "poll", poll):
             raise OptionError(where, "poll", "a number of seconds above 0", poll)
@@ -140,6 +148,7 @@ class SQLiteQueue(Inspection, Source):
         self.max_deliveries = max_deliveries
         self.ordered = ordered
         self.fair = fair
+        self._per_key = per_key if ordered else None
         self._keep_done = keep_done
         self._stop_when_empty = stop_when_empty
         self._where = where
@@ -320,7 +329,7 @@ class SQLiteQueue(Inspection, Source):
                 if wanted:
                     database.run("open", index.replace("$Q", str(number)))
         self._claims = Claims(
-            database, number, worker, ordered=self.ordered, fair=self.fair, max_deliveries=self.max_deliveries
+            database, number, worker, per_key=self._per_key, fair=self.fair, max_deliveries=self.max_deliveries
         )
         self._draining = False
         self._news = True
@@ -426,6 +435,7 @@ class SQLiteQueue(Inspection, Source):
             ours = claims.forget(receipts)
         if self.ordered:
             self._news = True  # later messages of their keys may be ready now
+            self.wake()
         return self._settled(messages, ours, what)
 
     def nack(self, messages: Sequence[Message], delay: float = 0.0, *, counted: bool = True) -> list[Message] | None:

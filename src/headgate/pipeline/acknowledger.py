@@ -155,7 +155,7 @@ class Acknowledger:
         self.configured.pop(message, None)
         self.outcomes[outcome] += 1
         if self.release is not None:
-            if outcome == REQUEUED and counted and self.requeued is not None:
+            if outcome == REQUEUED and self.requeued is not None:
                 self.requeued(message)
             self.release([message])
         if outcome == ACKNOWLEDGED:

@@ -137,7 +137,7 @@ class Box:
         for message in messages:
             try:
                 (away if key_of(message) in choked else stay).append(message)
-            except Exception:  # noqa: BLE001, PERF203 (the user's function: it will fail again in a moment)
+            except Exception:  # noqa: BLE001 (the user's function: it will fail again in a moment)
                 stay.append(message)
         self._turn_away(away)
         return stay

@@ -80,6 +80,7 @@ class Feed:
             if source.ordered:
                 self.books.requeued = self._withdraw
         self._fetch_now = source.fetch
+        self._ahead = min(run.lookahead, source.lookahead) if run.lookahead_by_source else run.lookahead
         self._simple = (
             self.intake is None
             and self.link.fetches_directly
@@ -285,7 +286,7 @@ class Feed:
             return 0
         if intake is None:
             return owed - len(self._line)
-        return min(max(owed - intake.ready, self.run.lookahead - intake.waiting), intake.room)
+        return min(max(owed - intake.ready, self._ahead - intake.waiting), intake.room)
 
     def _next(self, count: int) -> list[Message]:
         if self.intake is not None:
@@ -392,7 +393,7 @@ class Feed:
         if limiter is None:
             return wanted
         admitted = limiter.try_acquire(wanted)
-        if not admitted:
+        if admitted < wanted:  # nobody else looks again: who asks for more waits for what it has asked for already
             self._again_in(min(limiter.next_in(), _LONGEST))
         self._asked_at = self.run.loop.time()
         return admitted

@@ -34,8 +34,8 @@ from headgate.types import DEFAULT, Message, Source
 if TYPE_CHECKING:
     from headgate.system import System
 
-LOOKAHEAD: Final = 1000
-"""Messages that may wait, of which the next one is chosen, when that is done by fairness or priority."""
+MAX_WAITING: Final = 1000
+"""Messages that may be fetched and wait for a processor."""
 PLAIN_DEMAND: Final = 10
 _OURS: Final[dict[str, Any]] = {"max_deliveries": None}
 """Of all stages: what a stage was at that is killed is handled again. Who gives up messages are we, not the stages."""
@@ -88,8 +88,8 @@ class Pipeline(Supervisor):
             time, in order, and go to the batchers in order. None is no key.
         fair_by: A function of a message, or ``"key"``: the users whose messages take turns.
         priority_by: A function of a message: its class, an integer; the lowest goes first.
-        lookahead: Messages that may be fetched ahead of demand, to choose the next one of. Default: 1,000 with
-            ``fair_by`` or ``priority_by`` (100 if the source has leases), else 0.
+        lookahead: Messages that may be fetched ahead of demand, to choose the next one of. Default: with ``fair_by`` or
+            ``priority_by`` what the source says (1,000; a `MemoryQueue` 1,000,000), else 0.
         max_waiting: The most messages that may be fetched and wait for a processor. Default 1,000 or ``lookahead``; one
             key may have a tenth of that, if its source can take the rest back in order.
         rate_limit: A `RateLimiter` for fetching, of this pipeline or shared with others; one with ``key=`` for each
@@ -210,16 +210,16 @@ class Pipeline(Supervisor):
         self.fair_key = _key(where, "fair_by", given.get("fair_by"))
         self.priority_of = _key(where, "priority_by", given.get("priority_by"))
         lookahead = given.get("lookahead")
+        chooses = self.fair_key is not None or self.priority_of is not None
+        self.lookahead_by_source = lookahead is None
         if lookahead is None:
-            leased = any(source.lease is not None for source in self.sources)
-            chooses = self.fair_key is not None or self.priority_of is not None
-            lookahead = 0 if not chooses else LOOKAHEAD // 10 if leased else LOOKAHEAD
+            lookahead = max(source.lookahead for source in self.sources) if chooses else 0
         check_count(where, "lookahead", lookahead, 0, "an integer of at least 0, or None")
         self.lookahead: int = lookahead
         waiting = given.get("max_waiting")
         if waiting is not None:
             check_count(where, "max_waiting", waiting, 1, "an integer of at least 1, or None")
-        self.max_waiting: int = max(LOOKAHEAD, lookahead) if waiting is None else waiting
+        self.max_waiting: int = max(MAX_WAITING, lookahead) if waiting is None else waiting
         self.shared_limit, self.key_limit = _limits(where, given.get("rate_limit"))
         self.on_failure = given.get("on_failure", RETRY)
         check_choice(where, "on_failure", self.on_failure, ON_FAILURE)
@@ -362,6 +362,11 @@ class Pipeline(Supervisor):
         self._current = Run(self, system.node)
         return PipelineRun(self, system, path, self._current)
 
+    async def __aenter__(self) -> PipelineRun:
+        """Start it in a system of its own."""
+        running: Any = await super().__aenter__()
+        return running  # type: ignore[no-any-return]
+
     def span(self, name: str, **metadata: Any) -> telemetry.Span | None:
         """Begin to tell of something, if anybody listens."""
         if not telemetry.handlers:
@@ -433,7 +438,7 @@ def _with_augments(value: Any) -> Any:
 
     def turn(each: Any) -> Any:
         if isinstance(each, Augment):
-            step = Processors(each, concurrency=each.concurrency)
+            step = Processors(each, concurrency=each.width)
             step.ordered = each.ordered
             return step
         return each

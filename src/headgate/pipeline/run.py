@@ -117,6 +117,7 @@ class Run:
         self.wall: Callable[[], float] = pipeline.clock or time.time
         self.serial = pipeline.partition_key
         self.lookahead = pipeline.lookahead
+        self.lookahead_by_source = pipeline.lookahead_by_source
         self.rate_limit = pipeline.shared_limit
         self.key_limit = pipeline.key_limit
         self.in_steps = 0

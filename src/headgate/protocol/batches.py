@@ -95,7 +95,8 @@ class Batches:
         max_open: The most batches that may be open.
         serial: Batches of one key are handed out one at a time, in order: the next when the one before is `done`.
         max_waiting: Closed batches that may wait, those that were handed out not counted. It is up to the caller to
-            put in nothing more when `full` says so; what is put in all the same is not lost.
+            put in nothing more when `full` says so; what is put in all the same is not lost. As many may wait behind
+            the one of their own key that is out, if they are serial: then the key is one of `choked`.
         key_of: Item -> its key (hashable). Default: its ``batch_key``; None: all have the same.
         flush_of: Item -> ``"flush"`` or True: its batch is to close at the end of this `add`; anything else: it is not.
             Default: its ``batch_mode``; None: it never is.
@@ -107,6 +108,7 @@ class Batches:
         open_items: Items in open batches.
         waiting: Closed batches that were not handed out, or given back.
         running: Batches that were handed out and are not done.
+        choked: Serial keys that have as many closed batches waiting behind the one that is out as may.
 
     Raises:
         OptionError: An option is of the wrong type or out of range.
@@ -153,6 +155,7 @@ class Batches:
         self._ready: deque[Batch] = deque()  # could be handed out now
         self._lines: dict[Any, deque[Batch] | None] = {}  # serial: keys with a batch ahead, and what waits behind it
         self.errors: list[tuple[Any, Exception]] = []
+        self.choked: set[Any] = set()
         self.open_items = 0
         self.waiting = 0
         self.running = 0
@@ -169,8 +172,8 @@ class Batches:
 
     @property
     def full(self) -> bool:
-        """Whether as many closed batches wait as may: nothing more should be put in."""
-        return self.waiting >= self._max_waiting
+        """Whether as many closed batches could be handed out as may wait: nothing more should be put in."""
+        return len(self._ready) >= self._max_waiting
 
     # -- what comes in ------------------------------------------------------------------------------------------------
 
@@ -379,10 +382,11 @@ class Batches:
         if self._serial:
             line = self._lines.get(key, _MISSING)
             if line is None:
-                self._lines[key] = deque((batch,))
-                return
+                line = self._lines[key] = deque()
             if line is not _MISSING:
                 line.append(batch)
+                if len(line) >= self._max_waiting:
+                    self.choked.add(key)
                 return
             self._lines[key] = None
         self._ready.append(batch)
@@ -412,6 +416,8 @@ class Batches:
         if line:
             self._ready.append(line.popleft())
             self._lines[batch.key] = line or None
+            if self.choked and len(line) < self._max_waiting:
+                self.choked.discard(batch.key)
 
     def give_back(self, batch: Batch) -> None:
         """Take a batch back that was not handled: it is the next of its key.
