@@ -469,6 +469,8 @@ async def attempts(
         await asyncio.sleep(delay)
         failure = None
         messages = [each for each in messages if each.outcome is None]
+        if not messages:  # they were settled meanwhile: the pipeline has ended
+            return [], []
     if len(messages) == 1 or not options.isolate:
         for message in messages:
             message.reason = reason

@@ -476,7 +476,7 @@ class WideProcessor(_Processor):
             elif message.outcome is None:
                 kept.append(message)
             return
-        collected: dict[str, list[Message]] = {}
+        collected = step.boxes()
         step.take(message, result, self.name, collected, failed)
         for each in collected.values():
             kept.extend(each)
