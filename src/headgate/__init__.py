@@ -4,6 +4,11 @@ Consumers ask, producers never send more than was asked. Start with `Producer`, 
 them into `Child` recipes, those into a `Supervisor`, and that into `run`.
 """
 
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any, Final
+
 from headgate.draining import Drained
 from headgate.errors import (
     AcknowledgementError,
@@ -37,21 +42,13 @@ from headgate.errors import (
     UnknownBatcherError,
 )
 from headgate.observe.stall import Diagnosis, StageDiagnosis
-from headgate.pipeline.augment import Augment, AugmentStatistics, augment
-from headgate.pipeline.batching import BatchInfo
-from headgate.pipeline.options import Batcher, Processors
-from headgate.pipeline.pipeline import Pipeline
-from headgate.pipeline.rates import RateLimiter, RateStatistics
-from headgate.pipeline.running import BatcherStatistics, PipelineRun, PipelineStatistics
 from headgate.protocol.children import Backoff
-from headgate.protocol.circuits import CircuitBreaker
 from headgate.protocol.dispatch.base import Dispatcher
 from headgate.protocol.dispatch.broadcast import BroadcastDispatcher
 from headgate.protocol.dispatch.demand import DemandDispatcher
 from headgate.protocol.dispatch.keyed import FairDispatcher, PriorityDispatcher
 from headgate.protocol.dispatch.partition import PartitionDispatcher, stable_hash
 from headgate.protocol.messages import DeadLetter, Down, End, Subscription, Terms
-from headgate.protocol.retries import RetryPolicy
 from headgate.protocol.statistics import StageStatistics, SubscriptionStatistics
 from headgate.runner import run
 from headgate.runtime.options import Child, To
@@ -65,6 +62,16 @@ from headgate.supervision.running import Supervision
 from headgate.supervision.supervisor import Supervisor
 from headgate.system import System
 from headgate.types import Message, Source, merge
+
+if TYPE_CHECKING:
+    from headgate.pipeline.augment import Augment, AugmentStatistics, augment
+    from headgate.pipeline.batching import BatchInfo
+    from headgate.pipeline.options import Batcher, Processors
+    from headgate.pipeline.pipeline import Pipeline
+    from headgate.pipeline.rates import RateLimiter, RateStatistics
+    from headgate.pipeline.running import BatcherStatistics, PipelineRun, PipelineStatistics
+    from headgate.protocol.circuits import CircuitBreaker
+    from headgate.protocol.retries import RetryPolicy
 
 __all__ = [
     "AcknowledgementError",
@@ -150,3 +157,33 @@ __all__ = [
     "stream",
 ]
 __version__ = "0.1.0"
+
+_LATER: Final = {
+    "Augment": "headgate.pipeline.augment",
+    "AugmentStatistics": "headgate.pipeline.augment",
+    "BatchInfo": "headgate.pipeline.batching",
+    "Batcher": "headgate.pipeline.options",
+    "BatcherStatistics": "headgate.pipeline.running",
+    "CircuitBreaker": "headgate.protocol.circuits",
+    "Pipeline": "headgate.pipeline.pipeline",
+    "PipelineRun": "headgate.pipeline.running",
+    "PipelineStatistics": "headgate.pipeline.running",
+    "Processors": "headgate.pipeline.options",
+    "RateLimiter": "headgate.pipeline.rates",
+    "RateStatistics": "headgate.pipeline.rates",
+    "RetryPolicy": "headgate.protocol.retries",
+    "augment": "headgate.pipeline.augment",
+}
+"""What is imported when it is first looked at: a program without pipelines does not pay for them."""
+
+
+def __getattr__(name: str) -> Any:
+    module = _LATER.get(name)
+    if module is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(importlib.import_module(module), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LATER})
