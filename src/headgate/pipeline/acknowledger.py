@@ -72,7 +72,7 @@ class Acknowledger:
         self.name = link.name
         self.fetched = 0
         self.outcomes: dict[str, int] = dict.fromkeys(OUTCOMES, 0)
-        self.in_flight: set[Message] = set()
+        self.in_flight: dict[Message, None] = {}  # in the order in which they were fetched
         self.duplicates = 0
         self.expired = 0
         self.failures = 0
@@ -97,10 +97,11 @@ class Acknowledger:
 
     def take_in(self, messages: list[Message]) -> None:
         """Open the books about messages that were fetched."""
+        in_flight = self.in_flight
         for message in messages:
             message.keeper = self
+            in_flight[message] = None
         self.fetched += len(messages)
-        self.in_flight.update(messages)
         if self.link.lease is not None and self._renewal is None:
             self._renew_later()
 
@@ -120,7 +121,9 @@ class Acknowledger:
 
     def acknowledged(self, messages: list[Message]) -> None:
         """Take note that messages of this source have just been acknowledged; a batch of many is told on at once."""
-        self.in_flight.difference_update(messages)
+        in_flight = self.in_flight
+        for message in messages:
+            del in_flight[message]
         self.outcomes[ACKNOWLEDGED] += len(messages)
         if self.link.direct and not self._due and len(messages) >= MANY:
             try:
@@ -131,7 +134,7 @@ class Acknowledger:
                 return
             if lost:
                 self._told("ack", messages, lost)
-            if not self.in_flight:
+            if not in_flight:
                 self._settled()
             return
         self._acks += messages
@@ -151,7 +154,7 @@ class Acknowledger:
             self.duplicate(message, outcome)
             return
         message.outcome = outcome
-        self.in_flight.discard(message)
+        self.in_flight.pop(message, None)
         self.configured.pop(message, None)
         self.outcomes[outcome] += 1
         if self.release is not None:

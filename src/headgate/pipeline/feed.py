@@ -235,10 +235,11 @@ class Feed:
                 self.fetches += 1
                 self._failures = 0
                 books = self.books
+                in_flight = books.in_flight
                 for message in messages:
                     message.keeper = books
+                    in_flight[message] = None
                 books.fetched += demand
-                books.in_flight.update(messages)
                 run.in_steps += demand
                 return messages
             messages = self.link.check(messages, demand)

@@ -357,8 +357,8 @@ class Run:
         message.keeper = Joint([alone], [message, *made])
         books = self.books(alone)
         if books is not None and message in books.in_flight:
-            books.in_flight.discard(message)
-            books.in_flight.add(alone)
+            books.in_flight.pop(message, None)
+            books.in_flight[alone] = None
             alone.__dict__.update({name: value for name, value in message.__dict__.items() if name != "keeper"})
 
     # -- failures -----------------------------------------------------------------------------------------------------
