@@ -83,7 +83,8 @@ def bury(message: Message, record: Record, directory: Path, *, whole: bool) -> N
     }
     if whole:
         kept = _free(directory / path.name)
-        JSONLinesSink(kept.with_name(f"{kept.name}.reason.json"), sync=True).write([letter])
+        with JSONLinesSink(kept.with_name(f"{kept.name}.reason.json"), sync=True) as sink:
+            sink.write([letter])
         shutil.move(path, kept)
         return
     raw = record.raw.decode("utf-8", "backslashreplace") if isinstance(record.raw, bytes) else record.raw

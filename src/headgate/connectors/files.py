@@ -212,7 +212,8 @@ class FileSource(Source):
 
     def _read(self, count: int, messages: list[Message]) -> None:
         """Read from the files, each to its end before the next one."""
-        for number, tail in list(self._unread.items()):
+        while self._unread:
+            number, tail = next(iter(self._unread.items()))
             while (wanted := count - len(messages)) > 0:
                 records = self._whole_file(tail) if self._whole else tail.read(wanted)
                 self.counts["records"] += len(records)
@@ -420,6 +421,7 @@ class FileSource(Source):
         if not tail.over:
             self._idle.pop(tail.number, None)
             self._unread[tail.number] = tail
+            self._unread.move_to_end(tail.number, last=False)  # before what has taken its place
         elif not tail.outstanding:
             del self._tails[tail.identity]
             self._dirty = self._checkpoint is not None
