@@ -390,6 +390,7 @@ class SQLiteQueue(Inspection, Source):
             return self._messages(claims, rows, token, now)
         with self._database.lock:
             if self._stop_when_empty and not self._database.run("fetch", _ANY_LEFT, (claims.queue,))[0][0]:
+                self._news = True  # it is to be said again if somebody asks again
                 return None
             self._seen, (self._due, _) = version, claims.look(now)
         return []
@@ -433,8 +434,8 @@ class SQLiteQueue(Inspection, Source):
             ours = claims.end(DONE, receipts, [why(message) for message in messages], self._clock())
         else:
             ours = claims.forget(receipts)
-        if self.ordered:
-            self._news = True  # later messages of their keys may be ready now
+        self._news = self._news or self.ordered or self._stop_when_empty
+        if self.ordered:  # later messages of their keys may be ready now
             self.wake()
         return self._settled(messages, ours, what)
 
