@@ -1,4 +1,4 @@
-"""``python -m tests.parity``: say which behaviours of gen_stage's own tests are kept."""
+"""``python -m tests.parity``: say which behaviours of the originals' own tests are kept."""
 
 import sys
 

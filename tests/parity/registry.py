@@ -1,4 +1,4 @@
-"""Which behaviours of gen_stage's own tests there are, which of our tests hold them, and what that makes in numbers.
+"""Which behaviours of the tests of gen_stage (G) and broadway (B) there are, which of ours hold them, and the numbers.
 
 ``rows.txt`` holds the rows: an id and a tag. P is asked of us as it is, A after adaptation, X means nothing outside
 of the BEAM. A test says in the first words of its docstring which it holds: ``"G004: ..."``, ``"G025, G026: ..."``.
@@ -14,6 +14,13 @@ DIFFERENCES = "parity_differences"
 NOT_APPLICABLE = {
     "G123": "a deprecated form of an Erlang name; our names are strings and have one form only",
     "G124": "a deprecated form of an Erlang name; our names are strings and have one form only",
+    "B019": "options for spawning processes of the BEAM",
+    "B112": "Python has no exits beside exceptions",
+    "B113": "Python has no thrown values beside exceptions",
+    "B114": "Python has no errors beside exceptions",
+    "B115": "where the BEAM keeps configurations that processes share; ours is an attribute of the pipeline",
+    "B119": "hibernation of processes of the BEAM",
+    "B124": "hibernation of processes of the BEAM",
 }
 """Rows that mean nothing in Python, and why."""
 

@@ -24,7 +24,7 @@ async def until(condition):
     """Let the system run until this is true."""
     try:
         async with asyncio.timeout(DEADLINE):
-            while not condition():  # noqa: ASYNC110 (the stages know of no event)
+            while not condition():
                 await asyncio.sleep(0)
     except TimeoutError:
         raise AssertionError("this did not become true before the deadline") from None

@@ -1,3 +1,4 @@
+# mypy: disable-error-code="union-attr, var-annotated"
 """Batchers: which messages come together, why a batch is complete, and order by key through the whole pipeline."""
 
 import asyncio
@@ -276,7 +277,7 @@ async def test_messages_that_are_not():
         await until(lambda: len(source.acked) == 5)
     assert pipeline.payloads == [[1, 2], [3, 4], [5]]
     assert pipeline.triggers == ["size", "size", "timeout"]
-    assert sum(source.calls, []) == [1, 2, 3, 4, 5]
+    assert [each for call in source.calls for each in call] == [1, 2, 3, 4, 5]
 
 
 # -- acknowledgement --------------------------------------------------------------------------------------------------

@@ -1,3 +1,4 @@
+# mypy: disable-error-code="var-annotated"
 """`handle_failed`; stages that crash; what is told of both."""
 
 import asyncio

@@ -1,9 +1,10 @@
+# mypy: disable-error-code="var-annotated"
 """Messages that are put in by hand, with their outcomes; `prepare_messages`; what handlers return and raise."""
 
 import asyncio
 import logging
 
-from headgate import HandlerError, Message, OptionError, Processors, SourceError, UnknownBatcherError, telemetry
+from headgate import HandlerError, Message, Processors, SourceError, UnknownBatcherError, telemetry
 from headgate.testing import StubSource
 from tests.parity.registry import different
 from tests.pipeline.helpers import AsyncNoting, Noting, batcher, ended, fails, running, until, virtually

@@ -1,3 +1,4 @@
+# mypy: disable-error-code="arg-type, assignment"
 """Pipelines: what they are made of, which options they take, and how sources change those before the start."""
 
 import os

@@ -39,9 +39,9 @@ async def running(pipeline, *, errors=None, letters=None):
     for each in [running] if isinstance(pipeline, Pipeline) else []:
         balanced(each)
     if errors is None:
-        assert reported == []
+        assert list(map(str, reported)) == []
     if letters is None:
-        assert buried == []
+        assert list(map(str, buried)) == []
 
 
 def balanced(running):
