@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
@@ -9,7 +10,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, Self
+from typing import IO, Any, Self
 
 from headgate.connectors.file_progress import sync_directory
 from headgate.connectors.options import check_choice, check_count, check_function, check_seconds
@@ -27,7 +28,9 @@ class FileSink:
         atomic: A file gets its name when it is closed; before that it is ``NAME.part``.
         clock: Unix time in seconds.
 
-    With ``max_bytes`` or ``max_seconds`` the files are ``NAME-000001.EXT``, ``NAME-000002.EXT`` and so on.
+    With ``max_bytes`` or ``max_seconds`` the files are ``NAME-000001.EXT``, ``NAME-000002.EXT`` and so on; with
+    ``atomic`` alone a file is called so when its name is taken. A last line that a crash has left without its end is
+    ended before anything is added.
 
     Raises:
         OptionError: An option is of the wrong type or out of range.
@@ -59,7 +62,7 @@ class FileSink:
         self._max_seconds = max_seconds
         self._atomic = atomic
         self._clock = clock
-        self._file: BinaryIO | None = None
+        self._file: IO[bytes] | None = None
         self._name = self._path  # of the file that is open
         self._begun = 0.0
         self._number = 0
@@ -89,14 +92,16 @@ class FileSink:
             self.close()
         file = self._file or self._open()
         begin = file.seek(0, os.SEEK_END)
+        content = self.encode(payloads, first=not begin)
         try:
-            file.write(self.encode(payloads, first=not begin))
+            file.write(content)
             file.flush()
             if self._sync:
                 os.fsync(file.fileno())
         except BaseException:
-            file.close()
             self._file = None
+            with contextlib.suppress(OSError):  # it tries to write what is left
+                file.close()
             os.truncate(self._part, begin)
             raise
         return self._name
@@ -131,20 +136,23 @@ class FileSink:
             return True
         return self._max_seconds is not None and self._clock() - self._begun >= self._max_seconds
 
-    def _open(self) -> BinaryIO:
-        rotates = self._max_bytes is not None or self._max_seconds is not None
+    def _open(self) -> IO[bytes]:
         self._name = self._path
-        if rotates or self._atomic:
-            while rotates or self._name.exists():
-                self._number += 1
-                self._name = self._path.with_name(f"{self._path.stem}-{self._number:06}{self._path.suffix}")
-                if not self._name.exists():
-                    break
+        rotates = self._max_bytes is not None or self._max_seconds is not None
+        while rotates or (self._atomic and self._name.exists()):
+            self._number += 1
+            self._name = self._path.with_name(f"{self._path.stem}-{self._number:06}{self._path.suffix}")
+            rotates = rotates and self._name.exists()
         self._begun = self._clock()
-        self._file = self._part.open("ab", buffering=0 if not self._sync else -1)
+        file = self._part.open("a+b")
+        if file.seek(0, os.SEEK_END):
+            file.seek(-1, os.SEEK_END)
+            if file.read(1) != b"\n":
+                file.write(b"\n")
         if self._sync:
             sync_directory(self._name.parent)
-        return self._file
+        self._file = file
+        return file
 
 
 class JSONLinesSink(FileSink):
