@@ -37,14 +37,14 @@ class Bucket:
         burst: How many can be taken at once.
     """
 
-    __slots__ = ("_at", "_fastest", "_level", "burst", "rate")
+    __slots__ = ("_at", "_born", "_fastest", "_level", "burst", "rate")
 
     def __init__(self, rate: float, per: float, burst: int, now: float = 0.0) -> None:
         """Begin full."""
         self.rate = self._fastest = rate / per
         self.burst = burst
         self._level = 0.0  # how many were taken and have not come again: more than `burst` when some are reserved
-        self._at = now
+        self._at = self._born = now
 
     def available(self, now: float) -> int:
         """Return how many can be taken now."""
@@ -109,8 +109,12 @@ class Bucket:
                 else may have used the room that they had left. None are while others wait for what they have
                 reserved, as these go by when they were told.
         """
-        passed = 0.0 if taken is None else max(0.0, now - taken)
-        lost = passed * self._fastest if passed else 0.0
+        lost = 0.0
+        if taken is not None and taken != now:
+            # Nobody knows how long ago it was when the clock was set back; and before this bucket there was another
+            # one, which was full when it was forgotten.
+            unknown = taken > now or taken < self._born
+            lost = n if unknown else (now - taken) * self._fastest
         self._drain(now)
         if self._level <= self.burst:
             self._level = max(0.0, self._level - max(0.0, n - lost))

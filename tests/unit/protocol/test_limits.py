@@ -129,6 +129,13 @@ def test_room_that_was_used_meanwhile_is_not_given_back():
     assert bucket.available(3.0) == 2  # without the first five: 10 - 8
 
 
+def test_nothing_is_given_back_when_the_clock_was_set_back():
+    bucket = Bucket(1, 1.0, 5)
+    bucket.take(5, 100.0)
+    bucket.give_back(3, 99.0, taken=100.0)
+    assert bucket.available(100.0) == 0
+
+
 @given(rates, bursts, st.lists(st.tuples(pauses, st.integers(1, 50), st.booleans()), max_size=40), st.randoms())
 def test_what_is_not_given_back_keeps_to_the_limit(rate, burst, tries, chance):
     bucket, now = Bucket(rate, 1.0, burst), 0.0
@@ -286,6 +293,16 @@ def test_no_key_gets_more_by_being_forgotten(rate, burst, tries, most):
             uses.setdefault(key, []).append((now, 1))
     for each in uses.values():
         admitted(burst, rate, each)
+
+
+def test_nothing_is_given_back_to_a_key_that_was_forgotten_meanwhile():
+    buckets = KeyedBuckets(4, 1.0, 1, most=1)
+    buckets.use("a", 1.0).take(1, 1.0)
+    buckets.use("b", 2.0)
+    buckets.update(rate=0.5, now=2.0)
+    assert buckets.use("a", 2.0).take(1, 2.0) == 0
+    buckets.use("a", 2.0).give_back(1, 2.0, taken=1.0)
+    assert buckets.use("a", 2.0).available(2.0) == 0
 
 
 def test_a_change_holds_for_old_and_new_keys():
