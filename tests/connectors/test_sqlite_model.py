@@ -37,6 +37,7 @@ class Item:
 
 class Model(RuleBasedStateMachine):
     ordered = False
+    per_key = 1
     fair = False
 
     def __init__(self):
@@ -56,6 +57,7 @@ class Model(RuleBasedStateMachine):
                 lease=LEASE,
                 max_deliveries=MAX_DELIVERIES,
                 ordered=self.ordered,
+                per_key=self.per_key,
                 fair=self.fair,
                 durability="normal",
                 clock=lambda: self.now,
@@ -87,6 +89,8 @@ class Model(RuleBasedStateMachine):
             return False
         same = [other for other in self.items.values() if other.key == item.key and other is not item]
         if any(other.state == "leased" and other.owner != owner for other in same):
+            return True
+        if sum(other.state == "leased" for other in same) >= self.per_key:
             return True
         return any(other.id < item.id and other.state in ("ready", "delayed") for other in same)
 
@@ -158,8 +162,8 @@ class Model(RuleBasedStateMachine):
             assert len(messages) == 1, "a suspect is alone"
         if len(messages) < count and (not messages or not suspects):  # nothing is left that it could have had
             assert all(self.ordered and self.not_to_be_had(item, who) for item in left)
-            for item in left:
-                item.passed_over = True
+        for item in left:
+            item.passed_over |= self.ordered and self.blocked(item, who)
         if not self.ordered and not self.fair:
             best = sorted(ready, key=lambda item: (-item.priority, item.id))[:count]
             first = next((index for index, item in enumerate(best) if item.suspect), count)
@@ -280,6 +284,11 @@ class OrderedModel(Model):
     ordered = True
 
 
+class RunsModel(Model):
+    ordered = True
+    per_key = 3
+
+
 class FairModel(Model):
     fair = True
 
@@ -289,8 +298,14 @@ class OrderedFairModel(Model):
     fair = True
 
 
+class RunsFairModel(Model):
+    ordered = True
+    per_key = 2
+    fair = True
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("model", [Model, OrderedModel, FairModel, OrderedFairModel])
+@pytest.mark.parametrize("model", [Model, OrderedModel, RunsModel, FairModel, OrderedFairModel, RunsFairModel])
 def test_it_does_what_the_model_does(model):
     case = model.TestCase
     case.settings = settings(max_examples=settings.default.max_examples // 2, stateful_step_count=40)

@@ -478,7 +478,9 @@ class SQLiteQueue(Inspection, Source):
         if not messages:
             return None
         check_seconds(self._where, "seconds", seconds)
-        ours = self._opened().extend([message.receipt for message in messages], self._clock() + seconds)
+        until = self._clock() + seconds
+        ours = self._opened().extend([message.receipt for message in messages], until)
+        self._due = min(self._due, until)  # it may be sooner than it was
         return self._settled(messages, ours, None)
 
     def _settled(

@@ -68,6 +68,7 @@ _KEY: Final = f"""SELECT
     (SELECT min(id) {_ORDER} AND state = 1 AND key = ?1),
     (SELECT min(id) {_ORDER} AND state = 3 AND key = ?1),
     (SELECT min(id) {_ORDER} AND state = 0 AND key = ?1)"""
+_HELD: Final = f"SELECT count(*) FROM (SELECT 1 {_ORDER} AND state = 2 AND key = ? LIMIT ?)"
 _FOLLOWER: Final = f"SELECT min(id) {_ORDER} AND state = 0 AND key = ? AND id > ?"
 _RELEASE: Final = f"""UPDATE headgate_messages SET state = 0 WHERE id IN (
     SELECT id {_ORDER} AND state = 3 AND key = ?1
@@ -126,13 +127,20 @@ class Claims:
         database: The file.
         queue: The queue's number in it.
         worker: The worker's number, which no other one ever has.
-        ordered: Whether the messages of a key are handed out one after the other.
+        per_key: Of an ordered queue, how many messages of one key this worker may have at a time; None: not ordered.
         fair: Whether users take turns.
         max_deliveries: How often a message is handed out at most.
     """
 
     def __init__(
-        self, database: Database, queue: int, worker: int, *, ordered: bool, fair: bool, max_deliveries: int | None
+        self,
+        database: Database,
+        queue: int,
+        worker: int,
+        *,
+        per_key: int | None,
+        fair: bool,
+        max_deliveries: int | None,
     ) -> None:
         """Begin with the first claim."""
         self.database = database
@@ -140,15 +148,19 @@ class Claims:
         self.reclaimed = 0
         self.expired_dead = 0
         self.more = False
-        self._ordered = ordered
+        self._ordered = per_key is not None
+        self._per_key = per_key or 1
         self._fair = fair
         self._limit = NO_BOUND if max_deliveries is None else max_deliveries
         self._first_token = worker << BITS
         self._number = 0
         self._batch = 1
         number = str(queue)
-        self._key_sql, self._follower_sql, self._release_sql, self._users_sql, self._nobodys_sql, self._of_user_sql = (
-            sql.replace("$Q", number) for sql in (_KEY, _FOLLOWER, _RELEASE, _USERS, _NOBODYS, _OF_USER)
+        self._key_sql, self._held_sql, self._follower_sql, self._release_sql = (
+            sql.replace("$Q", number) for sql in (_KEY, _HELD, _FOLLOWER, _RELEASE)
+        )
+        self._users_sql, self._nobodys_sql, self._of_user_sql = (
+            sql.replace("$Q", number) for sql in (_USERS, _NOBODYS, _OF_USER)
         )
 
     # -- claiming -----------------------------------------------------------------------------------------------------
@@ -286,9 +298,13 @@ class Claims:
                 if state is None:
                     state = keys[key] = self._look_at(key)
                 following = state.following
-                if following is not None and following < state.bound:
+                if following is not None and following < state.bound and state.room:
                     slots.append((following, user))
+                    state.room -= 1
                     state.following = self.database.run("fetch", self._follower_sql, (key, following))[0][0]
+                elif not state.room and following is not None:
+                    if number >= following:
+                        passed_over.append(number)
                 elif number >= state.bound:
                     passed_over.append(number)
             if len(slots) == count:
@@ -306,9 +322,12 @@ class Claims:
 
     def _look_at(self, key: Any) -> _Key:
         claim, delayed, behind, ready = self.database.run("fetch", self._key_sql, (key,))[0]
-        if claim is not None and claim >> BITS != self._first_token >> BITS:  # somebody else is at it
-            return _Key(-1, None)
-        return _Key(min(delayed or NO_BOUND, behind or NO_BOUND), ready)
+        room = self._per_key
+        if claim is not None:
+            if room == 1 or claim >> BITS != self._first_token >> BITS:  # somebody else is at it
+                return _Key(-1, None, 0)
+            room -= min(room, self.database.run("fetch", self._held_sql, (key, room))[0][0])
+        return _Key(min(delayed or NO_BOUND, behind or NO_BOUND), ready, room)
 
     def release(self, keys: Iterable[Any]) -> None:
         """Make ready again what stands behind in these keys, unless something of them is still under way."""
@@ -316,7 +335,8 @@ class Claims:
             return
         found = {key for key in keys if key is not None}
         if found and self.database.run("acknowledge", _ANY_BEHIND, (self.queue,)):
-            self.database.many("acknowledge", self._release_sql, [(key, self._batch) for key in found])
+            count = min(self._batch, self._per_key)
+            self.database.many("acknowledge", self._release_sql, [(key, count) for key in found])
 
     # -- ending -------------------------------------------------------------------------------------------------------
     # Each returns the receipts that were still good. One id may come with two tokens: when a consumer has lost a
@@ -365,15 +385,16 @@ class Claims:
         state, due = (DELAYED, now + delay) if delay > 0 else (READY, None)
         terms = (0 if counted else 1, self._limit, state, due, now)
         good: set[Receipt] = set()
-        dead: list[Any] = []
+        keys: list[Any] = []
+        dead = 0
         with self.database.transaction("give back"):
             for receipt, reason in zip(receipts, reasons, strict=True):
                 for key, ended in self.database.run("give back", _GIVE_BACK, (*terms, *reason, *receipt)):
                     good.add(receipt)
-                    if ended == DEAD:
-                        dead.append(key)
-            self.release(dead)
-        return good, len(dead)
+                    keys.append(key)
+                    dead += ended == DEAD
+            self.release(keys)  # an earlier one of the key may stand behind one that came back
+        return good, dead
 
     def extend(self, receipts: Sequence[Receipt], until: float) -> set[Receipt]:
         """Let leases end later."""
@@ -387,13 +408,20 @@ class Claims:
 
 
 class _Key:
-    """What a claim knows about a key: the first message that may be claimed next, and from which id on none may be."""
+    """What a claim knows about a key.
 
-    __slots__ = ("bound", "following")
+    Attributes:
+        bound: From which id on none may be claimed.
+        following: The first message that is ready and not claimed yet.
+        room: How many may still be claimed.
+    """
 
-    def __init__(self, bound: int, following: int | None) -> None:
+    __slots__ = ("bound", "following", "room")
+
+    def __init__(self, bound: int, following: int | None, room: int) -> None:
         self.bound = bound
         self.following = following
+        self.room = room
 
 
 def _grouped(receipts: Sequence[Receipt]) -> Iterable[tuple[int, list[int]]]:
