@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import glob
-import json
 import os
 import shutil
 import time
@@ -61,36 +60,43 @@ def move(path: Path, directory: Path) -> None:
     shutil.move(path, _free(directory / path.name))
 
 
-def bury(message: Message, record: Record, directory: Path, *, whole: bool) -> None:
-    """Keep a dead letter.
+def bury(messages: Iterable[tuple[Message, Record]], directory: Path, *, whole: bool) -> None:
+    """Keep dead letters.
 
     Args:
-        message: What was given up.
-        record: Where it comes from.
+        messages: What was given up, and where each comes from.
         directory: Where letters are kept.
-        whole: It is the file itself: it is moved there, and the reason put beside it.
+        whole: They are the files themselves: each is moved there, and the reason put beside it.
     """
-    path: Path = record.owner.path
+    lines: dict[str, list[dict[str, Any]]] = {}
+    for message, record in messages:
+        path: Path = record.owner.path
+        letter = _letter(message, path)
+        if whole:
+            kept = _free(directory / path.name)
+            with JSONLinesSink(kept.with_name(f"{kept.name}.reason.json"), sync=True) as sink:
+                sink.write([letter])
+            shutil.move(path, kept)
+            continue
+        raw = record.raw.decode("utf-8", "backslashreplace") if isinstance(record.raw, bytes) else record.raw
+        letter.update(line=record.line, offset=record.start, record=raw)
+        lines.setdefault(path.name, []).append(letter)
+    for name, letters in lines.items():
+        with JSONLinesSink(directory / f"{name}.letters.jsonl", sync=True) as sink:
+            sink.write(letters)
+
+
+def _letter(message: Message, path: Path) -> dict[str, Any]:
     reason = message.reason
     if isinstance(reason, BaseException):
         reason = "".join(format_exception_only(reason)).strip()
-    letter: dict[str, Any] = {
+    return {
         "path": str(path),
         "reason": str(reason),
         "traceback": message.traceback,
         "deliveries": message.deliveries,
         "time": time.time(),
     }
-    if whole:
-        kept = _free(directory / path.name)
-        with JSONLinesSink(kept.with_name(f"{kept.name}.reason.json"), sync=True) as sink:
-            sink.write([letter])
-        shutil.move(path, kept)
-        return
-    raw = record.raw.decode("utf-8", "backslashreplace") if isinstance(record.raw, bytes) else record.raw
-    letter.update(line=record.line, offset=record.start, record=json.loads(json.dumps(raw, default=repr)))
-    with JSONLinesSink(directory / f"{path.name}.letters.jsonl", sync=True) as sink:
-        sink.write([letter])
 
 
 def _free(path: Path) -> Path:

@@ -308,8 +308,7 @@ class FileSource(Source):
             raise OptionError("FileSource", "letters", "a directory, as there are dead letters", None)
         records, lost = self._known(messages)
         try:
-            for message, record in records:
-                bury(message, record, self._letters, whole=self._whole)
+            bury(records, self._letters, whole=self._whole)
         except BaseException:
             self._under_way.update(records)  # it is told again
             raise
