@@ -14,6 +14,7 @@ import click
 
 import headgate as package
 from headgate.cli.load import LoadError, load
+from headgate.cli.queue import queue
 from headgate.errors import HeadgateError
 from headgate.observe.graph import Graph
 from headgate.runner import LEVELS, run
@@ -30,7 +31,10 @@ _traceback = click.option("--traceback", is_flag=True, help="Show the whole trac
     package.__version__, message=f"headgate %(version)s (Python {platform.python_version()}, {sys.platform})"
 )
 def headgate() -> None:
-    """Demand-driven data pipelines: run one, or draw it."""
+    """Demand-driven data pipelines: run one, or draw it, or look at its queues."""
+
+
+headgate.add_command(queue)
 
 
 @headgate.command("run")

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import random
-import sqlite3
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from threading import Lock
 from typing import Any, Final
@@ -18,6 +16,7 @@ from headgate.connectors.sqlite_claims import Claims, Receipt
 from headgate.connectors.sqlite_database import DEAD, DONE, FAIR_INDEX, ORDER_INDEX, Database
 from headgate.connectors.sqlite_group import Group
 from headgate.connectors.sqlite_inspection import Inspection
+from headgate.connectors.sqlite_putting import Putting
 from headgate.connectors.sqlite_records import Codec, QueueCounts, QueuedMessage, check_text, why, why_unreadable
 from headgate.connectors.sqlite_store import Store
 from headgate.errors import OptionError
@@ -37,7 +36,7 @@ _open_here: dict[tuple[str, str], WeakSet[SQLiteQueue]] = {}
 _open_here_lock: Final = Lock()
 
 
-class SQLiteQueue(Inspection, Source):
+class SQLiteQueue(Putting, Inspection, Source):
     """A durable queue in an SQLite file.
 
     What was put is there until it is acknowledged, whoever is killed: with ``durability="normal"`` it outlives any
@@ -73,7 +72,7 @@ class SQLiteQueue(Inspection, Source):
         stop_when_empty: `fetch` returns None, so a pipeline ends, when nothing is waiting, delayed or leased.
         encode: A function of a payload that returns a string or bytes. Default: JSON.
         decode: Its inverse. What it raises makes the message a dead letter.
-        create: Make the file when there is none. Default True.
+        create: Make the file and the queue when they are not there. Default True.
         patience: Seconds to try while other processes keep the file locked. Default 10.
         name: For statistics and errors. Default: the file's name and the queue's.
         clock: Unix time in seconds; leases, delays and all that is kept in the file go by it.
@@ -175,129 +174,6 @@ class SQLiteQueue(Inspection, Source):
             StoreError: It cannot be made, or is no file of ours.
         """
         self._store.number()
-
-    # -- putting ------------------------------------------------------------------------------------------------------
-
-    def put(  # noqa: PLR0913 (they are the message's)
-        self,
-        data: Any,
-        *,
-        key: str | int | None = None,
-        user: str | int | None = None,
-        priority: int = 0,
-        delay: float = 0.0,
-        deadline: float | None = None,
-        dedupe: str | None = None,
-        metadata: Mapping[str, Any] | None = None,
-        connection: sqlite3.Connection | None = None,
-    ) -> int | None:
-        """Put one message; when this returns, it is committed. May be called from any thread, and without a pipeline.
-
-        Args:
-            data: The payload.
-            key: What it belongs to: for ``ordered``, and the message's ``key``.
-            user: Whose it is: for ``fair``. Comes as ``metadata["user"]``.
-            priority: Those of a higher one go out first. Default 0.
-            delay: Seconds from now on before which it is not handed out.
-            deadline: Unix time in seconds from which on it is not worth handling; a pipeline looks at that.
-            dedupe: It is not put while another message of this dedupe key is in the queue and not done. A dead letter
-                is not done: it holds its key until it is deleted, or sent back and done.
-            metadata: A dict that JSON can say, to go along.
-            connection: Yours, to the same file: the message is put in your transaction, and is there when you commit
-                that, together with what else you have written. Only INSERTs are made; in a file in which there was no
-                queue before, call `setup` first. Default: a transaction of its own.
-
-        Returns:
-            The message's id, or None when its dedupe key is taken.
-
-        Raises:
-            OptionError: Something cannot be kept.
-            StoreError: The file cannot be written. Nothing was put.
-        """
-        row = self._codec.row(
-            data,
-            self._clock(),
-            key=key,
-            user=user,
-            priority=priority,
-            delay=delay,
-            deadline=deadline,
-            dedupe=dedupe,
-            metadata=metadata,
-        )
-        if connection is not None:
-            return self._store.insert_by(connection, [row])[0]
-        return self._insert([row])[0]
-
-    def put_many(  # noqa: PLR0913 (as above)
-        self,
-        payloads: Iterable[Any],
-        *,
-        key: Callable[[Any], Any] | str | int | None = None,
-        user: Callable[[Any], Any] | str | int | None = None,
-        priority: int = 0,
-        delay: float = 0.0,
-        deadline: float | None = None,
-        dedupe: Callable[[Any], str | None] | None = None,
-        metadata: Mapping[str, Any] | None = None,
-        connection: sqlite3.Connection | None = None,
-    ) -> list[int | None]:
-        """Put many messages, or none of them, in one transaction. May be called from any thread.
-
-        Args:
-            payloads: Of each; or `Message` objects, whose data, key, metadata and deadline are taken.
-            key: A function of the payload, or what all of them have.
-            user: A function of the payload, or what all of them have.
-            priority: As of `put`, of all of them.
-            delay: As of `put`, of all of them.
-            deadline: As of `put`, of all of them.
-            dedupe: A function of the payload, or None.
-            metadata: As of `put`, of all of them.
-            connection: As of `put`.
-
-        Returns:
-            Their ids, None for one whose dedupe key is taken.
-
-        Raises:
-            OptionError: Something cannot be kept; nothing was put.
-            StoreError: The file cannot be written; nothing was put.
-        """
-        options = {"priority": priority, "delay": delay, "deadline": deadline, "metadata": metadata}
-        check_function(self._where, "dedupe", dedupe, "a function of a payload, or None")
-        rows = self._store.rows(payloads, key=key, user=user, dedupe=dedupe, **options)
-        if connection is not None:
-            return self._store.insert_by(connection, rows)
-        return self._insert(rows) if rows else []
-
-    async def aput(
-        self,
-        data: Any,
-        *,
-        key: str | int | None = None,
-        user: str | int | None = None,
-        priority: int = 0,
-        delay: float = 0.0,
-        deadline: float | None = None,
-        dedupe: str | None = None,
-        metadata: Mapping[str, Any] | None = None,
-    ) -> int | None:
-        """As `put`, without blocking the event loop. What many tasks put at the same time is committed together."""
-        row = self._codec.row(
-            data,
-            self._clock(),
-            key=key,
-            user=user,
-            priority=priority,
-            delay=delay,
-            deadline=deadline,
-            dedupe=dedupe,
-            metadata=metadata,
-        )
-        return await self._group.put(row)
-
-    async def aput_many(self, payloads: Iterable[Any], **options: Any) -> list[int | None]:
-        """As `put_many`, without blocking the event loop; the payloads are taken and encoded in a thread."""
-        return await asyncio.to_thread(self.put_many, payloads, **options)
 
     def _insert(self, rows: Sequence[Any]) -> list[int | None]:
         ids = self._store.insert(rows)

@@ -119,7 +119,7 @@ class Database:
         self.path = path
         self.lock = threading.RLock()
         self.waited = 0.0
-        self._create = create
+        self.create = create
         self._full = full
         self._patience = patience
         self._sleep = sleep
@@ -152,7 +152,7 @@ class Database:
                 connection.close()
 
     def _open(self) -> None:
-        if not self._create and not Path(self.path).is_file():
+        if not self.create and not Path(self.path).is_file():
             raise StoreError(self.path, "open", "there is no such file", "see that the path is right")
         # A connection from before a fork belongs to the other process: it must not even be closed here.
         self._inherited, self._connection = self._connection, None
@@ -181,8 +181,11 @@ class Database:
             raise StoreError(self.path, "open", why, "give a file on a local disk, not ':memory:' or a network path")
         self.run("open", f"PRAGMA synchronous = {'FULL' if self._full else 'NORMAL'}")
         self.run("open", "PRAGMA temp_store = MEMORY")
-        if self._version() == SCHEMA_VERSION:
+        version = self._version()
+        if version == SCHEMA_VERSION:
             return
+        if version is None and not self.create:
+            raise StoreError(self.path, "open", "there is no queue in it", "see that the path is right")
         with self.transaction("open"):  # of several processes, the first one makes the tables
             if self._version() is None:
                 for statement in _TABLES:

@@ -81,6 +81,10 @@ class Store:
             with database.lock:
                 rows = database.run("open", "SELECT id FROM headgate_queues WHERE name = ?", (self.queue,))
                 if not rows:
+                    if not database.create:
+                        there = ", ".join(map(repr, self.names())) or "none"
+                        why = f"there is no queue {self.queue!r} in it"
+                        raise StoreError(self.path, "open", why, f"these are there: {there}")
                     with database.transaction("open"):
                         sql = "INSERT INTO headgate_queues (name) VALUES (?) ON CONFLICT DO NOTHING"
                         database.run("open", sql, (self.queue,))
