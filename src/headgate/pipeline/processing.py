@@ -438,11 +438,14 @@ class WideProcessor(_Processor):
     async def handle_events(self, events: Any, source: Subscription) -> None:  # noqa: ARG002 (a callback's form)
         """Begin with each message as soon as there is room."""
         through: dict[str, list[Message]] = {}
-        for message in self.run.sift(events, self.step, through):
+        messages = self.run.sift(events, self.step, through)
+        self.run.left(len(events) - len(messages) - sum(map(len, through.values())))
+        for message in messages:
             while len(self.under_way) >= self.width:
                 self.room.clear()
                 await self.room.wait()
-            if message.outcome is not None:
+            if message.outcome is not None:  # it was given back meanwhile
+                self.run.left(1)
                 continue
             if self.run.draining and message.owner is None:
                 self.run.give_back(message)
