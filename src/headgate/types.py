@@ -35,7 +35,7 @@ DEFAULT: Final = "default"
 class Keeper(Protocol):
     """Keeps the books about a message."""
 
-    def settle(self, message: Message, outcome: str, delay: float = 0.0) -> None:
+    def settle(self, message: Message, outcome: str, delay: float = 0.0, *, counted: bool = True) -> None:
         """Take note of the outcome of a message; a second one is an error of the caller, and is counted."""
         ...
 
@@ -299,7 +299,7 @@ class Joint:
         parts: The derived messages.
     """
 
-    __slots__ = ("_delay", "_left", "_parents", "_reason", "_worst")
+    __slots__ = ("_counted", "_deferred", "_delay", "_left", "_parents", "_reason", "_worst")
 
     _ORDER: ClassVar[tuple[str, ...]] = (ACKNOWLEDGED, REQUEUED, FAILED, DEAD_LETTERED)
 
@@ -307,8 +307,10 @@ class Joint:
         """Become the keeper of the parts."""
         self._parents = parents
         self._left = len(parts)
+        self._deferred = 0
         self._worst = ACKNOWLEDGED
         self._delay = 0.0
+        self._counted = False  # one of those that go back was handled
         self._reason: Any = None
         for part in parts:
             part.keeper = self
@@ -320,7 +322,12 @@ class Joint:
         """Who ends as they do."""
         return self._parents
 
-    def settle(self, message: Message, outcome: str, delay: float = 0.0) -> None:
+    @property
+    def left(self) -> int:
+        """How many have not ended, those that were ever deferred not counted."""
+        return self._left - self._deferred
+
+    def settle(self, message: Message, outcome: str, delay: float = 0.0, *, counted: bool = True) -> None:
         """Take note of one; with the last, its parents end."""
         if message.outcome is not None:
             self.duplicate(message, outcome)
@@ -329,6 +336,8 @@ class Joint:
         order = self._ORDER
         if order.index(outcome) > order.index(self._worst):
             self._worst, self._reason = outcome, message.reason
+        if outcome == REQUEUED:
+            self._counted = self._counted or counted
         self._delay = max(self._delay, delay)
         self._left -= 1
         if not self._left:
@@ -351,6 +360,7 @@ class Joint:
         keeper = self._parents[0].keeper
         if keeper is None:
             raise RuntimeError("Message.defer: expected a message of a pipeline that runs, nobody keeps its books")
+        self._deferred += 1
         return keeper.defer(message, timeout)
 
     def _end(self) -> None:
@@ -358,7 +368,7 @@ class Joint:
             if self._reason is not None and parent.reason is None:
                 parent.reason = self._reason
             if parent.keeper is not None and parent.outcome is None:
-                parent.keeper.settle(parent, self._worst, self._delay)
+                parent.keeper.settle(parent, self._worst, self._delay, counted=self._counted)
 
 
 class Source:

@@ -1,11 +1,10 @@
 """What the simulation of pipelines has found: each bug in the smallest form in which it shows."""
 
 import asyncio
+import contextlib
 
-import pytest
 
-from headgate import Batcher, Message, Processors, RetryPolicy, System
-from headgate.connectors.memory import MemoryQueue
+from headgate import Batcher, NoStageError, Processors, RateLimiter, RetryPolicy, System
 from headgate.testing import StubSource
 from tests.pipeline.helpers import AsyncNoting, Noting, ended, running, until, virtually
 
@@ -15,6 +14,12 @@ def wide(**options):
     step = Processors(**options)
     step.ordered = True
     return step
+
+
+def kill(started, name):
+    """Kill a stage, if it is there."""
+    with contextlib.suppress(NoStageError):
+        started.system.ref(name).kill()
 
 
 @virtually
@@ -52,3 +57,192 @@ async def test_no_batch_is_tried_again_once_the_pipeline_has_ended():
         started.kill()
         await asyncio.sleep(5.0)
     assert given == [2]
+
+
+@virtually
+async def test_a_message_whose_failure_is_taken_back_lets_the_next_of_its_key_go():
+    """Nothing of that key was ever handled again."""
+
+    class Recovering(Noting):
+        def handle_message(self, message):
+            self.handled.append(message.data)
+            if message.data == 1:
+                raise ValueError("bad")
+
+        def handle_failed(self, messages):
+            for message in messages:
+                message.recover()
+
+    source = StubSource()
+    source.push(1, 2, key="a")
+    source.finish()
+    pipeline = Recovering(source=source, partition_by="key")
+    await ended(pipeline)
+    assert source.acked == [1, 2]
+
+
+@virtually
+async def test_a_part_that_a_full_batcher_turns_away_does_not_count_as_a_delivery():
+    """The message that it was made of was handed back as if it had failed."""
+    release = asyncio.Event()
+
+    class Splitting(AsyncNoting):
+        async def handle_message(self, message):
+            return message.split([message.data])
+
+        async def handle_batch(self, messages, batch):
+            await release.wait()
+
+    source = StubSource(*range(8))
+    pipeline = Splitting(source=source, batchers=Batcher(size=1, overflow="requeue", max_waiting=1))
+    async with running(pipeline):
+        await until(lambda: source.nacked)
+        release.set()
+    assert {counted for _, _, counted in source.nacked} == {False}
+
+
+@virtually
+async def test_messages_for_a_full_batcher_are_kept_when_their_source_takes_nothing_back():
+    """With ``overflow="requeue"`` they were handed back to a source that forgot them."""
+
+    class Slow(AsyncNoting):
+        async def handle_batch(self, messages, batch):
+            await asyncio.sleep(1.0)
+
+    source = StubSource(*range(20), redelivers=False)
+    source.finish()
+    await ended(Slow(source=source, batchers=Batcher(size=1, overflow="requeue", max_waiting=1)))
+    assert sorted(source.acked) == list(range(20))
+    assert not source.nacked
+
+
+@virtually
+async def test_a_message_that_comes_too_late_is_not_handed_out_again():
+    """With ``on_failure="requeue"`` it went round and round, without even a pause."""
+    source = StubSource()
+
+    class Late(AsyncNoting):
+        async def prepare_messages(self, messages):
+            for message in messages:
+                message.deadline = 0.0
+
+    source.push(1)
+    source.finish()
+    await ended(Late(source=source, on_failure="requeue", clock=lambda: 1.0))
+    assert [data for data, _ in source.lettered] == [1]
+
+
+@virtually
+async def test_a_rate_by_key_holds_without_any_order():
+    """It was not looked at when messages were fetched by a timer or a wake-up."""
+    loop = asyncio.get_running_loop()
+    times = []
+
+    class Timed(Noting):
+        def handle_message(self, message):
+            times.append(loop.time())
+
+    source = StubSource()
+    limit = RateLimiter(1, burst=1, key=lambda message: message.key)
+    async with running(Timed(source=source, rate_limit=limit)):
+        await asyncio.sleep(1.0)
+        source.push(1, 2, 3, key="a")
+        await until(lambda: len(times) == 3)
+    assert round(times[2] - times[0], 1) == 2.0
+
+
+@virtually
+async def test_what_a_key_has_tokens_for_is_not_lost_while_the_source_stage_is_away():
+    """It was sent to a stage that had been killed."""
+    source = StubSource()
+    source.push(1, 2, 3, key="a")
+    limit = RateLimiter(1, burst=1, key=lambda message: message.key)
+    pipeline = Noting(source=source, rate_limit=limit, max_restarts=None)
+    async with running(pipeline) as started:
+        await until(lambda: pipeline.handled)
+        for _ in range(6):
+            kill(started, "Noting.source-1")
+            await asyncio.sleep(0.3)
+        await until(lambda: len(source.acked) == 3)
+
+
+@virtually
+async def test_a_batch_whose_time_is_up_while_its_stage_is_away_is_not_lost():
+    """It was emitted by the stage that had been killed, which raised in a timer."""
+    source = StubSource(1)
+    pipeline = Noting(source=source, batchers=Batcher(timeout=0.05), max_restarts=None)
+    async with running(pipeline) as started:
+        await until(lambda: pipeline.handled)
+        for _ in range(4):
+            kill(started, "Noting.batcher.default")
+            await asyncio.sleep(0.02)
+        await until(lambda: source.acked)
+
+
+class Odd(BaseException):
+    """What is no Exception."""
+
+
+@virtually
+async def test_a_wide_handler_that_raises_what_is_no_exception_fails_its_message():
+    """The message was in the processors for ever."""
+
+    class Wide(AsyncNoting):
+        async def handle_message(self, message):
+            if message.data == 1:
+                raise Odd
+
+    source = StubSource(1, 2)
+    source.finish()
+    await ended(Wide(source=source, processors=wide(concurrency=2), on_failure="discard"))
+    assert (source.acked, source.discarded) == ([2], [1])
+
+
+@virtually
+async def test_a_plain_source_is_not_asked_for_more_once_it_is_drained():
+    """A stage that was through with its messages asked it again while the others finished theirs."""
+    calls = []
+
+    class Watched(StubSource):
+        def fetch(self, count):
+            calls.append(self.life[-1])
+            return super().fetch(count)
+
+    class Slow(AsyncNoting):
+        async def handle_message(self, message):
+            await asyncio.sleep(1.0)
+
+    pipeline = Slow(source=Watched(*range(9)), processors=Processors(concurrency=1, max_demand=3))
+    async with running(pipeline) as started:
+        await asyncio.sleep(0.5)
+        await started.stop()
+    assert set(calls) == {"open"}
+
+
+@virtually
+async def test_stopping_what_has_ended_leaves_no_timer():
+    """Stopping a supervisor a second time set an alarm that nobody cancelled."""
+    async with System(seed=7) as system:
+        started = await system.start(Noting(source=StubSource()))
+        await started.stop()
+        await started.stop()
+        await asyncio.sleep(0.01)
+        assert asyncio.get_running_loop().timers() == []
+
+
+@virtually
+async def test_what_nobody_has_begun_when_a_pipeline_gives_up_was_not_tried():
+    """All that was in flight went back as if it had been handled."""
+
+    class Stuck(AsyncNoting):
+        async def handle_message(self, message):
+            await asyncio.Event().wait()
+
+    source = StubSource(1, 2, 3)
+    pipeline = Stuck(source=source, processors=Processors(concurrency=1, max_demand=3))
+    async with System(seed=7) as system:
+        started = await system.start(pipeline)
+        await asyncio.sleep(0.5)
+        started.kill()
+        await started.wait()
+    assert {data: counted for data, _, counted in source.nacked} == {1: True, 2: False, 3: False}

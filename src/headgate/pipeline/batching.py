@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from headgate import telemetry
 from headgate.errors import HandlerError
-from headgate.pipeline.processing import cancellations, its_own, within
+from headgate.pipeline.processing import cancellations, its_own, within, wrong
 from headgate.protocol.batches import BATCH_KEY, Batch, Batches
 from headgate.protocol.messages import Subscription
 from headgate.stage import Consumer, Producer
@@ -155,7 +155,7 @@ class Box:
     def serve(self) -> None:
         """Hand out closed batches as far as they are asked for."""
         stage = self.stage
-        if stage is not None and not self.run.stuck:
+        if stage is not None and not self.run.stuck and stage.stage.ref.alive:  # a killed one leaves without a word
             batches = self.take(stage.owed)
             if batches:
                 stage.send(batches)
@@ -307,8 +307,7 @@ class _BatchProcessor(Consumer):
         """
         if result is None or result is messages:
             return self._sorted(messages)
-        wrong = not isinstance(result, (list, tuple)) or not all(isinstance(each, Message) for each in result)
-        if wrong:
+        if not isinstance(result, (list, tuple)) or not all(isinstance(each, Message) for each in result):
             return [], self._blamed(messages, result)
         given = set(messages)
         returned: set[Message] = set()
@@ -316,7 +315,10 @@ class _BatchProcessor(Consumer):
             if each in given:
                 returned.add(each)
             elif isinstance(each.keeper, Joint):  # made of several of them
-                returned.update(parent for parent in each.keeper.parents if parent in given)
+                for parent in each.keeper.parents:
+                    if parent in given:
+                        returned.add(parent)
+                        parent.reason = parent.reason if each.reason is None else each.reason
         missing = [each for each in messages if each not in returned and each.outcome is None]
         if missing:
             expected = f"{_RESULTS} ({len(messages)}); {len(missing)} are missing, and fail"
@@ -327,7 +329,7 @@ class _BatchProcessor(Consumer):
         return self._sorted(messages)
 
     def _blamed(self, messages: list[Message], result: Any) -> list[Message]:
-        error = HandlerError(self.stage.name, self.box.callback, _RESULTS, result)
+        error = wrong(self.stage.name, self.box.callback, _RESULTS, result)
         self.run.report(error)
         for message in messages:
             message.reason = error

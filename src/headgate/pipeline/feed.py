@@ -125,6 +125,7 @@ class Feed:
     async def quiet(self) -> None:
         """Fetch nothing any more; what a fetch that is under way brings goes back."""
         self.stopped = True
+        self._simple = False  # nor is anything fetched right where it is asked for
         self._cancel_timer()
         if self._opened:
             try:
@@ -164,6 +165,12 @@ class Feed:
     def over(self) -> bool:
         """Whether nothing more comes, unless something goes back."""
         return (self.exhausted or self.stopped) and not self.fetching and not self.waiting
+
+    @property
+    def _living(self) -> SourceStage | None:
+        """The stage, if it may send anything now: one that was killed has left without a word."""
+        stage = self.stage
+        return None if stage is None or self.run.gated or not stage.stage.ref.alive else stage
 
     def take_over(self, stage: SourceStage) -> None:
         """Hand out by this stage from now on; what a predecessor had not sent comes first."""
@@ -257,9 +264,11 @@ class Feed:
     def serve(self) -> None:
         """Send what is owed, as far as there is something, and fetch the rest."""
         self._serving = False
-        stage = self.stage
-        if stage is None or self.run.gated:
+        stage = self._living
+        if stage is None:
             return
+        for key in [each for each in self._throttled if each not in self._relief]:
+            self._relieve(key)
         owed = stage.owed
         if self._injected:
             self._admit_injected(owed - len(self._line))
@@ -274,7 +283,7 @@ class Feed:
         if not self.link.fetches_directly:
             self._fetch_later()
         elif self.intake is None:
-            messages = self._fetch(wanted)
+            messages = self._throttle(self._fetch(wanted))
             if messages:
                 stage.send(self._hand_out(messages))
         elif self._offer(self._fetch(wanted)):
@@ -285,6 +294,8 @@ class Feed:
         intake = self.intake
         if self._resting or self.exhausted:
             return 0
+        if self._throttled and sum(map(len, self._throttled.values())) >= self.run.pipeline.max_waiting:
+            return 0  # else all that the keys without tokens have would be fetched
         if intake is None:
             return owed - len(self._line)
         return min(max(owed - intake.ready, self._ahead - intake.waiting), intake.room)
@@ -326,9 +337,14 @@ class Feed:
             return messages
         passed: list[Message] = []
         for message in messages:
-            key = limiter.key_of(message)
-            line = self._throttled.get(key)
-            if line is None and limiter.try_acquire(1, key):
+            try:
+                key = limiter.key_of(message)
+                line = self._throttled.get(key)
+                free = line is None and (key is None or limiter.try_acquire(1, key))
+            except Exception as error:  # noqa: BLE001 (the user's function, or a key without a hash)
+                self.run.fail([message.fail(error)], None)
+                continue
+            if free:
                 passed.append(message)
                 continue
             if line is None:
@@ -358,6 +374,11 @@ class Feed:
         limiter, line = self.run.key_limit, self._throttled.get(key)
         if limiter is None or line is None:
             return
+        stage = self._living
+        if stage is None:  # nobody can send anything now: `serve` looks again
+            if key in self._relief:
+                self._relief.pop(key).cancel()
+            return
         passed: list[Message] = []
         while line and limiter.try_acquire(1, key):
             passed.append(line.popleft())
@@ -365,9 +386,11 @@ class Feed:
             self._relieve_later(key, limiter.next_in(key))
         else:
             del self._throttled[key]
-            self._relief.pop(key).cancel()
-        if passed and self.stage is not None:
-            self.stage.send(self._hand_out(passed))
+            if key in self._relief:
+                self._relief.pop(key).cancel()
+        if passed:
+            stage.send(self._hand_out(passed))
+        self.serve_soon()
 
     # -- fetching -----------------------------------------------------------------------------------------------------
 

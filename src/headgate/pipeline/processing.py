@@ -99,12 +99,24 @@ class Step:
             for name, each in kept.items():
                 if each:
                     run.outlets[name].add(each)
-        if run.serial is not None and self.last:
-            run.leave([each for each in messages if each.reason is None and each.outcome != DEFERRED])
+        if run.serial is not None:
+            self.leave(messages)
         if failed:
             run.fail(failed, self.retries, self)
         run.left(len(messages) - len(onward))
         return onward
+
+    def leave(self, messages: list[Message]) -> None:
+        """Let the next ones of their keys go, of messages that leave the processors here."""
+        last = self.last
+        run = self.pipeline.current
+        run.leave(
+            [
+                each
+                for each in messages
+                if each.reason is None and (last if each.outcome is None else each.outcome != DEFERRED)
+            ]
+        )
 
     def boxes(self) -> dict[str, list[Message]]:
         """Return an empty list for each batcher that messages may go to."""
@@ -132,23 +144,17 @@ class Step:
         self, message: Message, result: Any, stage: str, kept: dict[str, list[Message]], failed: list[Message]
     ) -> None:
         """Take in what a handler returned for a message, when it is not the message itself."""
-        parts: list[Any]
-        if result is None or result is message:
-            parts = [message]
-        elif isinstance(result, Message):
-            parts = [result]
-        elif isinstance(result, (list, tuple)) and all(isinstance(each, Message) for each in result):
-            parts = list(result)
-        else:
-            message.reason = HandlerError(stage, self.callback, _RESULTS, result)
+        parts = parts_of(message, result)
+        if parts is None:
+            message.reason = wrong(stage, self.callback, _RESULTS, result)
             failed.append(message)
             return
-        made = [each for each in parts if each is not message and each.keeper is None]
-        if made:  # whoever makes a message by hand means that it comes from this one
-            if message in parts:
-                run = self.pipeline.current
-                run.shared(message, made)
-            else:
+        others = [each for each in parts if each is not message]
+        if others and len(others) < len(parts):
+            self.pipeline.current.shared(message, others)
+        else:  # whoever makes a message by hand means that it comes from this one
+            made = [each for each in others if each.keeper is None]
+            if made:
                 Joint([message], made)
         if not parts and message.outcome is None and message.reason is None:
             Joint([message], [])
@@ -156,6 +162,16 @@ class Step:
             parts = [message]
         for each in parts:
             self.route(each, kept, failed)
+
+    def check_deadline(self, message: Message) -> None:
+        """Refuse a message that has one.
+
+        Raises:
+            HandlerTimeoutError: It is over.
+        """
+        run = self.pipeline.current
+        if (limit_of(message, None, run) or 0.0) <= 0:
+            raise HandlerTimeoutError(self.name, "deadline", 0.0)
 
     def raised(self, message: Message, error: BaseException, failed: list[Message]) -> None:
         """Take in what a handler raised for a message."""
@@ -177,10 +193,10 @@ class Step:
         """Refuse what ``prepare_messages`` must not return."""
         if result is None:
             return messages
-        if not isinstance(result, list) or len(result) != len(messages) or set(result) != set(messages):
+        if not same(messages, result):
             expected = f"the {len(messages)} messages that it was given, or None"
-            raise HandlerError(stage, "prepare_messages", expected, result)
-        return result
+            raise wrong(stage, "prepare_messages", expected, result)
+        return result  # type: ignore[no-any-return]  # it is the same messages
 
     @staticmethod
     def unprepared(messages: list[Message], error: Exception, failed: list[Message]) -> list[Message]:
@@ -261,6 +277,8 @@ class PlainProcessor(_Processor):
         add = done.append
         for message in events:
             try:
+                if message.deadline is not None:
+                    step.check_deadline(message)
                 result = handler(message)
             except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 (the user's handler)
                 step.raised(message, error, failed)
@@ -314,6 +332,8 @@ class PlainProcessor(_Processor):
         step = self.step
         for message in messages:
             try:
+                if message.deadline is not None:
+                    step.check_deadline(message)
                 result = handler(message)
             except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 (the user's handler)
                 step.raised(message, error, failed)
@@ -380,9 +400,9 @@ class AsyncProcessor(_Processor):
 
     async def _handle(self, message: Message) -> Any:
         step = self.step
+        if message.deadline is not None:
+            step.check_deadline(message)
         timeout = limit_of(message, step.timeout, self.run)
-        if timeout is not None and timeout <= 0:
-            raise HandlerTimeoutError(self.name, "deadline", 0.0)
         span = None
         if telemetry.handlers:
             span = telemetry.Span("pipeline.processor.message", **self.about(), message=message)
@@ -463,8 +483,10 @@ class WideProcessor(_Processor):
     async def _one(self, message: Message, kept: list[Message], failed: list[Message]) -> None:
         step = self.step
         try:
-            coroutine = step.handler(message)
+            if message.deadline is not None:
+                step.check_deadline(message)
             timeout = limit_of(message, step.timeout, self.run)
+            coroutine = step.handler(message)
             if timeout is not None:
                 coroutine = within(coroutine, timeout, self.name, step.callback)
             result = await coroutine
@@ -500,10 +522,14 @@ class WideProcessor(_Processor):
             message.owner = None
             self.run.lost([message])
             return
-        step = self.step
+        step, error = self.step, task.exception()
+        if error is not None:  # it ends the program, or is no Exception; this stage goes on
+            step.raised(message, error, failed)
         if not step.last:
             if kept:
                 self.stage.emit(kept)
+            if self.run.serial is not None:
+                step.leave([message])
             if failed:
                 self.run.fail(failed, step.retries, step)
             self.run.left(1 - len(kept))
@@ -518,6 +544,51 @@ class WideProcessor(_Processor):
         """Leave nothing under way: it is begun anew by a successor."""
         for _, task, _, _ in self.under_way:
             task.cancel()
+
+
+def parts_of(message: Message, result: Any) -> list[Message] | None:
+    """Return the messages that a handler wants to go on in place of one; None: it has returned what it must not.
+
+    Each of them is the message itself, a new one, or made of it by `Message.split` or `headgate.merge`. Of the parts of
+    a split all have to be there: what nobody sees again would never end.
+    """
+    if result is None or result is message:
+        return [message]
+    if isinstance(result, Message):
+        result = [result]
+    found: list[Any] = list(result) if isinstance(result, (list, tuple)) else [None]
+    if not all(isinstance(each, Message) for each in found) or len(set(map(id, found))) < len(found):
+        return None
+    splits: dict[Joint, int] = {}
+    for each in found:
+        keeper = each.keeper
+        if each is message or keeper is None:
+            continue
+        if not isinstance(keeper, Joint) or not _stems(keeper, message):
+            return None
+        splits[keeper] = splits.get(keeper, 0) + (each.outcome is None)
+    if any(count < joint.left for joint, count in splits.items()):
+        return None
+    return found
+
+
+def _stems(joint: Joint, message: Message) -> bool:
+    """Say whether a message is among those that end as the parts of a joint do."""
+    return any(
+        each is message or (isinstance(each.keeper, Joint) and _stems(each.keeper, message)) for each in joint.parents
+    )
+
+
+def same(messages: list[Message], value: Any) -> bool:
+    """Say whether something is a list of exactly these messages, in any order."""
+    return isinstance(value, list) and sorted(map(id, value)) == sorted(map(id, messages))
+
+
+def wrong(stage: str, callback: str, expected: str, value: Any) -> HandlerError:
+    """Return the error of a callback that has returned something wrong; a coroutine is not awaited any more."""
+    if inspect.iscoroutine(value):
+        value.close()
+    return HandlerError(stage, callback, expected, value)
 
 
 def cancellations() -> int:

@@ -21,7 +21,7 @@ from headgate.pipeline.batching import Box
 from headgate.pipeline.feed import Feed
 from headgate.pipeline.link import Link
 from headgate.pipeline.options import DEAD_LETTER, DISCARD, REQUEUE
-from headgate.pipeline.processing import THROUGH, Step
+from headgate.pipeline.processing import THROUGH, Step, same
 from headgate.protocol.children import Backoff
 from headgate.protocol.intake import Intake
 from headgate.protocol.messages import DeadLetter
@@ -156,7 +156,8 @@ class Run:
         many = len(self.outlets) > 1
         for box in self.boxes.values():
             takes_back = box.returns = all(feed.source.redelivers for feed in self.feeds)
-            box.requeues = box.options.overflow == "requeue" or (box.options.overflow is None and many and takes_back)
+            wanted = box.options.overflow
+            box.requeues = takes_back and (wanted == "requeue" or (wanted is None and many))  # else they would be lost
 
     def push(self, messages: list[Message]) -> None:
         """Take in messages that do not come from a source."""
@@ -297,9 +298,7 @@ class Run:
         if message.outcome is not None and message.outcome != DEFERRED:
             return
         keeper: Any = message.keeper
-        if isinstance(keeper, Joint):
-            keeper.settle(message, REQUEUED, delay)
-        elif keeper is not None:
+        if keeper is not None:
             keeper.settle(message, REQUEUED, delay, counted=counted)
 
     def leave(self, messages: list[Message]) -> None:
@@ -354,7 +353,10 @@ class Run:
         """Let a message that goes on also stand for others that were made of it: it ends when all of them have."""
         alone = Message(message.data)
         alone.keeper = message.keeper
-        message.keeper = Joint([alone], [message, *made])
+        message.keeper = Joint([alone], [message, *(each for each in made if each.outcome not in OUTCOMES)])
+        waiters = self.by_hand.waiters
+        if message in waiters:
+            waiters[alone] = waiters.pop(message)
         books = self.books(alone)
         if books is not None and message in books.in_flight:
             books.in_flight.pop(message, None)
@@ -468,7 +470,7 @@ class Run:
             span.stop()
         if value is None:
             return
-        if not isinstance(value, list) or len(value) != len(messages) or set(value) != set(messages):
+        if not same(messages, value):
             expected = f"the {len(messages)} messages that it was given, or None"
             self.report(HandlerError(self.pipeline.id, "handle_failed", expected, value))
 
@@ -481,9 +483,13 @@ class Run:
                 self._recovered(message, where)
             else:
                 self._settle_failed(message, where)
+        if self.serial is not None:
+            self.leave(messages)
         self.check_end_soon()
 
     def _recovered(self, message: Message, where: Any) -> None:
+        if self.serial is not None:
+            self.leave([message])
         outlet = self.outlets.get(message.batcher)
         if outlet is None or outlet is where:
             self.acknowledge([message])
@@ -495,11 +501,13 @@ class Run:
         books, pipeline = self.books(message), self.pipeline
         if books is None or message.keeper is None:
             return
-        config = books.configured.get(message, {})
+        config = books.configured.get(_origin(message), {})
         wish = config.get("on_failure", DISCARD if books is self.by_hand else pipeline.on_failure)
         expired = isinstance(message.reason, HandlerTimeoutError) and message.reason.callback == "deadline"
         source = books.link.source
-        if (isinstance(message.reason, Reject) and wish != DISCARD) or (wish == REQUEUE and not source.redelivers):
+        if (isinstance(message.reason, Reject) and wish != DISCARD) or (
+            wish == REQUEUE and (expired or not source.redelivers)  # late it would be every time
+        ):
             wish = DEAD_LETTER
         elif wish not in (DISCARD, DEAD_LETTER, REQUEUE):
             most = source.max_deliveries or pipeline.max_deliveries
@@ -679,8 +687,9 @@ class Run:
             feed.hand_back()
         for books in self.all_books:
             for message in list(books.in_flight):
+                begun = self.steps[0].kind == "plain" or message.owner is not None or message.outcome is not None
                 message.outcome = None
-                books.settle(message, REQUEUED)
+                books.settle(message, REQUEUED, counted=begun)
         for feed in self.feeds:
             await feed.close()
         await self.by_hand.close()
@@ -689,6 +698,13 @@ class Run:
                 await step.handler.close()
         if not self.finished.done():
             self.finished.set_result(None)
+
+
+def _origin(message: Message) -> Message:
+    """Return the message of a source that a derived one was made of; of several, the first."""
+    while isinstance(message.keeper, Joint):
+        message = message.keeper.parents[0]
+    return message
 
 
 class Handle:

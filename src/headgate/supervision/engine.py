@@ -183,6 +183,8 @@ class Engine:
 
     def _end_within(self, seconds: float) -> None:
         """Let everything be over in time: whoever is left then is killed, also one that is being stopped."""
+        if not self.alive:
+            return
         deadline = self.node.loop.time() + seconds
         if self._deadline is None or deadline < self._deadline:
             self._deadline = deadline

@@ -131,6 +131,7 @@ class VirtualLoop(Loop):
         self._stopping = self._running = self._closed = self._debug = False
         self._tasks: weakref.WeakValueDictionary[int, asyncio.Future[Any]] = weakref.WeakValueDictionary()
         self._generators: weakref.WeakValueDictionary[int, AsyncGenerator[Any, Any]] = weakref.WeakValueDictionary()
+        self._workers: weakref.WeakKeyDictionary[Any, Worker] = weakref.WeakKeyDictionary()
         self._factory: Any = None
         self._handler: Any = None
 
@@ -334,9 +335,14 @@ class VirtualLoop(Loop):
         return self._factory
 
     def run_in_executor(self, executor: Any, func: Callable[..., T], *args: Any) -> asyncio.Future[T]:  # type: ignore[override]  # noqa: ARG002
-        """Run a function in this thread, at a later virtual time, as if a thread did."""
+        """Run a function in this thread, at a later virtual time, as if a thread did: one after the other if it is one."""
         future: asyncio.Future[T] = self.create_future()
-        Worker(self).put(lambda: _run_for(future, func, args))
+        worker = None
+        if getattr(executor, "_max_workers", 0) == 1:
+            worker = self._workers.get(executor)
+            if worker is None:
+                worker = self._workers[executor] = Worker(self)
+        (worker or Worker(self)).put(lambda: _run_for(future, func, args))
         return future
 
     def set_default_executor(self, executor: Any) -> None:

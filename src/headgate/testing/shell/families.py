@@ -7,6 +7,8 @@ from typing import Any
 
 from headgate import Child, PartitionDispatcher, Supervisor, from_iterable
 from headgate.testing.shell.clients import Feed, client, reader
+from headgate.testing.shell.pipelines import EXPECTED as EXPECTED_OF_PIPELINES
+from headgate.testing.shell.pipelines import PIPELINES, PipelineWorld
 from headgate.testing.shell.play import FAULTS, WAYS, cancel_task, hurry, kill, play, play_stop, stop
 from headgate.testing.shell.stages import STAGES, AsyncSource, Source
 from headgate.testing.shell.supervised import (
@@ -37,6 +39,7 @@ EXPECTED: dict[str, tuple[str, ...]] = {
     "storms": ("storm",),
     "nursery": ("raise", "cancelled", "kill", "stop", "hurry"),
     "drains": ("complete", "deadline", "raise"),
+    **EXPECTED_OF_PIPELINES,
 }
 """The faults of each family: all of them have to happen."""
 
@@ -277,4 +280,7 @@ FAMILIES: dict[str, Callable[[World], Coroutine[Any, Any, None]]] = {
     "storms": storms,
     "nursery": nursery,
     "drains": drains,
+    **PIPELINES,
 }
+WORLDS: dict[str, type[World]] = dict.fromkeys(PIPELINES, PipelineWorld)
+"""What runs are made of, where it is not a plain `World`."""

@@ -17,7 +17,7 @@ from headgate.protocol.stage import StageCore
 from headgate.runtime import driver, express, node
 from headgate.testing.clock import POLICIES, VirtualLoop, run_on
 from headgate.testing.seeds import SeedError, Summary, run_seeds, share_out
-from headgate.testing.shell.families import EXPECTED, FAMILIES
+from headgate.testing.shell.families import EXPECTED, FAMILIES, WORLDS
 from headgate.testing.shell.play import check_end
 from headgate.testing.shell.world import Violation, World
 
@@ -59,7 +59,7 @@ def run_seed(family: str, seed: int, *, policy: str | None = None, trace: bool =
     loop = VirtualLoop(seed, policy=policy or drawn, tick=tick, grid=grid, limit=LIMIT)
     if EAGER is not None and draw.random() < 0.3:  # noqa: PLR2004 (some)
         loop.set_task_factory(EAGER)
-    world = World(family, seed, loop)
+    world = WORLDS.get(family, World)(family, seed, loop)
     world.log = type(world.log)(maxlen=None if trace else 60)
     try:
         with _shell(world, draw):

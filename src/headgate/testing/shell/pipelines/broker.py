@@ -1,0 +1,522 @@
+"""The far side of a simulated pipeline: a broker that knows what became of everything, and sources that fail and dawdle.
+
+Payloads are tuples: the broker's name, the number of the item, the number of the delivery, and one mark more for each
+message that was made of another. What is told of a message is therefore told of a delivery.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Sequence
+from random import Random
+from typing import TYPE_CHECKING, Any, Final
+
+from headgate import Message, Source
+
+if TYPE_CHECKING:
+    from headgate.testing.shell.pipelines.world import PipelineWorld
+
+Unit = tuple[Any, ...]
+
+BACK: Final = ("ack", "nack", "discard", "dead_letter")
+SETTLED: Final = ("acked", "discarded", "lettered")
+
+
+class Item:
+    """One message, as its broker knows it.
+
+    Attributes:
+        state: ``"waiting"``, ``"out"``, or how it ended.
+        deliveries: How often it was handed out, as far as that counts.
+        due: From when on it may be handed out.
+        poison: The handler that always fails with it, as long as there are faults: of a step, or -1 of batches.
+    """
+
+    def __init__(self, broker: Broker, number: int, key: Any, size: int) -> None:
+        """Wait."""
+        self.broker = broker
+        self.number = number
+        self.key = key
+        self.size = size
+        self.state = "waiting"
+        self.deliveries = 0
+        self.due = 0.0
+        self.patience: float | None = None
+        self.deadline: float | None = None
+        self.poison: int | None = None
+        self.delivery: Delivery | None = None
+
+
+class Delivery:
+    """One time that an item was handed out, and all that is known of what was done with it since.
+
+    Attributes:
+        number: Its own.
+        unit: The payload of its message.
+        life: The life of the pipeline in which it was fetched.
+        units: What has to be handled before it may be acknowledged: itself, or what was made of it.
+        finished: Those of them that were.
+        through: Those that have left the last step.
+        told: What its source was told; ``unsure``: and raised, so that it may be told again.
+        expired: Its lease has passed.
+        begun: A handler was given it.
+        failures: Reasons why it may be given up or given back; ``excuses``: why a handler may see it once more.
+    """
+
+    def __init__(self, item: Item, number: int, life: int) -> None:
+        """Be handed out."""
+        self.item = item
+        self.number = number
+        self.life = life
+        self.unit: Unit = (item.broker.name, item.number, number)
+        self.units: set[Unit] = {self.unit}
+        self.finished: set[Unit] = set()
+        self.through: set[Unit] = set()
+        self.told: str | None = None
+        self.unsure = False
+        self.expired = False
+        self.until: float | None = None
+        self.deadline: float | None = None
+        self.begun = False
+        self.failures = 0
+        self.excuses = 0
+        self.runs: Counter[tuple[Any, Unit]] = Counter()
+
+    def __repr__(self) -> str:
+        """Show what it is about."""
+        return f"delivery {self.number} of {self.item.broker.name}-{self.item.number}"
+
+    @property
+    def open(self) -> set[Unit]:
+        """What is not handled yet."""
+        return self.units - self.finished
+
+    def replace(self, unit: Unit, parts: list[Unit], *, keep: bool = False) -> None:
+        """Let others stand for a unit, or stand beside it."""
+        if not keep:
+            self.finished.add(unit)
+        self.units.update(parts)
+
+
+class Broker:
+    """What sources fetch from: it outlives pipelines.
+
+    Args:
+        world: The run.
+        name: Its name, the first part of payloads.
+        total: How many items will be put.
+        ordered: Of a key one item is out at a time, the first; the others wait.
+        lease: Seconds after which an item without outcome is handed out again; None: never.
+    """
+
+    def __init__(self, world: PipelineWorld, name: str, total: int, *, ordered: bool, lease: float | None) -> None:
+        """Begin empty."""
+        self.world = world
+        self.name = name
+        self.total = total
+        self.ordered = ordered
+        self.lease = lease
+        self.redelivers = True
+        self.keeps_letters = True
+        self.max_deliveries: int | None = None
+        self.patient = False  # it says that there is nothing more only when everything is settled
+        self.line: list[Item] = []
+        self.out: dict[Item, None] = {}
+        self.items: list[Item] = []
+        self.closed = False
+        self.requeues: set[Any] = set()  # keys of which something came back
+        self.source: SimSource | None = None
+
+    # -- what goes in -------------------------------------------------------------------------------------------------
+
+    def put(self, item: Item) -> None:
+        """Take a new item."""
+        self.items.append(item)
+        self.line.append(item)
+        self._wake()
+
+    def finish(self) -> None:
+        """Take no more."""
+        self.closed = True
+        self._wake()
+
+    def _wake(self) -> None:
+        if self.source is not None:
+            self.source.stir()
+
+    @property
+    def unsettled(self) -> list[Item]:
+        """What is not done with."""
+        return [item for item in self.items if item.state not in SETTLED and not item.state.startswith("gone")]
+
+    # -- what goes out ------------------------------------------------------------------------------------------------
+
+    def take(self, count: int) -> list[Delivery]:
+        """Hand out what may be."""
+        world, now = self.world, self.world.loop.time()
+        self.expire()
+        taken: list[Delivery] = []
+        blocked = {item.key for item in self.out} if self.ordered else set()
+        for item in list(self.line):
+            if len(taken) >= count:
+                break
+            if self.ordered and item.key in blocked:
+                continue
+            blocked.add(item.key)
+            if item.due > now:
+                if not self.ordered:
+                    blocked.discard(item.key)
+                continue
+            taken.append(self._hand_out(item, now))
+        world.note("handed out", self.name, [delivery.unit for delivery in taken])
+        return taken
+
+    def _hand_out(self, item: Item, now: float) -> Delivery:
+        world = self.world
+        self.line.remove(item)
+        self.out[item] = None
+        item.state = "out"
+        item.deliveries += 1
+        delivery = item.delivery = Delivery(item, len(world.deliveries), world.life)
+        world.deliveries.append(delivery)
+        if self.lease is not None:
+            delivery.until = now + self.lease
+        if item.patience is not None:
+            item.deadline = item.deadline or now + item.patience
+            delivery.deadline = item.deadline
+        return delivery
+
+    def give_back(self, delivery: Delivery, delay: float, *, counted: bool) -> None:
+        """Take one back."""
+        item = delivery.item
+        if not counted:
+            item.deliveries -= 1
+        item.state = "waiting"
+        item.due = self.world.loop.time() + delay
+        del self.out[item]
+        self.requeues.add(item.key)
+        at = len(self.line)
+        if self.ordered or self.world.user.random() < 0.5:  # noqa: PLR2004 (some)
+            at = next((index for index, each in enumerate(self.line) if each.number > item.number), at)
+        self.line.insert(at, item)
+
+    def expire(self) -> None:
+        """Take back what nobody has cared for in time."""
+        now = self.world.loop.time()
+        for item in list(self.out):
+            delivery = item.delivery
+            assert delivery is not None  # noqa: S101 (it is out)
+            if delivery.until is not None and delivery.until <= now:
+                self.world.lease_expired(delivery)
+                delivery.expired = True
+                self.give_back(delivery, 0.0, counted=True)
+
+    def reopen(self) -> None:
+        """Have everything again that is out: whoever had it is gone."""
+        for item in list(self.out):
+            delivery = item.delivery
+            assert delivery is not None  # noqa: S101 (it is out)
+            delivery.expired = True
+            self.give_back(delivery, 0.0, counted=True)
+
+    def next_due(self) -> float | None:
+        """Return when something can be handed out again that cannot now."""
+        now = self.world.loop.time()
+        times = [item.due for item in self.line if item.due > now]
+        times += [each.delivery.until for each in self.out if each.delivery and each.delivery.until is not None]
+        return min(times, default=None)
+
+    # -- what is told -------------------------------------------------------------------------------------------------
+
+    def tell(self, method: str, messages: Sequence[Message], delay: float, *, counted: bool) -> list[Message] | None:
+        """Take note of outcomes; return those that come too late."""
+        self.expire()
+        lost: list[Message] = []
+        for message in messages:
+            delivery = self.world.told(self, method, message, counted=counted)
+            if delivery.expired:
+                lost.append(message)
+            elif delivery.item.state == "out":  # else it was told before, and raised afterwards
+                self._settle(delivery, method, delay, counted=counted)
+        self._wake()
+        return lost or None
+
+    def _settle(self, delivery: Delivery, method: str, delay: float, *, counted: bool) -> None:
+        if method == "nack" and self.redelivers:
+            self.give_back(delivery, delay, counted=counted)
+            return
+        del self.out[delivery.item]
+        endings = {"ack": "acked", "discard": "discarded", "dead_letter": "lettered", "nack": "gone back"}
+        delivery.item.state = endings[method]
+
+    def extend(self, messages: Sequence[Message], seconds: float) -> None:
+        """Prolong leases."""
+        self.expire()
+        until = self.world.loop.time() + seconds
+        for message in messages:
+            delivery: Delivery = message.receipt
+            if not delivery.expired:
+                delivery.until = until
+
+
+class SimSource(Source):
+    """A source of a broker. Everything about it is plain here; `make_source` makes others.
+
+    Args:
+        world: The run.
+        broker: Where it fetches from.
+        form: ``"plain"``, ``"async"``, ``"blocking"``, ``"fetch"`` or ``"back"`` (only that is async).
+    """
+
+    def __init__(self, world: PipelineWorld, broker: Broker, form: str) -> None:
+        """Be closed."""
+        self.world = world
+        self.broker = broker
+        self.form = form
+        self.name = broker.name
+        self.redelivers = broker.redelivers
+        self.keeps_letters = broker.keeps_letters
+        self.ordered = broker.ordered
+        self.lease = broker.lease
+        self.max_deliveries = broker.max_deliveries
+        self.state = "new"
+        self.fetching = False
+        self.came = asyncio.Event()
+        self.draw = Random(world.seed * 7 + len(broker.name))  # noqa: S311 (chance for tests)
+        self.slow = self.draw.choice((0.0, 0.001, 0.02, 0.3))
+        self.waits = self.draw.choice((0.0, 0.2, 5.0))  # long polling
+        self._alarm: asyncio.TimerHandle | None = None
+        broker.source = self
+
+    # -- waking -------------------------------------------------------------------------------------------------------
+
+    def stir(self) -> None:
+        """Say that there may be something."""
+        self.came.set()
+        if self.state == "open" and self.poll is None:
+            self.wake()
+
+    def _set_alarm(self) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+        due = self.broker.next_due()
+        if due is not None and self.state == "open":
+            self._alarm = self.world.loop.call_at(max(due, self.world.loop.time()), self._ring)
+
+    def _ring(self) -> None:
+        self._alarm = None
+        self.broker.expire()
+        self.stir()
+        self._set_alarm()
+
+    # -- the steps of its methods -------------------------------------------------------------------------------------
+
+    def rule(self, method: str) -> None:
+        """Check that a method may be called now."""
+        allowed = {
+            "open": ("new", "closed"),
+            "fetch": ("open",),
+            "drain": ("open", "drained"),
+            "close": ("open", "drained"),
+        }.get(method, ("open", "drained"))
+        if self.state not in allowed:
+            raise self.world.break_rule("source", f"{method} of {self.name} was called when it was {self.state}")
+
+    def begin_fetch(self, count: int) -> None:
+        """Check what a fetch is given."""
+        self.rule("fetch")
+        if self.fetching or type(count) is not int or count < 1:
+            raise self.world.break_rule("source", f"fetch({count}) of {self.name}, another under way: {self.fetching}")
+        self.world.fetch_begins(self, count)
+        if self.world.fault("fetch raises"):
+            raise OSError("the source is away")
+
+    def end_fetch(self, count: int) -> Any:
+        """Return what there is."""
+        world, broker = self.world, self.broker
+        self.came.clear()
+        if world.fault("fetch garbage"):
+            return world.user.choice(("messages", [1, 2], [Message(0)] * (count + 1), {}))
+        if self.state != "open":
+            return []
+        deliveries = broker.take(count)
+        self._set_alarm()
+        if deliveries:
+            world.fetched(self, len(deliveries))
+            return [self._message(delivery) for delivery in deliveries]
+        done = not broker.unsettled if broker.patient or broker.lease is not None else not broker.line
+        return None if broker.closed and done else []
+
+    def _message(self, delivery: Delivery) -> Message:
+        message = Message(delivery.unit, None, delivery.item.key, receipt=delivery, deliveries=delivery.item.deliveries)
+        message.deadline = delivery.deadline
+        return message
+
+    def do_open(self) -> None:
+        """Open it."""
+        self.rule("open")
+        self.state = "open"
+        self.broker.reopen()
+
+    def do_close(self) -> None:
+        """Close it."""
+        self.rule("close")
+        self.state = "closed"
+        self._set_alarm()
+        if self.world.fault("close raises"):
+            raise OSError("cannot close")
+
+    def do_drain(self) -> None:
+        """Hand out nothing more."""
+        self.rule("drain")
+        self.state = "drained"
+        self.came.set()
+        if self.world.fault("drain raises"):
+            raise OSError("cannot drain")
+
+    def do_tell(self, method: str, messages: Sequence[Message], delay: float = 0.0, *, counted: bool = True) -> Any:
+        """Take note of outcomes, or raise before or after that."""
+        self.rule(method)
+        if self.world.fault("back raises"):
+            raise OSError(f"cannot {method}")
+        lost = self.broker.tell(method, messages, delay, counted=counted)
+        self._set_alarm()
+        if self.world.fault("back raises late"):
+            for message in messages:
+                message.receipt.unsure = True
+            raise OSError(f"{method} may have come through")
+        return lost
+
+    def do_extend(self, messages: Sequence[Message], seconds: float) -> None:
+        """Prolong leases, or raise."""
+        self.rule("extend")
+        if self.world.fault("extend raises"):
+            self.world.leases_at_risk()
+            raise OSError("cannot extend")
+        self.broker.extend(messages, seconds)
+        self._set_alarm()
+
+    # -- its methods, plain -------------------------------------------------------------------------------------------
+
+    def open(self) -> Any:
+        """Open it."""
+        self.do_open()
+
+    def close(self) -> Any:
+        """Close it."""
+        self.do_close()
+
+    def drain(self) -> Any:
+        """Hand out nothing more."""
+        self.do_drain()
+
+    def fetch(self, count: int) -> Any:
+        """Hand out what there is."""
+        self.begin_fetch(count)
+        return self.end_fetch(count)
+
+    def ack(self, messages: Sequence[Message]) -> Any:
+        """Forget messages."""
+        return self.do_tell("ack", messages)
+
+    def nack(self, messages: Sequence[Message], delay: float = 0.0, *, counted: bool = True) -> Any:
+        """Take messages back."""
+        return self.do_tell("nack", messages, delay, counted=counted)
+
+    def discard(self, messages: Sequence[Message]) -> Any:
+        """Forget messages that have failed."""
+        return self.do_tell("discard", messages)
+
+    def dead_letter(self, messages: Sequence[Message]) -> Any:
+        """Keep messages that have failed."""
+        return self.do_tell("dead_letter", messages)
+
+    def extend(self, messages: Sequence[Message], seconds: float) -> Any:
+        """Prolong leases."""
+        self.do_extend(messages, seconds)
+
+    async def dawdle(self) -> None:
+        """Be slow."""
+        if self.slow:
+            await asyncio.sleep(self.draw.random() * self.slow)
+        elif self.draw.random() < 0.5:  # noqa: PLR2004 (some)
+            await asyncio.sleep(0)
+
+
+class _AsyncFetch:
+    async def fetch(self: Any, count: int) -> Any:
+        """Hand out what there is, in the end; what nobody waits for any more goes back."""
+        self.begin_fetch(count)
+        self.fetching = True
+        try:
+            await self.dawdle()
+            self.came.clear()
+            if self.waits and not self.broker.line and not self.broker.closed and self.state == "open":
+                try:
+                    async with asyncio.timeout(self.waits):
+                        await self.came.wait()
+                except TimeoutError:
+                    pass
+            found = self.end_fetch(count)
+            try:
+                await self.dawdle()
+            except asyncio.CancelledError:
+                for message in found if isinstance(found, list) else ():
+                    if isinstance(message.receipt, Delivery) and not message.receipt.expired:
+                        message.receipt.told = "cancelled"
+                        self.broker.give_back(message.receipt, 0.0, counted=False)
+                raise
+        finally:
+            self.fetching = False
+        return found
+
+
+class _AsyncBack:
+    async def ack(self: Any, messages: Sequence[Message]) -> Any:
+        await self.dawdle()
+        return self.do_tell("ack", messages)
+
+    async def nack(self: Any, messages: Sequence[Message], delay: float = 0.0, *, counted: bool = True) -> Any:
+        await self.dawdle()
+        return self.do_tell("nack", messages, delay, counted=counted)
+
+    async def discard(self: Any, messages: Sequence[Message]) -> Any:
+        await self.dawdle()
+        return self.do_tell("discard", messages)
+
+    async def dead_letter(self: Any, messages: Sequence[Message]) -> Any:
+        await self.dawdle()
+        return self.do_tell("dead_letter", messages)
+
+    async def extend(self: Any, messages: Sequence[Message], seconds: float) -> None:
+        await self.dawdle()
+        self.do_extend(messages, seconds)
+
+    async def open(self: Any) -> None:
+        await self.dawdle()
+        self.do_open()
+
+    async def close(self: Any) -> None:
+        await self.dawdle()
+        self.do_close()
+
+    async def drain(self: Any) -> None:
+        await self.dawdle()
+        self.do_drain()
+
+
+_FORMS: Final[dict[str, type[SimSource]]] = {
+    "plain": SimSource,
+    "fetch": type("FetchSource", (_AsyncFetch, SimSource), {}),
+    "back": type("BackSource", (_AsyncBack, SimSource), {}),
+    "async": type("AsyncSource", (_AsyncFetch, _AsyncBack, SimSource), {}),
+    "blocking": type("BlockingSource", (SimSource,), {"blocking": True}),
+}
+FORMS: Final = tuple(_FORMS)
+
+
+def make_source(world: PipelineWorld, broker: Broker, form: str) -> SimSource:
+    """Make a source that is to be called in this way: one of ``FORMS``."""
+    return _FORMS[form](world, broker, form)
