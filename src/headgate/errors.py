@@ -374,7 +374,7 @@ class HandlerTimeoutError(HeadgateError, TimeoutError):
 
     Attributes:
         stage: The name of the stage or pipeline.
-        callback: E.g. ``"handle_message"``.
+        callback: E.g. ``"handle_message"``; ``"deadline"``: a message was not begun with, as its deadline was over.
         seconds: How long it may take.
     """
 
@@ -387,6 +387,8 @@ class HandlerTimeoutError(HeadgateError, TimeoutError):
 
     def __str__(self) -> str:
         """Say it in one line."""
+        if self.callback == "deadline":
+            return f"stage {self.stage!r}: expected a message before its deadline, that was over when its turn came"
         return f"stage {self.stage!r}: expected {self.callback} to be done within {self.seconds:g} s, it was not"
 
 

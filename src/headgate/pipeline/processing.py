@@ -171,7 +171,7 @@ class Step:
         """
         run = self.pipeline.current
         if (limit_of(message, None, run) or 0.0) <= 0:
-            raise HandlerTimeoutError(self.name, "deadline", 0.0)
+            raise HandlerTimeoutError(f"{self.pipeline.name}.{self.name}", "deadline", 0.0)
 
     def raised(self, message: Message, error: BaseException, failed: list[Message]) -> None:
         """Take in what a handler raised for a message."""
