@@ -8,6 +8,7 @@ import heapq
 import itertools
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import repeat
 from typing import Any, Final, Self
 
 from headgate.connectors.options import Delays, check_choice, check_function
@@ -76,7 +77,7 @@ class IterableSource(Source):
         self._key = key
         self._delays = Delays(clock)
         self._returned: list[tuple[int, Any, int]] = []  # a heap: place in the iterable, element, deliveries so far
-        self._under_way: dict[Message, tuple[int, Any]] = {}
+        self._under_way: dict[Message, Any] = {}  # and where each comes from, as `_origin` knows it
         self._place = 0  # of the next element
         self._over = False
         self._error: Exception | None = None  # raised by the iterable, which has given nothing since
@@ -96,8 +97,8 @@ class IterableSource(Source):
         """Begin, or begin again: what has no outcome is waiting again."""
         self._draining = False
         self._delays.open()
-        for message, (place, element) in self._under_way.items():
-            heapq.heappush(self._returned, (place, element, message.deliveries))
+        for message, origin in self._under_way.items():
+            heapq.heappush(self._returned, (*self._origin(origin), message.deliveries))
         self._under_way.clear()
 
     def close(self) -> Any:
@@ -119,35 +120,42 @@ class IterableSource(Source):
 
     def ack(self, messages: Sequence[Message]) -> Any:
         """Forget messages that were handled."""
-        return self._take_back(messages)[1] or None
+        return self._take_back(messages)[1]
 
     def nack(self, messages: Sequence[Message], delay: float = 0.0, *, counted: bool = True) -> Any:
         """Take messages back: they go out again before newer ones."""
-        known, lost = self._take_back(messages)
+        origins, lost = self._take_back(messages)
         due = self._delays.clock() + delay if delay else 0.0
-        for message, (place, element) in known:
-            back = (place, element, message.deliveries if counted else message.deliveries - 1)
+        for message, origin in zip(messages, origins, strict=True):
+            if origin is None:
+                continue
+            back = (*self._origin(origin), message.deliveries if counted else message.deliveries - 1)
             if delay:
                 self._delays.add(due, back)
             else:
                 heapq.heappush(self._returned, back)
         self._delays.arm(self.wake)
         self.wake()
-        return lost or None
+        return lost
 
     # -- inside -------------------------------------------------------------------------------------------------------
 
-    def _take_back(self, messages: Sequence[Message]) -> tuple[list[tuple[Message, tuple[int, Any]]], list[Message]]:
-        """Return the messages that are under way no more, and those that were not under way."""
-        known: list[tuple[Message, tuple[int, Any]]] = []
-        lost: list[Message] = []
-        for message in messages:
-            where = self._under_way.pop(message, None)
-            if where is None:
-                lost.append(message)
-            else:
-                known.append((message, where))
-        return known, lost
+    def _take_back(self, messages: Sequence[Message]) -> tuple[list[Any], list[Message] | None]:
+        """Return where messages come from that are under way no more (None: it was not), and those that were not."""
+        before = len(self._under_way)
+        origins = list(map(self._under_way.pop, messages, repeat(None)))
+        if before - len(self._under_way) == len(messages):
+            return origins, None
+        return origins, [message for message, origin in zip(messages, origins, strict=True) if origin is None]
+
+    def _origin(self, origin: Any) -> tuple[int, Any]:
+        """Return the place in the iterable and the element."""
+        place, element = origin
+        return place, element
+
+    def _origins(self, place: int, elements: Sequence[Any]) -> Iterable[Any]:
+        """Return what to remember of elements, from a place on."""
+        return zip(itertools.count(place), elements, strict=False)
 
     def _again(self, count: int) -> list[Message]:
         """Hand out what came back."""
@@ -158,7 +166,7 @@ class IterableSource(Source):
         while self._returned and len(messages) < count:
             place, element, deliveries = heapq.heappop(self._returned)
             message = self._message(element, deliveries + 1)
-            self._under_way[message] = (place, element)
+            self._under_way[message] = next(iter(self._origins(place, [element])))
             messages.append(message)
         return messages
 
@@ -187,11 +195,8 @@ class IterableSource(Source):
 
     def _took(self, messages: list[Message], elements: Sequence[Any]) -> None:
         """Hand out new elements."""
-        if self._key is None:
-            fresh = [Message(element) for element in elements]
-        else:
-            fresh = [self._message(element) for element in elements]
-        self._under_way.update(zip(fresh, zip(itertools.count(self._place), elements, strict=False), strict=True))
+        fresh = list(map(Message if self._key is None else self._message, elements))
+        self._under_way.update(zip(fresh, self._origins(self._place, elements), strict=True))
         self._place += len(fresh)
         messages.extend(fresh)
 
@@ -229,6 +234,12 @@ class SequenceSource(IterableSource):
         if stop >= len(self._sequence):
             self._end()
         return elements
+
+    def _origin(self, origin: Any) -> tuple[int, Any]:
+        return origin, self._sequence[origin]
+
+    def _origins(self, place: int, elements: Sequence[Any]) -> Iterable[Any]:
+        return range(place, place + len(elements))
 
 
 class AsyncIterableSource(IterableSource):
