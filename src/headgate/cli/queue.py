@@ -80,8 +80,11 @@ def put_command(file: str, data: Sequence[str], name: str, *, text: bool, create
         _give_up("--dedupe is for one message", BAD_COMMAND)
     payloads = given if text else [_parsed(each, number) for number, each in enumerate(given, 1)]
     with _opened(file, name, create=create) as opened:
-        name_of = None if dedupe is None else lambda _: dedupe
-        for number in opened.put_many(payloads, dedupe=name_of, **options):
+        if dedupe is not None:
+            ids = [opened.put(payloads[0], dedupe=dedupe, **options)]
+        else:
+            ids = opened.put_many(payloads, **options)
+        for number in ids:
             click.echo("-" if number is None else str(number))
 
 

@@ -268,7 +268,7 @@ class SQLiteQueue(Putting, Inspection, Source):
             if self._stop_when_empty and not self._database.run("fetch", _ANY_LEFT, (claims.queue,))[0][0]:
                 self._news = True  # it is to be said again if somebody asks again
                 return None
-            self._seen, (self._due, _) = version, claims.look(now)
+            self._seen, self._due = version, claims.look(now)[0]
         return []
 
     def _version(self) -> int:

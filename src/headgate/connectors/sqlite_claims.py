@@ -45,7 +45,8 @@ _NEXT_DUE: Final = """SELECT
     (SELECT due FROM headgate_messages INDEXED BY headgate_leased WHERE queue = ?1 AND state = 2 ORDER BY due LIMIT 1),
     (SELECT ordered FROM headgate_queues WHERE id = ?1),
     EXISTS (SELECT 1 FROM headgate_messages INDEXED BY headgate_suspect
-            WHERE queue = ?1 AND suspect = 1 AND state = 0)"""
+            WHERE queue = ?1 AND suspect = 1 AND state = 0),
+    EXISTS (SELECT 1 FROM headgate_messages INDEXED BY headgate_ready WHERE queue = ?1 AND state = 0)"""
 _SUSPECTS: Final = """SELECT id FROM headgate_messages
     WHERE id IN (SELECT value FROM json_each(?)) AND suspect = 1"""
 _PROMOTE: Final = """UPDATE headgate_messages SET state = 0, due = NULL
@@ -176,9 +177,11 @@ class Claims:
         self._number += 1
         token = self._first_token + self._number
         with self.database.lock:
-            due, suspects = self.look(now)
+            due, suspects, ready = self.look(now)
             if due <= now:
                 suspects |= self._promote(now)
+            elif not ready:  # an empty queue does not wait for those who write to the file
+                return token, []
             if not (self._ordered or self._fair or suspects):
                 rows = self.database.run("fetch", _CLAIM, (until, token, self.queue, count))
                 rows.sort()  # a statement returns its rows in any order; no two have the same id
@@ -186,18 +189,18 @@ class Claims:
             with self.database.transaction("fetch"):
                 return token, self._claim_looked_at(count, token, until, suspects=suspects)
 
-    def look(self, now: float) -> tuple[float, bool]:
-        """Return when the next delay or lease is over, and whether messages are ready that are suspect.
+    def look(self, now: float) -> tuple[float, bool, bool]:
+        """Return when the next delay or lease is over, whether suspect messages are ready, and whether any are.
 
         Raises:
             StoreError: Somebody has changed meanwhile whether the queue is ordered.
         """
-        delayed, leased, ordered, suspects = self.database.run("fetch", _NEXT_DUE, (self.queue,))[0]
+        delayed, leased, ordered, suspects, ready = self.database.run("fetch", _NEXT_DUE, (self.queue,))[0]
         if bool(ordered) is not self._ordered:
             why = f"it was opened by somebody else with ordered={bool(ordered)}, and here with ordered={self._ordered}"
             raise StoreError(self.database.path, "fetch", why, "open it in the same way everywhere")
         due = min(now + _FAR if delayed is None else delayed, now + _FAR if leased is None else leased)
-        return due, bool(suspects)
+        return due, bool(suspects), bool(ready)
 
     def _promote(self, now: float) -> bool:
         """Make ready what is due: delays that have passed, and leases that are over; tell whether there were such."""
