@@ -202,7 +202,7 @@ def test_whole_files_in_a_directory(options, tmp_path):
         for payload in payloads:
             (source._paths[0] / f"{payload['number']:04}.txt").write_text(json.dumps(payload))
 
-    report = check_source(make, put=put, number=lambda message: int(message.data.stem), virtual=True)
+    report = check_source(make, put=put, number=lambda message: int(message.data.stem), virtual=True, seeds=range(4))
     assert {"fetch-empty", "fetch-wakes", "reopen", "script"} <= set(report.ran)
 
 

@@ -238,6 +238,24 @@ def test_bad_records_can_be_skipped_and_are_counted(tmp_path):
     assert source.counts == {"records": 502, "bad": 500, "files": 1}
 
 
+def test_one_fetch_does_not_skip_for_ever(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text("{\n" * 25_000 + "1\n")
+    source = FileSource(path, format="jsonl", on_bad="skip")
+    woken = []
+    source.wake = lambda: woken.append(True)
+    source.open()
+    assert source.fetch(5) == []
+    assert woken
+    while (messages := source.fetch(5)) == []:
+        pass
+    assert data(messages) == [1]
+    assert len(woken) >= 2
+    source.ack(messages)
+    assert source.fetch(5) is None
+    source.close()
+
+
 # -- gzip -------------------------------------------------------------------------------------------------------------
 
 

@@ -23,6 +23,8 @@ from headgate.types import Message, Source
 _OPEN: Final = 32
 """Files that are held open although there is nothing to read."""
 _POLL: Final = 0.2
+_SKIPPED: Final = 10_000
+"""Bad records that one fetch may skip: acknowledgements wait for it."""
 
 Paths = str | os.PathLike[str]
 
@@ -204,6 +206,8 @@ class FileSource(Source):
         return messages or self._nothing()
 
     def _nothing(self) -> list[Message] | None:
+        if self._unread:  # there is more, behind much that was skipped
+            self.wake()
         if self._watch:
             return []
         left = self._delays.left()
@@ -212,9 +216,10 @@ class FileSource(Source):
 
     def _read(self, count: int, messages: list[Message]) -> None:
         """Read from the files, each to its end before the next one."""
+        enough = self.counts["records"] + count + _SKIPPED
         while self._unread:
             number, tail = next(iter(self._unread.items()))
-            while (wanted := count - len(messages)) > 0:
+            while self.counts["records"] < enough and (wanted := count - len(messages)) > 0:
                 records = self._whole_file(tail) if self._whole else tail.read(wanted)
                 self.counts["records"] += len(records)
                 for record in records:
