@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from headgate import telemetry
-from headgate.errors import HandlerError
+from headgate.errors import HandlerError, Reject, Skip
 from headgate.pipeline.processing import cancellations, its_own, within, wrong
 from headgate.protocol.batches import BATCH_KEY, Batch, Batches
 from headgate.protocol.messages import Subscription
@@ -375,6 +375,8 @@ class PlainBatchProcessor(_BatchProcessor):
                     self.box.done(batch)
                     continue
                 done, failed = self.judge(messages, result)
+            except (Skip, Reject) as signal:
+                done, failed = signalled(messages, signal)
             except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 (the user's handler)
                 done, failed, delay = [], messages, self.run.retry_batch(messages, error, self.box.options.retry)
                 if delay is not None or (self.box.options.isolate and len(messages) > 1):
@@ -439,6 +441,15 @@ class AsyncBatchProcessor(_BatchProcessor):
             self._executor.shutdown(wait=False)
 
 
+def signalled(messages: list[Message], signal: Skip | Reject) -> tuple[list[Message], list[Message]]:
+    """Return which messages were handled and which have failed, by a signal about all of them."""
+    if isinstance(signal, Skip):
+        return messages, []
+    for message in messages:
+        message.reason = signal
+    return [], messages
+
+
 async def attempts(
     processor: Any, messages: list[Message], info: BatchInfo, failure: tuple[BaseException, float | None] | None
 ) -> tuple[list[Message], list[Message]]:
@@ -461,6 +472,8 @@ async def attempts(
                 call = processor.call(messages, info) if hasattr(processor, "call") else None
                 result = await call if call is not None else processor.box.handler(messages, info)
                 return processor.judge(messages, result)  # type: ignore[no-any-return]
+            except (Skip, Reject) as signal:
+                return signalled(messages, signal)
             except BaseException as error:
                 if not its_own(error, before):
                     raise
@@ -468,7 +481,7 @@ async def attempts(
         reason, delay = failure
         if delay is None or run.ending:
             break
-        await asyncio.sleep(delay)
+        await run.sleep(delay)
         failure = None
         messages = [each for each in messages if each.outcome is None]
         if not messages:  # they were settled meanwhile: the pipeline has ended

@@ -131,10 +131,12 @@ class Run:
         self.wide: list[Any] = []
         self.letters = 0
         self.closed = False
+        self.drifted = False  # stages were started again: `in_steps` need not be true any more
         self.may_end = False  # somebody wants to know when the processors are empty
         self.finished: asyncio.Future[None] = self.loop.create_future()
         self._quiet: asyncio.Future[None] | None = None  # wakes whoever waits for quiet
         self._thread = threading.get_ident()
+        self._sleepers: set[asyncio.Future[None]] = set()
         self._checking = False
         self._deadline: float | None = None
         self._logged = -_LOG_SECONDS
@@ -219,6 +221,21 @@ class Run:
     def here(self) -> bool:
         """Say whether this is the event loop's thread."""
         return threading.get_ident() == self._thread
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait, but no longer than until nothing waits any more."""
+        if not self.ending:
+            sleeper: asyncio.Future[None] = self.loop.create_future()
+            self._sleepers.add(sleeper)
+            try:
+                await asyncio.wait([sleeper], timeout=seconds)
+            finally:
+                self._sleepers.discard(sleeper)
+
+    def _wake_all(self) -> None:
+        for sleeper in self._sleepers:
+            if not sleeper.done():
+                sleeper.set_result(None)
 
     def left(self, count: int) -> None:
         """Take note that messages have left the processors."""
@@ -599,7 +616,7 @@ class Run:
         self._checking = False
         if self.over or not all(feed.over for feed in self.feeds):
             return
-        if self.in_steps or self.waiting or self.failing:
+        if self.waiting or self.failing or (self.in_steps and (self.in_flight or not self.drifted)):
             return
         for box in self.boxes.values():
             box.flush("end" if not self.draining else "flush")
@@ -658,6 +675,7 @@ class Run:
             del self.waiting[message]
             self.give_up([message])
         self.ending = True
+        self._wake_all()
         self.paused = self.stuck = False
         for box in self.boxes.values():
             box.serve()
@@ -675,6 +693,7 @@ class Run:
             return
         self.closed = True
         self.over = self.draining = self.ending = True
+        self._wake_all()
         for timer in self.waiting.values():
             timer.cancel()
         self.waiting.clear()
