@@ -166,7 +166,7 @@ async def fetches(source, count):
     got = []
     while (messages := await source.fetch(count)) is not None:
         got.append((asyncio.get_running_loop().time(), data(messages)))
-        await source.ack(messages) if asyncio.iscoroutinefunction(source.ack) else source.ack(messages)
+        source.ack(messages)
     return got
 
 
