@@ -226,15 +226,12 @@ def test_sqlite(kind, tmp_path):
         for payload in payloads:
             queue.put(payload, key=payload["key"], user=payload["key"])
 
-    # One fetch of an ordered queue may hand out several messages of one key, in order.
-    skip = ["order", "order-nack"] if kind == "ordered" else []
     report = check_source(
         make,
         put=put,
         peer=lambda queue: SQLiteQueue(queue.path, **options),
         letters=lambda queue: [letter.data["number"] for letter in queue.dead_letters()],
         virtual=True,
-        skip=skip,
         seeds=range(10),
     )
     assert {"lease-expires", "lease-extended", "rivals", "reopen", "letter-kept", "script"} <= set(report.ran)
