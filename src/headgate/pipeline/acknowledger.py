@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from headgate.errors import (
@@ -79,7 +79,7 @@ class Acknowledger:
         self.unacknowledged = 0
         self.release: Callable[[list[Message]], None] | None = None  # lets the next of their keys go
         self.requeued: Callable[[Message], None] | None = None  # what is behind one that goes back, goes back too
-        self.returned: Callable[[], None] | None = None  # something went back to the source
+        self.returned: Callable[[Sequence[Message]], None] | None = None  # they went back to the source
         self.configured: dict[Message, dict[str, Any]] = {}
         self._loop = loop
         self._report = report
@@ -288,6 +288,8 @@ class Acknowledger:
             self._report(SourceError(self.name, method, error, len(messages)))
             if tries >= TRIES:
                 self.unacknowledged += len(messages)
+                if self.returned is not None:
+                    self.returned(messages)  # when their leases are over
                 return
             error = None
             await asyncio.sleep(self._backoff.delay(tries, self._chance()))
@@ -303,7 +305,7 @@ class Acknowledger:
             why = f"expected {method} before its lease was over; it is handed out again"
             self._report(LeaseExpiredError(self.name, message, why))
         if (lost or (method == "nack" and messages)) and self.returned is not None:
-            self.returned()
+            self.returned(messages)
 
     # -- leases -------------------------------------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from headgate.errors import SourceError
@@ -63,7 +63,7 @@ class Feed:
         self._line: deque[Message] = deque()  # without an intake: what came back, or was fetched by a task
         self._injected: deque[Message] = deque()  # put in by hand, and not admitted by the rate limit yet
         self._ending = False
-        self._opened = False
+        self._opened = self._drained = False
         self._job: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._resting = False  # it has nothing now
@@ -72,6 +72,8 @@ class Feed:
         self._serving = False
         self._unwatch: list[Callable[[], object]] = []
         self._failures = 0
+        self._going_back: dict[Message, Any] = {}  # of a source that keeps order: it does not know yet, and their keys
+        self._gone_back: set[Any] = set()  # keys of which it was told while a fetch was under way
         self._throttled: dict[Any, deque[Message]] = {}  # messages whose key has no tokens left
         self._relief: dict[Any, asyncio.TimerHandle] = {}
         self.intake: Intake | None = run.make_intake()
@@ -127,7 +129,8 @@ class Feed:
         self.stopped = True
         self._simple = False  # nor is anything fetched right where it is asked for
         self._cancel_timer()
-        if self._opened:
+        if self._opened and not self._drained:
+            self._drained = True
             try:
                 await self.link.acall("drain")
             except Exception as error:  # noqa: BLE001 (the user's source)
@@ -137,8 +140,8 @@ class Feed:
             for job in late:
                 job.cancel()
 
-    def hand_back(self) -> None:
-        """Give what nobody has begun back to the source."""
+    def clear(self) -> list[Message]:
+        """Take out all that waits: nobody has begun it."""
         waiting: Iterable[Message] = [*self._line, *self._injected]
         if self.intake is not None:
             waiting = [*self.intake.clear(), *waiting]
@@ -148,10 +151,9 @@ class Feed:
         for timer in self._relief.values():
             timer.cancel()
         self._relief.clear()
-        for message in tuple(waiting):
-            self.run.give_back(message)
         self._line.clear()
         self._injected.clear()
+        return list(waiting)
 
     # -- what it has --------------------------------------------------------------------------------------------------
 
@@ -195,6 +197,10 @@ class Feed:
 
     def inject(self, messages: list[Message]) -> None:
         """Take messages that do not come from the source, behind what waits."""
+        if self.stopped:
+            for message in messages:
+                self.run.give_back(message)
+            return
         self._injected.extend(messages)
         self.serve_soon()
 
@@ -215,9 +221,13 @@ class Feed:
 
     def _withdraw(self, message: Message) -> None:
         """Give back what waits behind a message that goes back to its source: it keeps the order of the key."""
-        if self.intake is None or self.run.serial is None or self.stopped:
+        if self.intake is None or self.stopped:
             return
-        for behind in self.intake.withdraw(self.run.serial(message)):
+        key = self._key(message)
+        if key is None:
+            return
+        self._going_back[message] = key
+        for behind in self.intake.withdraw(key):
             self.run.give_back(behind)
 
     # -- handing out --------------------------------------------------------------------------------------------------
@@ -316,6 +326,8 @@ class Feed:
         """Put messages into the intake; those for which a function of the user's raises fail."""
         intake = self.intake
         assert intake is not None  # noqa: S101 (the callers see to it)
+        if self._going_back or self._gone_back:
+            messages = self._without_overtakers(messages)
         intake.offer(messages)
         if intake.errors:
             errors, intake.errors = intake.errors, []
@@ -402,9 +414,33 @@ class Feed:
         elif not loop.is_closed():
             loop.call_soon_threadsafe(self._woken)
 
-    def returned(self) -> None:
+    def returned(self, messages: Sequence[Message]) -> None:
         """Take note that something went back to the source: it has something to hand out again."""
+        for message in messages:
+            key = self._going_back.pop(message, None)
+            if key is not None and self.fetching:
+                self._gone_back.add(key)
         self._woken()
+
+    def _without_overtakers(self, messages: list[Message]) -> list[Message]:
+        """Give back what was fetched while the source did not know yet that an earlier one of its key goes back."""
+        keys = {*self._going_back.values(), *self._gone_back}
+        passed: list[Message] = []
+        for message in messages:
+            if message.keeper is self.books and self._key(message) in keys:
+                self.run.give_back(message)
+            else:
+                passed.append(message)
+        return passed
+
+    def _key(self, message: Message) -> Any:
+        """Return the key that a message keeps its order by; None if it has none."""
+        try:
+            key = None if self.run.serial is None else self.run.serial(message)
+            hash(key)
+        except Exception:  # noqa: BLE001 (the user's function; the intake lets the message fail)
+            return None
+        return key
 
     def _woken(self) -> None:
         self._stirred = True
@@ -508,6 +544,7 @@ class Feed:
                 self.run.give_back(message)
         elif self.intake is not None:
             self._offer(messages)
+            self._gone_back.clear()
             self.serve()
         else:
             self._line.extend(messages)
@@ -548,6 +585,8 @@ class SourceStage(Producer):
         self.run = self.pipeline.current
         self.feed = self.run.feeds[self.index]
         self.feed.take_over(self)
+        if self.run.closed:  # it was away when the others were told
+            self.stage.finish()
 
     def handle_demand(self, demand: int) -> list[Message] | None:
         """Hand out messages, at once or later."""
