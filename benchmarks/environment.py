@@ -12,7 +12,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-LIBRARIES = ("headgate", "aiostream", "anyio", "numpy")
+LIBRARIES = ("headgate", "aiostream", "anyio", "diskcache", "huey", "litequeue", "numpy", "persist-queue")
 
 
 def environment() -> dict[str, Any]:

@@ -15,6 +15,7 @@ from benchmarks import (
     peers_asyncio,
     peers_threads,
     pipelines,
+    queues,
     stages_headgate,
     stages_headgate_timed,
 )
@@ -264,6 +265,55 @@ def _pipeline(max_demand: int, source: str) -> Row:
     )
 
 
+def _queue(batch: int) -> Row:
+    def contender(name: str, kind: Kind, make: Callable[[str], queues.Queue]) -> Contender:
+        return _rate(name, kind, partial(queues.run, make=make, batch=batch), max(batch, 500))
+
+    return Row(
+        f"queue-{batch}",
+        f"a durable queue on SQLite: put, claim and acknowledge {batch} at a time, {queues.WAITING} waiting",
+        (
+            contender("sqlite3 by hand", "limit", queues.Statements),
+            contender(HEADGATE, "headgate", queues.Headgate),
+            contender("persist-queue", "peer", queues.PersistQueue),
+            contender("litequeue", "peer", queues.LiteQueue),
+            contender("huey, no ack", "peer", queues.Huey),
+            contender("diskcache, no ack", "peer", queues.DiskCache),
+        ),
+    )
+
+
+def _queue_power() -> Row:
+    def contender(name: str, kind: Kind, make: Callable[[str], queues.Queue]) -> Contender:
+        return _rate(name, kind, partial(queues.run, make=make, batch=100), 500)
+
+    return Row(
+        "queue-power-100",
+        "the same, and each commit waits for the disk (synchronous FULL), 100 at a time",
+        (
+            contender("sqlite3 by hand", "limit", partial(queues.Statements, synchronous="FULL")),
+            contender(HEADGATE, "headgate", partial(queues.Headgate, durability="power")),
+        ),
+    )
+
+
+def _queue_backlog() -> Row:
+    def contender(name: str, kind: Kind, make: Callable[[str], queues.Queue]) -> Contender:
+        return _rate(name, kind, partial(queues.run, make=make, batch=100, waiting=100_000), 500)
+
+    return Row(
+        "queue-backlog-100",
+        "the same with 100,000 waiting, 100 at a time; 5,000 keys and users",
+        (
+            contender("sqlite3 by hand", "limit", queues.Statements),
+            contender(HEADGATE, "headgate", queues.Headgate),
+            contender("headgate ordered", "headgate", partial(queues.Headgate, ordered=True)),
+            contender("headgate fair", "headgate", partial(queues.Headgate, fair=True)),
+            contender("headgate ordered, fair", "headgate", partial(queues.Headgate, ordered=True, fair=True)),
+        ),
+    )
+
+
 def all_rows() -> list[Row]:
     """Return every row, in the order of the table."""
     return [
@@ -281,5 +331,8 @@ def all_rows() -> list[Row]:
         _children(),
         _slow_children(),
         _restarts(),
+        *(_queue(batch) for batch in (1, 10, 100, 1_000)),
+        _queue_power(),
+        _queue_backlog(),
         *(_pipeline(demand, source) for source in ("counter", "queue") for demand in (10, 100)),
     ]

@@ -25,6 +25,7 @@ import tempfile
 import time
 from collections import Counter
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 from headgate.connectors.sqlite import SQLiteQueue
@@ -111,10 +112,9 @@ class Result:
 
     def __str__(self):
         lines = [
-            f"{self.kills} kills of workers that had {self.held} messages, and {self.suicides} by deadly messages, "
-            f"in {self.seconds:.1f} s",
-            f"{self.messages} messages: {self.acknowledged} acknowledged ({self.unsure} of them by a worker that was "
-            f"killed before it had written that down), {self.letters} dead letters",
+            f"{self.kills} kills of workers that had {self.held} messages, {self.suicides} by deadly ones",
+            f"{self.messages} messages: {self.acknowledged} acknowledged, {self.letters} dead; {self.seconds:.1f} s",
+            f"{self.unsure} were acknowledged by a worker that was killed before it had written that down",
             f"{self.again} hand-outs after the first; {self.lost_leases} leases were over in living workers",
             *(f"FAULT {each}" for each in self.faults),
             f"{len(self.faults)} faults",
@@ -264,7 +264,7 @@ class Storm:
             its.sort(key=lambda hand: hand[2])
             if number not in self.kinds:
                 result.faults.append(f"message {number} was never put")
-            for (token, _, _), (later, _, at) in zip(its, its[1:], strict=False):
+            for (token, _, _), (later, _, at) in pairwise(its):
                 result.again += 1
                 what, when = ended.get((number, token), (None, 0.0))
                 if token == later:
@@ -289,7 +289,7 @@ class Storm:
                     result.faults.append(f"message {number} ({kind}) is no dead letter")
                     continue
                 expected = {"deadly": "its lease was over", "refused": "refused", "failing": "failed"}[kind]
-                if expected not in letter.reason and "its lease was over" not in letter.reason:
+                if expected not in (letter.reason or "") and "its lease was over" not in (letter.reason or ""):
                     result.faults.append(f"message {number} ({kind}) says {letter.reason!r}")
                 if kind != "refused" and letter.deliveries != DELIVERIES:
                     result.faults.append(f"message {number} ({kind}) was handed out {letter.deliveries} times")

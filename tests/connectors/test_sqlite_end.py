@@ -1,3 +1,4 @@
+# mypy: disable-error-code="arg-type,misc"
 """When a queue that ends when it is empty says so, and when it wakes its pipeline."""
 
 import pytest

@@ -258,6 +258,7 @@ def test_a_late_acknowledgement_counts_as_long_as_nobody_has_the_message(make, c
 def test_a_message_that_kills_its_worker_becomes_a_dead_letter_and_takes_nobody_with_it(make, clock):
     make().put_many([{"deadly": number == 3} for number in range(10)])
     done = []
+    queue = make()
     for _ in range(100):
         queue = make(lease=10, max_deliveries=3)
         messages = queue.fetch(5)
@@ -486,7 +487,8 @@ def test_ordered_hands_out_one_of_a_key_at_a_time(make):
 def test_ordered_hands_out_several_to_the_same_consumer_when_told(make):
     queue, other = make(ordered=True, per_key=3), make(ordered=True, per_key=3)
     queue.put_many(range(8), key="k")
-    assert data(first := queue.fetch(2)) == [0, 1]
+    first = queue.fetch(2)
+    assert data(first) == [0, 1]
     assert other.fetch(5) == []
     assert data(queue.fetch(5)) == []  # they stand behind since the other one has passed them over
     queue.ack(first)
@@ -628,7 +630,12 @@ def test_puts_of_many_threads(make):
 def test_tasks_put_together(make):
     queue = make()
     commits = []
-    queue._group._insert = lambda rows: (commits.append(len(rows)), queue._insert(rows))[1]
+
+    def insert(rows):
+        commits.append(len(rows))
+        return queue._insert(rows)
+
+    queue._group._insert = insert
 
     async def main():
         ids = await asyncio.gather(*(queue.aput(number) for number in range(100)))

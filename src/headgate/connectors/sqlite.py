@@ -161,6 +161,7 @@ class SQLiteQueue(Putting, Inspection, Source):
         self._claims: Claims | None = None
         self._draining = False
         self._news = True  # something may have been put since the last look
+        self._empty = True  # when it was looked at last
         self._seen = -1
         self._due = 0.0
         self._numbers: dict[str, int] = dict.fromkeys(
@@ -256,19 +257,22 @@ class SQLiteQueue(Putting, Inspection, Source):
         if not self._news and now < self._due and self._version() == self._seen:
             return []
         self._news = False  # before the look: what is put meanwhile is news again
-        version = self._version()
+        version = self._version() if self._empty else None
         token, rows = claims.claim(count, now, now + (self.lease or 0.0))
-        if rows or claims.more:
+        self._empty = not rows
+        if rows or claims.more or version is None:  # without a version from before it has to be looked at once more
             self._news = True
             if claims.more:
                 self.wake()
             self._numbers["fetched"] += len(rows)
-            return self._messages(claims, rows, token, now)
+            if rows or not self._stop_when_empty:
+                return self._messages(claims, rows, token, now)
         with self._database.lock:
             if self._stop_when_empty and not self._database.run("fetch", _ANY_LEFT, (claims.queue,))[0][0]:
                 self._news = True  # it is to be said again if somebody asks again
                 return None
-            self._seen, self._due = version, claims.look(now)[0]
+            if version is not None and not claims.more:
+                self._seen, self._due = version, claims.look(now)[0]
         return []
 
     def _version(self) -> int:
@@ -310,9 +314,6 @@ class SQLiteQueue(Putting, Inspection, Source):
             ours = claims.end(DONE, receipts, [why(message) for message in messages], self._clock())
         else:
             ours = claims.forget(receipts)
-        self._news = self._news or self.ordered or self._stop_when_empty
-        if self.ordered:  # later messages of their keys may be ready now
-            self.wake()
         return self._settled(messages, ours, what)
 
     def nack(self, messages: Sequence[Message], delay: float = 0.0, *, counted: bool = True) -> list[Message] | None:
@@ -334,11 +335,9 @@ class SQLiteQueue(Putting, Inspection, Source):
             receipts, [why(message) for message in messages], now=self._clock(), delay=delay, counted=counted
         )
         self._numbers["dead_lettered"] += dead
-        lost = self._settled(messages, ours, "given_back")
         if not delay:
             self._stir()
-        self._news = True
-        return lost
+        return self._settled(messages, ours, "given_back")
 
     def dead_letter(self, messages: Sequence[Message]) -> list[Message] | None:
         """Keep messages that have failed for good, with their reason and traceback. Returns what `ack` does."""
@@ -346,7 +345,6 @@ class SQLiteQueue(Putting, Inspection, Source):
             return None
         receipts = [message.receipt for message in messages]
         ours = self._opened().end(DEAD, receipts, [why(message) for message in messages], self._clock())
-        self._news = True
         return self._settled(messages, ours, "dead_lettered")
 
     def extend(self, messages: Sequence[Message], seconds: float) -> list[Message] | None:
@@ -366,6 +364,9 @@ class SQLiteQueue(Putting, Inspection, Source):
         self._numbers["lost"] += len(lost)
         if what is not None:
             self._numbers[what] += len(messages) - len(lost)
+            self._news = True  # it may be empty now
+            if self.ordered:  # later messages of their keys may be ready now
+                self._stir()
         return lost or None
 
     def _opened(self) -> Claims:
