@@ -63,7 +63,7 @@ async def until(condition, seconds=60.0):
     """Let virtual time pass until this is true."""
     async with asyncio.timeout(seconds):
         while not condition():
-            await asyncio.sleep(0.001)
+            await asyncio.sleep(seconds / 60_000 if seconds <= 60 else 0.05)
 
 
 def now():
@@ -79,7 +79,7 @@ class Noting(Pipeline):
         batches: For each batch the payloads and the `BatchInfo`.
     """
 
-    processors = ONE
+    processors: Any = ONE
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)

@@ -194,7 +194,7 @@ class Box:
 
     def _wait(self) -> None:
         due = self.machine.due()
-        if due is not None:
+        if due is not None and not self.run.closed:
             self._timer = self.run.loop.call_at(due, self._expire)
 
     def _expire(self) -> None:
@@ -237,6 +237,8 @@ class BatchStage(Producer):
         self.box = self.pipeline.current.boxes[self.name]
         self.box.stage = self
         self.box.recover()
+        if self.box.run.closed:  # it was away when the others were told
+            self.stage.finish()
 
     def handle_demand(self, demand: int) -> list[Batch] | None:
         """Hand out what there is; the rest follows."""
@@ -290,6 +292,9 @@ class _BatchProcessor(Consumer):
         messages: list[Message] = batch.items
         if self.run.unusual:  # some may have been settled since
             messages = [message for message in messages if message.outcome is None]
+            if not messages:
+                self.box.done(batch)
+                return None
         return messages, BatchInfo(self.batcher, batch.key, len(messages), batch.trigger)
 
     def span(self, messages: list[Message], info: BatchInfo) -> telemetry.Span | None:

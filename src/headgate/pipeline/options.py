@@ -54,7 +54,7 @@ class Processors:
         max_demand: int | None = None,
         min_demand: int | None = None,
         timeout: float | None = None,
-        retry: RetryPolicy | Mapping[type[BaseException], RetryPolicy | None] | None = None,
+        retry: RetryPolicy | Mapping[Any, RetryPolicy | None] | None = None,
         place: str | None = None,
         **unknown: Any,
     ) -> None:
@@ -121,7 +121,7 @@ class Batcher:
         max_waiting: int | None = None,
         overflow: str | None = None,
         run_timeout: float | None = None,
-        retry: RetryPolicy | Mapping[type[BaseException], RetryPolicy | None] | None = None,
+        retry: RetryPolicy | Mapping[Any, RetryPolicy | None] | None = None,
         isolate: bool = True,
         place: str | None = None,
         **unknown: Any,
@@ -175,7 +175,7 @@ def check_retry(where: str, option: str, value: Any) -> Retries | None:
         return None
     if not isinstance(value, (RetryPolicy, Mapping)):
         raise OptionError(where, option, "a RetryPolicy(...), a dict of exception classes and policies, or None", value)
-    return Retries(value)
+    return Retries(value, where=where)
 
 
 def check_handler_place(where: str, handler: Handler, place: str | None, timeout: float | None) -> str:

@@ -45,6 +45,7 @@ class Step:
         kind: ``"plain"``, ``"async"`` or ``"wide"``.
         last: Nothing comes after it but the batchers.
         simple: There is no order, no preparation and one way out, so a plain handler needs no more care.
+        started: How many stages have begun so far, of ``stages``.
         only: The name of the only batcher; empty when there is none.
         pass_on: Takes what leaves by that way.
     """
@@ -66,6 +67,8 @@ class Step:
         self.place = place
         self.last = False
         self.simple = False
+        self.started = 0
+        self.stages = 1 if kind == "wide" else options.concurrency
         self.only = ""
         self.pass_on: Callable[[list[Message]], None] = _nothing
 
@@ -223,6 +226,9 @@ class _Processor:
         self.run = self.pipeline.current
         self.step = self.run.steps[self.number]
         self.name = self.stage.name
+        self.step.started += 1
+        if self.step.started > self.step.stages:  # what was sent on by one that has ended is sent once more
+            self.run.drifted = True
 
     def span(self, messages: list[Message]) -> telemetry.Span | None:
         """Begin to tell of a delivery, if anybody listens."""
@@ -364,7 +370,7 @@ class AsyncProcessor(_Processor):
             messages = await self._prepare(messages, failed)
         span = self.span(messages)
         for message in messages:
-            if run.draining and message.owner is None:  # nobody has begun it
+            if run.draining and message.owner is None and not step.number:  # nobody has begun it
                 run.give_back(message)
                 continue
             if message.outcome is not None:  # it was given back meanwhile
@@ -454,6 +460,7 @@ class WideProcessor(_Processor):
         self.under_way: deque[tuple[Message, asyncio.Task[None], list[Message], list[Message]]] = deque()
         self.room = asyncio.Event()
         self.run.wide.append(self)
+        self.stage.ref.driver.monitors.append(self._gone)  # also when it is killed
 
     async def handle_events(self, events: Any, source: Subscription) -> None:  # noqa: ARG002 (a callback's form)
         """Begin with each message as soon as there is room."""
@@ -467,7 +474,7 @@ class WideProcessor(_Processor):
             if message.outcome is not None:  # it was given back meanwhile
                 self.run.left(1)
                 continue
-            if self.run.draining and message.owner is None:
+            if self.run.draining and message.owner is None and not self.number:
                 self.run.give_back(message)
                 self.run.left(1)
                 continue
@@ -518,7 +525,7 @@ class WideProcessor(_Processor):
         self.room.set()
 
     def _send(self, message: Message, task: asyncio.Task[None], kept: list[Message], failed: list[Message]) -> None:
-        if task.cancelled():
+        if task.cancelled() or not (self.step.last or self.stage.ref.alive):
             message.owner = None
             self.run.lost([message])
             return
@@ -540,9 +547,9 @@ class WideProcessor(_Processor):
             step.route(each, boxes, rest)
         step.settle([message], boxes, [*failed, *rest])
 
-    def terminate(self, reason: Any) -> None:  # noqa: ARG002 (a callback's form)
+    def _gone(self, reason: Any) -> None:  # noqa: ARG002 (a monitor's form)
         """Leave nothing under way: it is begun anew by a successor."""
-        for _, task, _, _ in self.under_way:
+        for _, task, _, _ in list(self.under_way):
             task.cancel()
 
 

@@ -89,6 +89,7 @@ class Route(Source):
 
     def nack(self, messages: Sequence[Message], delay: float = 0.0, *, counted: bool = True) -> None:
         """Let their source have them again."""
+        self._over = False  # they will come again
         if self._run is not None:
             for message in messages:
                 self._run.give_back(message.receipt, delay, counted=counted)

@@ -14,7 +14,15 @@ import time
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final
 
-from headgate.errors import HandlerError, HandlerTimeoutError, HookError, Reject, Retry
+from headgate.errors import (
+    HandlerError,
+    HandlerTimeoutError,
+    HookError,
+    NoStageError,
+    OptionError,
+    Reject,
+    Retry,
+)
 from headgate.pipeline.acknowledger import Acknowledger
 from headgate.pipeline.augment import Augment
 from headgate.pipeline.batching import Box
@@ -162,7 +170,18 @@ class Run:
             box.requeues = takes_back and (wanted == "requeue" or (wanted is None and many))  # else they would be lost
 
     def push(self, messages: list[Message]) -> None:
-        """Take in messages that do not come from a source."""
+        """Take in messages that do not come from a source.
+
+        Raises:
+            NoStageError: The pipeline has ended.
+            OptionError: They are no messages, or were handed out already.
+        """
+        if self.over or self.closed:
+            raise NoStageError(f"pipeline {self.pipeline.id!r} has ended: it takes no messages")
+        for message in messages:
+            if not isinstance(message, Message) or message.keeper is not None:
+                expected = "new ones: Message(...) that no pipeline has had"
+                raise OptionError(self.pipeline.where, "messages", expected, message)
         self.by_hand.take_in(messages)
         self.feeds[0].inject(messages)
 
@@ -176,8 +195,8 @@ class Run:
         if flush:
             for message in messages:
                 message.batch_mode = FLUSH
-        self.push(messages)
         try:
+            self.push(messages)
             return list(await asyncio.gather(*futures))
         finally:
             for message in messages:
@@ -186,8 +205,8 @@ class Run:
     async def quiet(self, seconds: float) -> bool:
         """Wait until nothing is under way but what waits for a processor."""
         deadline = self.loop.time() + seconds
-        while self.in_steps or self.waiting or self.failing or not all(box.empty for box in self.boxes.values()):
-            for box in self.boxes.values() if not self.in_steps else ():
+        while self._busy or self.waiting or self.failing or not all(box.empty for box in self.boxes.values()):
+            for box in self.boxes.values() if self.drifted or not self.in_steps else ():
                 box.flush(FLUSH)
             left = deadline - self.loop.time()
             if left <= 0:
@@ -197,6 +216,13 @@ class Run:
             await asyncio.wait([self._quiet], timeout=left)
             self._quiet = None
         return True
+
+    @property
+    def _busy(self) -> bool:
+        """Whether anything is in the processors, for whoever waits until nothing is."""
+        if not self.drifted:
+            return self.in_steps != 0
+        return self.in_flight > sum(feed.waiting for feed in self.feeds) + len(self.deferred)
 
     def make_intake(self) -> Intake | None:
         """Make what chooses the next message, if there is anything to choose by."""
@@ -620,13 +646,15 @@ class Run:
             return
         for box in self.boxes.values():
             box.flush("end" if not self.draining else "flush")
-        for outlet in self.outlets.values():
+        if self.deferred or not all(box.empty for box in self.boxes.values()):
+            return
+        if not all(books.idle for books in self.all_books):
+            return
+        for outlet in self.outlets.values():  # what is in flight is there, by now
             outlet_over = getattr(outlet, "upstream_over", None)
             if outlet_over is not None:
                 outlet_over()
-        if self.in_flight or not all(box.empty for box in self.boxes.values()):
-            return
-        if not all(books.idle for books in self.all_books):
+        if self.in_flight:
             return
         if self.draining or self._exhausted():
             self.over = True
@@ -664,12 +692,16 @@ class Run:
         """
         self.begin_drain(seconds)
         await asyncio.gather(*(feed.quiet() for feed in self.feeds))
-        for feed in self.feeds:
-            feed.hand_back()
+        unbegun = dict.fromkeys(message for feed in self.feeds for message in feed.clear())
         if self.steps[0].kind != "plain":  # these say whom they have begun with; plain ones have none between turns
             for books in self.all_books:
-                for message in [each for each in books.in_flight if each.owner is None and not self._kept(each)]:
-                    self.give_back(message)
+                kept = self._kept
+                unbegun.update((each, None) for each in books.in_flight if each.owner is None and not kept(each))
+        for books in self.all_books:  # in the order in which they were fetched
+            for message in [each for each in books.in_flight if each in unbegun]:
+                self.give_back(message)
+        for message in unbegun:  # and those that were made of others
+            self.give_back(message)
         for message, timer in list(self.waiting.items()):
             timer.cancel()
             del self.waiting[message]
@@ -703,7 +735,8 @@ class Run:
             handle.cancel()
         for feed in self.feeds:
             feed.stopped = True
-            feed.hand_back()
+            feed.clear()
+        self.in_steps = 0
         for books in self.all_books:
             for message in list(books.in_flight):
                 begun = self.steps[0].kind == "plain" or message.owner is not None or message.outcome is not None

@@ -100,7 +100,11 @@ class PipelineRun(Supervision):
             SourceError: A source could not be opened.
             HeadgateError: A stage could not be started.
         """
-        await self.run.open()
+        try:
+            await self.run.open()
+        except BaseException:
+            self.run.closed = self.run.over = True
+            raise
         try:
             await super().start(hold)
         except BaseException:
@@ -158,7 +162,7 @@ class PipelineRun(Supervision):
         deadline = self.node.loop.time() + seconds
         if self.alive and not self._stopping.done():
             await self.conclude(seconds)
-        return await super().stop(reason, timeout=max(0.0, deadline - self.node.loop.time()) + CLOSE_SECONDS)
+        return await super().stop(reason, timeout=max(0.0, deadline - self.node.loop.time()))
 
     # -- what users do with it ----------------------------------------------------------------------------------------
 
@@ -174,7 +178,7 @@ class PipelineRun(Supervision):
             outcomes=outcomes,
             in_flight=run.in_flight,
             waiting=sum(feed.waiting for feed in run.feeds),
-            processing=run.in_steps,
+            processing=max(0, run.in_steps),
             retrying=len(run.waiting),
             deferred=len(run.deferred),
             retried=run.retried,
@@ -254,7 +258,12 @@ class PipelineRun(Supervision):
         raise OptionError(self.pipeline.where, "id", f"a step or a batcher: {known}", id)
 
     def push(self, messages: Iterable[Message]) -> None:
-        """Put messages in by hand. They go the way of all others, rate limits included; nobody takes them back."""
+        """Put messages in by hand. They go the way of all others, rate limits included; nobody takes them back.
+
+        Raises:
+            NoStageError: The pipeline has ended.
+            OptionError: They are no messages, or were handed out already.
+        """
         self.run.push(list(messages))
 
     async def test_message(self, data: Any, *, metadata: dict[str, Any] | None = None, key: Any = None) -> Message:
