@@ -157,6 +157,11 @@ class SlowBatches:
         place = next((at for at, each in enumerate(self.ready) if each.number > batch.number), len(self.ready))
         self.ready.insert(place, batch)
 
+    def choked(self, most: int) -> set[Any]:
+        """Return the keys with so many batches that wait behind one of theirs."""
+        behind = [each.key for each in self.closed if each.where == "waiting" and each not in self.ready]
+        return {key for key in behind if behind.count(key) >= most}
+
     def count(self, where: str) -> int:
         """Return how many closed batches are there."""
         return sum(each.where == where for each in self.closed)

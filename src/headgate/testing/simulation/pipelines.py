@@ -43,7 +43,7 @@ def alternate(message: Message, state: tuple[int, int]) -> tuple[bool, tuple[int
 class BatcherPlay(Play):
     """Batches that open, close, wait, run and come back."""
 
-    kinds = ("size", "bytes", "timeout", "flush", "limit", "end", "error", "give_back", "held", "full")
+    kinds = ("size", "bytes", "timeout", "flush", "limit", "end", "error", "give_back", "held", "full", "choked")
 
     def __init__(self, rng: Random, tail: int) -> None:
         """Draw the options."""
@@ -178,11 +178,13 @@ class BatcherPlay(Play):
         self.same("batches-waiting", machine.waiting, model.count("waiting"))
         self.same("batches-ready", machine.ready, len(model.ready))
         self.same("batches-running", machine.running, model.count("running"))
-        self.same("batches-full", machine.full, model.count("waiting") >= self.most)
+        self.same("batches-full", machine.full, len(model.ready) >= self.most)
+        self.same("batches-choked", machine.choked, model.choked(self.most))
         self.same("batches-errors", [item for item, _ in machine.errors], model.errors)
         self.happened("error", bool(model.errors))
         self.happened("held", machine.waiting > machine.ready)
         self.happened("full", machine.full)
+        self.happened("choked", bool(machine.choked))
 
     def end(self) -> None:
         """Handle everything."""
