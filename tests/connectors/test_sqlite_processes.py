@@ -1,4 +1,4 @@
-# mypy: disable-error-code="var-annotated,no-untyped-call"
+# mypy: disable-error-code="union-attr,var-annotated,no-untyped-call"
 """`SQLiteQueue` with several real processes."""
 
 import json

@@ -32,8 +32,20 @@ _ANY_LEFT: Final = """SELECT
 _AT_WORK: Final = """SELECT 1 FROM headgate_messages INDEXED BY headgate_leased
     WHERE queue = ? AND state = 2 AND due > ? LIMIT 1"""
 
-_open_here: dict[tuple[str, str], WeakSet[SQLiteQueue]] = {}
-_open_here_lock: Final = Lock()
+_open_here: Final[dict[tuple[str, str], WeakSet[SQLiteQueue]]] = {}
+"""Who reads which queue of which file in this process."""
+_open_here_lock = Lock()
+
+
+def _forget_the_parents() -> None:
+    """After a fork nobody reads here; and whoever held the lock is not there to let it go."""
+    global _open_here_lock  # noqa: PLW0603 (a lock cannot be made free by others)
+    _open_here_lock = Lock()
+    _open_here.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_the_parents)
 
 
 class SQLiteQueue(Putting, Inspection, Source):
@@ -183,7 +195,9 @@ class SQLiteQueue(Putting, Inspection, Source):
 
     def _stir(self) -> None:
         """Let everybody in this process who reads this queue look at once."""
-        for each in list(_open_here.get((self.path, self.queue), ())):
+        with _open_here_lock:
+            readers = list(_open_here.get((self.path, self.queue), ()))
+        for each in readers:
             each._news = True  # noqa: SLF001 (of the same class)
             each.wake()
 

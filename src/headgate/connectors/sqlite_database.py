@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
+from weakref import WeakSet
 
 from headgate.errors import StoreError
 
@@ -93,6 +94,19 @@ _ADVICE: Final = {
 }
 
 
+_databases: Final[WeakSet[Database]] = WeakSet()
+
+
+def _free_locks() -> None:
+    """After a fork: a thread that held a lock is not there to let it go."""
+    for database in _databases:
+        database.lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_free_locks)
+
+
 class Database:
     """One connection to the file, for all threads of this process, one at a time.
 
@@ -128,6 +142,7 @@ class Database:
         self._inherited: sqlite3.Connection | None = None
         self._process = 0
         self._depth = 0
+        _databases.add(self)
 
     # -- open and close -----------------------------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -146,8 +147,9 @@ class Store:
                         count, last = database.change("put", _INSERT_UNLESS, (number, *row))
                         ids.append(last if count else None)
             if len(rows) >= BULK:
-                database.run("analyze", "PRAGMA analysis_limit = 400")
-                database.run("analyze", "ANALYZE headgate_messages")
+                with suppress(StoreError):  # it is put all the same
+                    database.run("analyze", "PRAGMA analysis_limit = 400")
+                    database.run("analyze", "ANALYZE headgate_messages")
         return ids
 
     def insert_by(self, connection: sqlite3.Connection, rows: Sequence[Row]) -> list[int | None]:
