@@ -395,6 +395,7 @@ class Source:
         poll: Seconds after which to fetch again when there was nothing; None: only when `wake` was called.
         lookahead: Messages that may be fetched ahead of demand by a pipeline that chooses the next one (by fairness or
             priority); low where that costs something, as leases do. Default 1,000.
+        failed: What `fetch` has raised it will raise for ever: the pipeline finishes what is under way, and fails.
         max_deliveries: How often a message is handed out before it is a dead letter; None: up to the pipeline.
         wake: Set by the pipeline: call it, from any thread, when there is something to fetch again.
     """
@@ -407,6 +408,7 @@ class Source:
     lease: float | None = None
     poll: float | None = None
     lookahead: int = 1000
+    failed: bool = False
     max_deliveries: int | None = None
     wake: Callable[[], None] = staticmethod(lambda: None)
 

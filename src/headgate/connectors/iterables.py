@@ -207,6 +207,8 @@ class IterableSource(Source):
         """Take note that the iterable gives nothing more; right after an error that is no end."""
         if self._error is None:
             self._over = True
+        elif self._told:
+            self.failed = True
         self._told = False
 
     def _nothing(self) -> list[Message] | None:

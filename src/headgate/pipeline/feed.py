@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from headgate.errors import SourceError
 from headgate.pipeline.acknowledger import Acknowledger
 from headgate.pipeline.link import Link
+from headgate.pipeline.options import DEAD_LETTER, DISCARD
 from headgate.protocol.children import Backoff
 from headgate.protocol.intake import Intake
 from headgate.stage import Producer
@@ -253,12 +254,14 @@ class Feed:
                 self._failures = 0
                 books = self.books
                 in_flight = books.in_flight
+                sound = True
                 for message in messages:
                     message.keeper = books
                     in_flight[message] = None
+                    if message.reason is not None:
+                        sound = False
                 books.fetched += demand
-                run.in_steps += demand
-                return messages
+                return self._hand_out(messages if sound else self._sound(messages))
             messages = self.link.check(messages, demand)
         except Exception as error:  # noqa: BLE001 (the user's source)
             self._failed(error, demand)
@@ -489,9 +492,21 @@ class Feed:
                 self._rest()
             else:  # that need not have been all
                 self.serve_soon()
-        if messages:
-            self.books.take_in(messages)
-        return messages or []
+        if not messages:
+            return []
+        self.books.take_in(messages)
+        return self._sound(messages)
+
+    def _sound(self, messages: list[Message]) -> list[Message]:
+        """Give up messages that their source could not read: no retry makes them better."""
+        bad = [message for message in messages if message.reason is not None]
+        if not bad:
+            return messages
+        if self.run.pipeline.on_failure != DISCARD:
+            for message in bad:
+                self.books.configured[message] = {"on_failure": DEAD_LETTER}
+        self.run.give_up(bad)
+        return [message for message in messages if message not in set(bad)]
 
     def _rest(self) -> None:
         """Wait until the source has something again. An async one that may wait by itself is asked again."""
@@ -506,7 +521,13 @@ class Feed:
         self._failures += 1
         if self.run.rate_limit is not None:
             self.run.rate_limit.give_back(admitted, taken=self._asked_at)
-        self.run.report(SourceError(self.name, "fetch", error))
+        fault = SourceError(self.name, "fetch", error)
+        self.run.report(fault)
+        if self.source.failed:  # for good: what is under way is finished, and then the pipeline has failed
+            self.exhausted = True
+            self.run.failure = self.run.failure or fault
+            self.run.check_end_soon()
+            return
         self._again_in(max(0.001, _REFETCH.delay(self._failures, self.run.random.random())))
 
     def _fetch_later(self) -> None:

@@ -278,6 +278,7 @@ class Pipeline(Supervisor):
             raise OptionError(self.where, "route", "a name that no batcher has", name)
         if name not in self.routes:
             self.routes[name] = Route(self.id, name)
+            self.routes[name].redelivers = all(source.redelivers for source in self.sources)  # it ends there
         return self.routes[name]
 
     def open_routes(self, run: Run) -> dict[str, Route]:

@@ -22,6 +22,7 @@ from headgate.errors import (
     OptionError,
     Reject,
     Retry,
+    SourceError,
 )
 from headgate.pipeline.acknowledger import Acknowledger
 from headgate.pipeline.augment import Augment
@@ -140,6 +141,7 @@ class Run:
         self.letters = 0
         self.closed = False
         self.drifted = False  # stages were started again: `in_steps` need not be true any more
+        self.failure: SourceError | None = None  # with which all of it ends
         self.may_end = False  # somebody wants to know when the processors are empty
         self.finished: asyncio.Future[None] = self.loop.create_future()
         self._quiet: asyncio.Future[None] | None = None  # wakes whoever waits for quiet

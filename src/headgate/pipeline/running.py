@@ -120,6 +120,10 @@ class PipelineRun(Supervision):
         """Let the stages end when all messages have."""
         await self.run.finished
         await self._close()
+        if self.run.failure is not None and not self._stopping.done():
+            self._stopping.set_result(self.run.failure)
+            self._wake.set()
+            return
         for feed in self.run.feeds:
             if feed.stage is not None:
                 feed.stage.stage.finish()
