@@ -32,6 +32,7 @@ def inbox(folder: Path = FOLDER, *, stop_when_empty: bool = False) -> SQLiteQueu
         folder / FILE,
         queue="inbox",
         ordered=True,  # of one key (a conversation) in the order in which they were put
+        per_key=10,  # several of them at a time to one process, whose pipeline keeps them in order: partition_by
         fair=True,  # users (teams) take turns
         lease=10.0,
         max_deliveries=20,
