@@ -38,6 +38,7 @@ PARTS = [
     ("patience", None),
     ("name", None),
     ("clock", 5),
+    ("clock", None),
     ("sleep", "x"),
     ("chance", 1),
     ("encode", 5),

@@ -11,7 +11,7 @@ from threading import Lock
 from typing import Any, Final
 from weakref import WeakSet
 
-from headgate.connectors.options import check_choice, check_count, check_function, check_seconds
+from headgate.connectors.options import check_choice, check_count, check_seconds
 from headgate.connectors.sqlite_claims import Claims, Receipt
 from headgate.connectors.sqlite_database import DEAD, DONE, FAIR_INDEX, ORDER_INDEX, Database
 from headgate.connectors.sqlite_group import Group
@@ -124,31 +124,21 @@ class SQLiteQueue(Putting, Inspection, Source):
         chance: Callable[[], float] = random.random,
     ) -> None:
         """Check the options; the file is not touched yet."""
-        where = "SQLiteQueue"
-        if not isinstance(path, (str, os.PathLike)) or not isinstance(os.fspath(path), str):
-            raise OptionError(where, "path", "the path of a file", path)
-        if os.fspath(path) in ("", ":memory:"):
-            raise OptionError(where, "path", "the path of a file (in memory: MemoryQueue)", path)
-        absolute = os.path.abspath(path)  # noqa: PTH100 (resolve() would look at the disk)
+        absolute = _absolute(path)
         where = f"SQLiteQueue({os.fspath(path)!r})"
         if not queue:
             raise OptionError(where, "queue", "a string that is not empty", queue)
         check_text(where, "queue", queue)
-        if not check_seconds(where, "lease", lease):
-            raise OptionError(where, "lease", "a number of seconds above 0", lease)
         check_count(where, "max_deliveries", max_deliveries, 1, optional=True)
         check_count(where, "per_key", per_key, 1)
         if per_key > 1 and not ordered:
             raise OptionError(where, "per_key", "left out, as the queue is not ordered", per_key)
         check_choice(where, "durability", durability, ("normal", "power"))
-        if not check_seconds(where, "poll", poll):
-            raise OptionError(where, "poll", "a number of seconds above 0", poll)
-        check_seconds(where, "patience", patience)
-        flags = {"ordered": ordered, "fair": fair, "keep_done": keep_done, "create": create}
-        for option, value in {**flags, "stop_when_empty": stop_when_empty}.items():
-            check_choice(where, option, value, (True, False))
-        for option, function in (("clock", clock), ("sleep", sleep), ("chance", chance)):
-            check_function(where, option, function, "a function")
+        _check_seconds(where, lease=lease, poll=poll, patience=patience)
+        _check_flags(
+            where, ordered=ordered, fair=fair, keep_done=keep_done, create=create, stop_when_empty=stop_when_empty
+        )
+        _check_functions(where, clock=clock, sleep=sleep, chance=chance)
         if not isinstance(name, str):
             raise OptionError(where, "name", "a string", name)
         self.name = name or f"{Path(absolute).name}:{queue}"
@@ -405,3 +395,30 @@ class SQLiteQueue(Putting, Inspection, Source):
             "died": 0 if claims is None else claims.expired_dead,
             "waited": self._database.waited,
         }
+
+
+def _absolute(path: Any) -> str:
+    """Return the path of a file, whatever folder a program goes to later."""
+    where = "SQLiteQueue"
+    if not isinstance(path, (str, os.PathLike)) or not isinstance(os.fspath(path), str):
+        raise OptionError(where, "path", "the path of a file", path)
+    if os.fspath(path) in ("", ":memory:"):
+        raise OptionError(where, "path", "the path of a file (in memory: MemoryQueue)", path)
+    return str(os.path.abspath(path))  # noqa: PTH100 (resolve() would look at the disk)
+
+
+def _check_seconds(where: str, **options: Any) -> None:
+    for option, value in options.items():
+        if not check_seconds(where, option, value) and option != "patience":
+            raise OptionError(where, option, "a number of seconds above 0", value)
+
+
+def _check_flags(where: str, **options: Any) -> None:
+    for option, value in options.items():
+        check_choice(where, option, value, (True, False))
+
+
+def _check_functions(where: str, **options: Any) -> None:
+    for option, value in options.items():
+        if not callable(value):
+            raise OptionError(where, option, "a function", value)

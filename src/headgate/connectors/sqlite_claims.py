@@ -24,6 +24,9 @@ BITS: Final = 32
 LOOKED_AT: Final = 5_000
 """How many messages that are not to be had one claim passes over at most, so that nobody waits long for the file."""
 
+FEW: Final = 10
+"""How many messages are looked at where some are suspect: one of these is often all that can be handed out."""
+
 PROMOTED: Final = 1_000
 """How many messages that are due one claim makes ready at most."""
 
@@ -216,7 +219,7 @@ class Claims:
         """Claim what is to be had of one chunk of candidates after the other."""
         claimed: list[Any] = []
         keys: dict[Any, _Key] = {}
-        chunk = count
+        chunk = min(count, FEW) if suspects else count
         looked_at = 0
         while len(claimed) < count and not self.more:
             wanted = count - len(claimed)
