@@ -21,6 +21,7 @@ from headgate.types import Message, Source
 
 if TYPE_CHECKING:
     from headgate.pipeline.pipeline import Pipeline
+    from headgate.pipeline.rates import RateLimiter
     from headgate.pipeline.run import Run
 
 OVERFLOW_SECONDS: Final = 1.0
@@ -68,6 +69,8 @@ class Feed:
         self._job: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._resting = False  # it has nothing now
+        self._token = 0  # of the rate limit, that was waited for
+        self._waiter: asyncio.Task[None] | None = None  # for one
         self._asked_at = 0.0  # when the rate limit let the last fetch pass
         self._stirred = False  # since the last fetch began there was a reason to fetch again
         self._serving = False
@@ -130,6 +133,7 @@ class Feed:
         self.stopped = True
         self._simple = False  # nor is anything fetched right where it is asked for
         self._cancel_timer()
+        await self._drop_token()
         if self._opened and not self._drained:
             self._drained = True
             try:
@@ -296,17 +300,20 @@ class Feed:
         if not self.link.fetches_directly:
             self._fetch_later()
         elif self.intake is None:
-            messages = self._throttle(self._fetch(wanted))
+            fetched = self._fetch(wanted)
+            messages = self._throttle(fetched)
             if messages:
                 stage.send(self._hand_out(messages))
+            if len(messages) < len(fetched):  # what is behind those that have to wait may have a key with tokens
+                self.serve_soon()
         elif self._offer(self._fetch(wanted)):
             self.serve_soon()
 
     def wanted(self, owed: int) -> int:
         """Return how many messages to fetch now."""
         intake = self.intake
-        if self._resting or self.exhausted:
-            return 0
+        if self._resting or self.exhausted or self._going_back:
+            return 0  # what is fetched before the source knows of those would have to go back, perhaps again and again
         if self._throttled and sum(map(len, self._throttled.values())) >= self.run.pipeline.max_waiting:
             return 0  # else all that the keys without tokens have would be fetched
         if intake is None:
@@ -455,11 +462,33 @@ class Feed:
         limiter = self.run.rate_limit
         if limiter is None:
             return wanted
-        admitted = limiter.try_acquire(wanted)
-        if admitted < wanted:  # nobody else looks again: who asks for more waits for what it has asked for already
-            self._again_in(min(limiter.next_in(), _LONGEST))
+        admitted, self._token = self._token, 0
+        admitted += limiter.try_acquire(wanted - admitted)
+        if admitted < wanted and self._waiter is None and not self.stopped:
+            # Nobody else looks again: who has asked for more waits. Others may share the limit, so it is in their line.
+            self._resting = True
+            self._cancel_timer()
+            self._waiter = self.run.loop.create_task(self._wait_for_token(limiter), name=f"headgate: rate {self.name}")
         self._asked_at = self.run.loop.time()
         return admitted
+
+    async def _wait_for_token(self, limiter: RateLimiter) -> None:
+        try:
+            await limiter.acquire()
+            self._token = 1
+        finally:
+            self._waiter = None
+        self._go_on()
+
+    async def _drop_token(self) -> None:
+        """Leave the line of those who wait for the rate limit."""
+        limiter, waiter = self.run.rate_limit, self._waiter
+        if waiter is not None:
+            waiter.cancel()
+            await asyncio.wait([waiter])
+        if limiter is not None and self._token:
+            self._token = 0
+            limiter.give_back(1)
 
     def _fetch(self, wanted: int) -> list[Message]:
         """Fetch from a source that answers at once."""

@@ -284,7 +284,7 @@ class SimSource(Source):
         self.fetching = False
         self.came = asyncio.Event()
         self.draw = Random(world.seed * 7 + len(broker.name))  # noqa: S311 (chance for tests)
-        self.slow = self.draw.choice((0.0, 0.001, 0.02, 0.3))
+        self.slow = self.draw.choice((0.0, 0.001, 0.02, 0.3) if self.lease is None else (0.0, 0.001, 0.02))
         self.waits = self.draw.choice((0.0, 0.2, 5.0))  # long polling
         self._alarm: asyncio.TimerHandle | None = None
         broker.source = self

@@ -38,6 +38,8 @@ def swarm(world: PipelineWorld, *, budget: int = 6) -> None:
     kinds = [kind for kind in EXPECTED[world.family] if kind not in UNFORCED]
     share = draw.choice((0.3, 0.6, 1.0))
     world.kinds = [kind for kind in kinds if draw.random() < share] or [draw.choice(kinds)]
+    if "kill source" in world.kinds:  # what such a stage has sent is not sent again when its receiver falls as well
+        world.kinds = [kind for kind in world.kinds if kind not in ("kill processor", "die")]
     world.budget = 1 + int(draw.random() * budget)
     world.rate = draw.choice((0.02, 0.1, 0.3))
 
@@ -51,8 +53,9 @@ async def _run(world: Any, emphasis: dict[str, Any]) -> None:
     world.plans = [draw_plan(world, "p0", world.brokers, emphasis)]
     for number in range(draw.choice(emphasis.get("chain", (0,)))):
         world.plans[-1].route = "down"
-        world.plans.append(draw_plan(world, f"p{number + 1}", world.brokers, emphasis))
-        world.plans[-1].below = True
+        plan = draw_plan(world, f"p{number + 1}", world.brokers, emphasis)
+        plan.above = world.plans[-1]
+        world.plans.append(plan)
     _limit(world, emphasis)
     items = [item for broker in world.brokers for item in draw_items(world, broker, emphasis)]
     draw.shuffle(items)

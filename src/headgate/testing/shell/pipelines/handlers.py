@@ -228,11 +228,11 @@ class Functions:
         kind = user.choice(kinds)
         unit = message.data
         if kind == "split":
-            parts = message.split([(*unit, f"s{number}{part}") for part in range(1 + unit[1] % 3)])
+            parts = message.split([(*unit, f"{plan.tag}s{number}{part}") for part in range(1 + unit[1] % 3)])
             delivery.replace(unit, [part.data for part in parts])
             return parts, parts
         if kind in ("new", "beside"):
-            made = Message((*unit, f"n{number}"), None, message.key)
+            made = Message((*unit, f"{plan.tag}n{number}"), None, message.key)
             made.batcher = message.batcher
             delivery.replace(unit, [made.data], keep=kind == "beside")
             return ([message, made], [message, made]) if kind == "beside" else (made, [made])
@@ -342,7 +342,7 @@ class Functions:
             return
         if delivery.told is not None:
             raise world.break_rule("handled late", f"{message.data} is in a batch, it was {delivery.told}")
-        if message.data not in delivery.through and not delivery.failures:
+        if message.data not in delivery.through and not delivery.failures and delivery.deadline is None:
             raise world.break_rule("batch", f"{message.data} is in a batch and was not processed")
         delivery.runs[place, message.data] += 1
         most = 1 + delivery.failures + delivery.excuses

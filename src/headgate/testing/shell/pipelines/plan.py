@@ -88,7 +88,7 @@ class Plan:
     letters_hook: str | None
     prepare: str | None
     route: str | None = None
-    below: bool = False
+    above: Plan | None = None
     forms: list[str] = field(default_factory=list)
     widest: list[int] = field(default_factory=list)
     grown: bool = False
@@ -131,7 +131,7 @@ class Plan:
         broker = item.broker
         if any(isinstance(step.retry, RetryPolicy) and not step.retry.ordered for step in self.steps):
             return False
-        if self.below and not self.partitioned:
+        if self.above is not None and not self.above.in_order(item):
             return False
         return broker.ordered or (self.partitioned and item.key not in broker.requeues)
 

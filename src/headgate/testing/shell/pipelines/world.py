@@ -181,8 +181,8 @@ class PipelineWorld(World):
         )
         most = plan.capacity + plan.ahead
         mine = unbegun + count
-        calm = not (self.faults or plan.grown or any(each.failures for each in self.deliveries))
-        if mine > most * len(plan.brokers) and calm:
+        calm = not (self.faults or any(each.deadline is not None for each in self.deliveries) or plan.grown or any(each.failures for each in self.deliveries))
+        if self.key_limiter is None and mine > most * len(plan.brokers) and calm:
             text = f"{source.name}: {count} more than {unbegun} that nobody has begun, expected at most {most}"
             raise self.break_rule("demand", text)
 
@@ -278,6 +278,7 @@ class PipelineWorld(World):
             return None
         run = plan.current
         first = step == 0 and not delivery.runs[place, message.data]
+        first = first and plan.steps[0].kind != "thread"  # there it was begun before
         if first and run is not None and run.draining and not (delivery.excuses or delivery.failures):
             raise self.break_rule("draining", f"{delivery} was begun while the pipeline was draining")
         if delivery.told is not None:
