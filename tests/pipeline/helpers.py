@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import functools
-from typing import Any
+from typing import Any, ClassVar
 
 from headgate import Batcher, Pipeline, Processors, System
 from headgate.testing import run
@@ -79,7 +79,7 @@ class Noting(Pipeline):
         batches: For each batch the payloads and the `BatchInfo`.
     """
 
-    processors: Any = ONE
+    processors: ClassVar[Any] = ONE
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)

@@ -154,8 +154,11 @@ class Step:
             return
         others = [each for each in parts if each is not message]
         if others and len(others) < len(parts):
-            self.pipeline.current.shared(message, others)
-        else:  # whoever makes a message by hand means that it comes from this one
+            going = self.pipeline.current.shared(message, others)
+            for each in parts:
+                self.route(going if each is message else each, kept, failed)
+            return
+        if others:  # whoever makes a message by hand means that it comes from this one
             made = [each for each in others if each.keeper is None]
             if made:
                 Joint([message], made)
@@ -290,7 +293,9 @@ class PlainProcessor(_Processor):
                 step.raised(message, error, failed)
                 continue
             except BaseException:  # it ends this stage: what was done stays done
-                run.interrupted(events, message, {name: done, **(others or {})})
+                kept = others or {}
+                kept.setdefault(name, []).extend(done)
+                run.interrupted(step, message, kept, failed)
                 raise
             if (
                 (result is message or result is None)
@@ -345,7 +350,7 @@ class PlainProcessor(_Processor):
                 step.raised(message, error, failed)
                 continue
             except BaseException:
-                self.run.interrupted(messages, message, kept)
+                self.run.interrupted(step, message, kept, failed)
                 raise
             if (result is message or result is None) and message.reason is None and message.outcome is None:
                 box = kept.get(message.batcher)
@@ -383,9 +388,7 @@ class AsyncProcessor(_Processor):
                 if its_own(error, before):
                     step.raised(message, error, failed)
                     continue
-                message.owner = None
-                if step.last:  # what was done stays done
-                    run.interrupted(events, message, kept)
+                run.interrupted(step, message, kept, failed)  # what was done stays done
                 raise
             else:
                 step.take(message, result, self.name, kept, failed)

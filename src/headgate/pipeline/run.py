@@ -325,10 +325,12 @@ class Run:
         books: Any = messages[0].keeper if messages else None
         if type(books) is not Acknowledger:
             return False
+        in_flight = books.in_flight
         for message in messages:
             if message.outcome is not None or message.reason is not None or message.keeper is not books:
                 break
             message.outcome = ACKNOWLEDGED
+            del in_flight[message]
         else:
             books.acknowledged(messages)
             return True
@@ -336,6 +338,7 @@ class Run:
             if settled is message:
                 break
             settled.outcome = None
+            in_flight[settled] = None
         return False
 
     def give_back(self, message: Message, delay: float = 0.0, *, counted: bool = False) -> None:
@@ -371,21 +374,28 @@ class Run:
                 found.append(message)
         return found
 
-    def interrupted(self, messages: list[Message], current: Message, kept: dict[str, list[Message]]) -> None:
-        """Save what a stage was through with that ends in the middle of a delivery: the rest is sent again."""
+    def interrupted(self, step: Step, current: Message, kept: dict[str, list[Message]], failed: list[Message]) -> None:
+        """Save what a stage was through with that ends in the middle of a delivery: the rest is sent again.
+
+        Args:
+            step: Its step. What is done in one that is not the last is done again.
+            current: The message that it is at.
+            kept: What goes on, by the name of the batcher.
+            failed: What has failed.
+        """
         self.unusual = True
-        done = [each for box in kept.values() for each in box]
+        current.owner = None
+        if not step.last:
+            return
+        for message in (*(each for box in kept.values() for each in box), *failed):
+            message.owner = THROUGH
+            _origin(message).owner = THROUGH
         for name, each in kept.items():
             if not self.outlets:
                 self.acknowledge(each)
             elif name in self.outlets and each:
                 self.outlets[name].add(each)
-        for message in done:
-            message.owner = THROUGH
-        current.owner = None
-        for message in messages:
-            if message.reason is not None and message.outcome is None:
-                message.reason = None  # it is tried once more with the rest
+        self.fail(failed, step.retries, step)
 
     def lost(self, messages: Iterable[Message]) -> None:
         """Begin anew with messages whose stage has ended."""
@@ -394,19 +404,13 @@ class Run:
             if message.outcome is None:
                 self._feed_of(message).put_back([message])
 
-    def shared(self, message: Message, made: list[Message]) -> None:
-        """Let a message that goes on also stand for others that were made of it: it ends when all of them have."""
-        alone = Message(message.data)
-        alone.keeper = message.keeper
-        message.keeper = Joint([alone], [message, *(each for each in made if each.outcome not in OUTCOMES)])
-        waiters = self.by_hand.waiters
-        if message in waiters:
-            waiters[alone] = waiters.pop(message)
-        books = self.books(alone)
-        if books is not None and message in books.in_flight:
-            books.in_flight.pop(message, None)
-            books.in_flight[alone] = None
-            alone.__dict__.update({name: value for name, value in message.__dict__.items() if name != "keeper"})
+    @staticmethod
+    def shared(message: Message, made: list[Message]) -> Message:
+        """Return what goes on in place of a message that others were made of besides: it ends when all of them have."""
+        going = Message(message.data)
+        going.__dict__.update(message.__dict__)
+        Joint([message], [each for each in (going, *made) if each.outcome not in OUTCOMES])
+        return going
 
     # -- failures -----------------------------------------------------------------------------------------------------
 
@@ -684,7 +688,7 @@ class Run:
         """Hand back what nobody has begun, and wait for nothing that can wait."""
         if self._deadline is None:
             self._deadline = self.loop.time() + seconds
-        self.draining = self.unusual = True
+        self.draining = self.unusual = self.may_end = True
 
     async def drain(self, seconds: float) -> bool:
         """Bring everything that was begun to its end, within so many seconds.
