@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from headgate import HeadgateError, Pipeline, SourceError, Supervisor, testing
+from headgate import DeadLetter, HeadgateError, Pipeline, SourceError, Supervisor, testing
 from headgate.connectors.files import FileSource
 from headgate.connectors.iterables import IterableSource
 
@@ -61,7 +61,7 @@ def test_a_supervisor_restarts_such_a_pipeline_and_gives_up():
 def test_what_cannot_be_read_is_a_dead_letter_at_once_and_no_handler_sees_it(tmp_path):
     file = tmp_path / "records.jsonl"
     file.write_text("1\n2\nno json\n4\n", encoding="utf-8")
-    letters = []
+    letters: list[DeadLetter] = []
 
     async def run():
         pipeline = Numbers(source=FileSource(file, format="jsonl"), dead_letters=letters.append)

@@ -111,8 +111,10 @@ class Acknowledger:
             if message.outcome is not None:
                 break
         else:
+            in_flight = self.in_flight
             for message in messages:
                 message.outcome = ACKNOWLEDGED
+                del in_flight[message]
             self.acknowledged(messages)
             return
         for message in messages:
@@ -120,10 +122,7 @@ class Acknowledger:
                 self.settle(message, ACKNOWLEDGED)
 
     def acknowledged(self, messages: list[Message]) -> None:
-        """Take note that messages of this source have just been acknowledged; a batch of many is told on at once."""
-        in_flight = self.in_flight
-        for message in messages:
-            del in_flight[message]
+        """Take note that messages of this source have just got this outcome; a batch of many is told on at once."""
         self.outcomes[ACKNOWLEDGED] += len(messages)
         if self.link.direct and not self._due and len(messages) >= MANY:
             try:
@@ -134,7 +133,7 @@ class Acknowledger:
                 return
             if lost:
                 self._told("ack", messages, lost)
-            if not in_flight:
+            if not self.in_flight:
                 self._settled()
             return
         self._acks += messages

@@ -159,7 +159,8 @@ class Box:
             batches = self.take(stage.owed)
             if batches:
                 stage.send(batches)
-        self.run.gate()
+        if self.run.gated or self.machine.full or self.machine.choked:
+            self.run.gate()
 
     def take(self, count: int) -> list[Batch]:
         """Return closed batches."""
@@ -177,8 +178,12 @@ class Box:
         self.machine.done(batch)
         if not self.machine.full and not self.machine.choked:
             self._full_since = None
-        self.serve()
-        self.run.check_end_soon()
+        if self.machine.waiting:
+            self.serve()
+        elif self.run.gated:
+            self.run.gate()
+        if self.run.may_end:
+            self.run.check_end_soon()
 
     def recover(self) -> None:
         """Take back batches that were handed out to nobody who still lives."""
@@ -281,6 +286,9 @@ class _BatchProcessor(Consumer):
         """Take part in the run."""
         self.run = self.pipeline.current
         self.box = self.run.boxes[self.batcher]
+        if self.box.running:  # perhaps those of a predecessor that fell after the stage which had handed them out
+            self.box.recover()
+            self.box.serve()
 
     def begin(self, batch: Batch) -> tuple[list[Message], BatchInfo] | None:
         """Take a batch on; None when somebody else has done so."""
