@@ -150,12 +150,12 @@ def test_it_keeps_what_sources_promise(tmp_path, options):
     made = []
 
     def make():
-        queue = SQLiteQueue(tmp_path / f"{len(made)}.db", poll=0.005, clock=clock, lease=30.0, **options)
+        queue = SQLiteQueue(tmp_path / f"{len(made)}.db", poll=0.005, clock=clock, lease=0.4, **options)
         made.append(queue)
         return queue
 
     def peer(queue):
-        return SQLiteQueue(queue.path, poll=0.005, clock=clock, lease=30.0, **options)
+        return SQLiteQueue(queue.path, poll=0.005, clock=clock, lease=0.4, **options)
 
     def sleep(seconds):
         clock.now += seconds

@@ -308,5 +308,5 @@ class RunsFairModel(Model):
 @pytest.mark.parametrize("model", [Model, OrderedModel, RunsModel, FairModel, OrderedFairModel, RunsFairModel])
 def test_it_does_what_the_model_does(model):
     case = model.TestCase
-    case.settings = settings(max_examples=settings().max_examples // 3, stateful_step_count=40)
+    case.settings = settings(stateful_step_count=40)
     case().runTest()
