@@ -4,7 +4,8 @@
     python -m tests.connectors.queue_storm --kills 200 --workers 4
 
 The workers use the source's methods as they are. Each writes down what it does, with one write each that outlives it;
-the parent puts messages, kills workers, starts new ones, and in the end looks at the books:
+the parent puts messages, kills workers and starts new ones, stops some for longer than a lease, and in the end looks at
+the books:
 
 * nothing is lost: each message is acknowledged once or is a dead letter;
 * each hand-out after the first has its reason: the worker before was killed while it had the message, gave it back, or
@@ -100,6 +101,7 @@ def work(path, log, seed, ordered, fair):
 class Result:
     messages: int = 0
     kills: int = 0
+    stops: int = 0  # for longer than a lease
     suicides: int = 0
     acknowledged: int = 0
     unsure: int = 0  # gone from the queue, and killed before it could write that down
@@ -114,8 +116,9 @@ class Result:
         lines = [
             f"{self.kills} kills of workers that had {self.held} messages, {self.suicides} by deadly ones",
             f"{self.messages} messages: {self.acknowledged} acknowledged, {self.letters} dead; {self.seconds:.1f} s",
+            f"{self.stops} workers were stopped for longer than a lease; {self.lost_leases} leases were over after that",
             f"{self.unsure} were acknowledged by a worker that was killed before it had written that down",
-            f"{self.again} hand-outs after the first; {self.lost_leases} leases were over in living workers",
+            f"{self.again} hand-outs after the first",
             *(f"FAULT {each}" for each in self.faults),
             f"{len(self.faults)} faults",
         ]
@@ -136,6 +139,7 @@ class Storm:
         self.keys = {}
         self.logs = []
         self.result = Result()
+        self.stopped = None  # a worker, and until when
         self.workers = [self.start() for _ in range(workers)]
 
     def start(self):
@@ -189,6 +193,8 @@ class Storm:
             self.replace_the_dead()
             process, log = self.random.choice(self.workers)
             if log.exists() and log.stat().st_size:  # it is at work
+                if self.hold_up(process):
+                    continue
                 process.kill()
                 process.wait()
                 self.result.kills += 1
@@ -197,7 +203,22 @@ class Storm:
         self.result.seconds = time.monotonic() - begun
         self.look()
 
+    def hold_up(self, process):
+        """Stop a worker now and then, and let it go on when its leases are over; tell whether this one is stopped."""
+        now = time.monotonic()
+        if self.stopped is None:
+            if process.poll() is None and self.random.random() < 0.3:
+                process.send_signal(signal.SIGSTOP)
+                self.stopped = process, now + LEASE * 1.5
+                self.result.stops += 1
+        elif now > self.stopped[1]:
+            self.stopped[0].send_signal(signal.SIGCONT)
+            self.stopped = None
+        return self.stopped is not None and self.stopped[0] is process
+
     def finish(self):
+        if self.stopped is not None:
+            self.stopped[0].send_signal(signal.SIGCONT)
         deadline = time.monotonic() + PATIENCE
         while self.queue.counts().left:
             if time.monotonic() > deadline:
