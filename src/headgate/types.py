@@ -260,7 +260,7 @@ class Message:
 
     @property
     def traceback(self) -> str:
-        """Why it failed, as text: the traceback of an exception, or the reason."""
+        """The traceback of the exception that it failed with, or its reason, as text."""
         reason = self.reason
         if reason is None:
             return ""

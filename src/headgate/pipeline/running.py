@@ -279,7 +279,7 @@ class PipelineRun(Supervision):
             key: As well.
 
         Returns:
-            The message: ``outcome`` is ``"acknowledged"``, or ``"failed"`` with a ``reason``.
+            The message; its ``outcome`` is ``"acknowledged"``, or ``"failed"`` with a ``reason``.
         """
         return (await self.run.test([data], metadata=metadata, key=key, flush=True))[0]
 

@@ -67,7 +67,7 @@ class RetryPolicy:
             chance: A random number, 0 to 1.
 
         Returns:
-            The seconds to wait before that, or None: it is given up.
+            The seconds to wait before that, or None if it is given up.
         """
         if self.attempts is not None and failed_attempts >= self.attempts:
             return None
