@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 
 
-from headgate import Batcher, NoStageError, Processors, RateLimiter, RetryPolicy, System
+from headgate import Backoff, Batcher, NoStageError, Processors, RateLimiter, RetryPolicy, Supervisor, System
 from headgate.testing import StubSource
 from tests.pipeline.helpers import AsyncNoting, Noting, ended, running, until, virtually
 
@@ -246,3 +246,128 @@ async def test_what_nobody_has_begun_when_a_pipeline_gives_up_was_not_tried():
         started.kill()
         await started.wait()
     assert {data: counted for data, _, counted in source.nacked} == {1: True, 2: False, 3: False}
+
+
+@virtually
+async def test_a_part_is_tried_again_though_its_message_still_has_the_key():
+    """It waited behind its own message, which waited for it."""
+
+    class Splitting(Noting):
+        processors = {  # noqa: RUF012
+            "one": Processors(lambda message: message.split([message.data]), concurrency=1),
+            "two": Processors("again", concurrency=1, retry=RetryPolicy(first=0.1)),
+        }
+
+        def again(self, message):
+            self.handled.append(message.data)
+            if self.handled.count(1) == 1:
+                raise ValueError("not yet")
+
+    source = StubSource()
+    source.push(1, 2, key="a")
+    source.finish()
+    pipeline = Splitting(source=source, partition_by="key")
+    await ended(pipeline)
+    assert (source.acked, pipeline.handled) == ([1, 2], [1, 1, 2])
+
+
+@virtually
+async def test_a_batch_is_not_lost_when_its_stage_and_then_its_handler_fall():
+    """Only the stage of the batcher looked for batches whose handler had gone, and only when it began itself."""
+    runs = []
+
+    class Slow(AsyncNoting):
+        async def handle_batch(self, messages, batch):
+            runs.append(batch.size)
+            await asyncio.sleep(1.0 if len(runs) == 1 else 0.0)
+
+    source = StubSource(1, 2)
+    async with running(Slow(source=source, batchers=Batcher(size=2), max_restarts=None)) as started:
+        await until(lambda: runs)
+        kill(started, "Slow.batcher.default")
+        await asyncio.sleep(0.1)
+        kill(started, "Slow.batch.default-1")
+        await until(lambda: source.acked)
+    assert runs == [2, 2]
+
+
+@virtually
+async def test_what_goes_back_to_an_ordered_source_does_not_go_round_and_round():
+    """It came back with a fetch that had begun before, was taken for an overtaker, and so on without a pause."""
+    fetched = []
+
+    class Lagging(StubSource):
+        async def fetch(self, count):
+            await asyncio.sleep(0.002)
+            messages = super().fetch(count)
+            fetched.extend(messages or ())
+            await asyncio.sleep(0.002)
+            return messages
+
+        async def nack(self, messages, delay=0.0, *, counted=True):
+            await asyncio.sleep(0.001)
+            return super().nack(messages, delay, counted=counted)
+
+    class Failing(AsyncNoting):
+        async def handle_message(self, message):
+            if message.deliveries == 1:
+                raise ValueError("bad")
+
+    source = Lagging(ordered=True)
+    source.push(1, 2, 3, key="a")
+    pipeline = Failing(source=source, partition_by="key", processors=Processors(concurrency=3), on_failure="requeue")
+    async with running(pipeline):
+        await until(lambda: len(source.acked) == 3)
+    assert len(fetched) < 20
+
+
+@virtually
+async def test_a_pipeline_behind_another_goes_on_until_nothing_can_come_back():
+    """What it gave back came again when it had ended already."""
+    lower_runs = []
+
+    class Lower(AsyncNoting):
+        async def handle_message(self, message):
+            lower_runs.append(message.data)
+            if len(lower_runs) == 1:
+                message.defer().fail("later")
+
+    source = StubSource(1)
+    source.finish()
+    upper = Noting(source=source, name="upper", on_failure="retry")
+    lower = Lower(source=upper.route(), name="lower", redelivery=Backoff(first=0.5))
+    async with System(seed=7) as system:
+        await (await system.start(Supervisor([upper, lower], auto_shutdown=True))).wait()
+    assert (source.acked, lower_runs) == ([1], [1, 1])
+
+
+@virtually
+async def test_a_pipeline_behind_a_source_that_takes_nothing_back_keeps_what_it_has():
+    """A full batcher gave messages back through the pipeline above, and their source forgot them."""
+
+    class Slow(AsyncNoting):
+        async def handle_batch(self, messages, batch):
+            await asyncio.sleep(1.0)
+
+    source = StubSource(*range(20), redelivers=False)
+    source.finish()
+    upper = Noting(source=source, name="upper")
+    lower = Slow(source=upper.route(), name="lower", batchers=Batcher(size=1, overflow="requeue", max_waiting=1))
+    async with System(seed=7) as system:
+        await (await system.start(Supervisor([upper, lower], auto_shutdown=True))).wait()
+    assert (sorted(source.acked), source.nacked) == (list(range(20)), [])
+
+
+@virtually
+async def test_a_stage_that_is_away_when_its_pipeline_ends_does_not_keep_it_alive():
+    """It was started again afterwards, and nobody told it that there was nothing more."""
+    source = StubSource(1)
+    pipeline = Noting(source=source, max_restarts=None)
+    async with running(pipeline) as started:
+        await until(lambda: pipeline.handled)
+        for _ in range(4):  # each time it is started again a little later
+            await asyncio.sleep(0.01)
+            kill(started, "Noting.source-1")
+        source.finish()
+        async with asyncio.timeout(60):
+            await started.wait()

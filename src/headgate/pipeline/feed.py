@@ -17,7 +17,7 @@ from headgate.pipeline.options import DEAD_LETTER, DISCARD
 from headgate.protocol.children import Backoff
 from headgate.protocol.intake import Intake
 from headgate.stage import Producer
-from headgate.types import Message, Source
+from headgate.types import Joint, Message, Source
 
 if TYPE_CHECKING:
     from headgate.pipeline.pipeline import Pipeline
@@ -197,7 +197,11 @@ class Feed:
         if self.intake is None:
             self._line.extendleft(reversed(messages))
         else:
-            self.intake.put_back(messages)
+            # What was made of a message has its key, and must not wait for that to be let go: it goes past the others.
+            out = self.intake.is_out
+            made = [each for each in messages if isinstance(each.keeper, Joint) and not out(each)]
+            self._line.extendleft(reversed(made))
+            self.intake.put_back([each for each in messages if each not in made] if made else messages)
         self.serve_soon()
 
     def inject(self, messages: list[Message]) -> None:
@@ -321,10 +325,11 @@ class Feed:
         return min(max(owed - intake.ready, self._ahead - intake.waiting), intake.room)
 
     def _next(self, count: int) -> list[Message]:
-        if self.intake is not None:
-            return self._throttle(self.intake.take(count))
         line = self._line
-        return self._throttle([line.popleft() for _ in range(min(count, len(line)))])
+        messages = [line.popleft() for _ in range(min(count, len(line)))]
+        if self.intake is not None and len(messages) < count:
+            messages += self.intake.take(count - len(messages))
+        return self._throttle(messages)
 
     def _hand_out(self, messages: list[Message] | None) -> list[Message] | None:
         if not messages:

@@ -75,7 +75,8 @@ class Step:
     def connect(self, run: Run, *, last: bool) -> None:
         """Learn where messages go from here."""
         self.last = last
-        self.simple = last and self.prepare is None and run.serial is None and len(run.outlets) <= 1
+        alone = last and len(run.steps) == 1
+        self.simple = alone and self.prepare is None and run.serial is None and len(run.outlets) <= 1
         self.only = next(iter(run.outlets), "")
         self.pass_on = run.outlets[self.only].add if self.only else run.acknowledge
 
@@ -92,6 +93,10 @@ class Step:
         """
         run = self.pipeline.current
         onward: list[Message] = []
+        if run.unusual and self.last:  # what comes once more, since a stage was killed that had sent it on, is known
+            for each in kept.values():
+                for message in each:
+                    message.owner = THROUGH
         if not self.last:
             for each in kept.values():
                 onward = each
@@ -99,6 +104,10 @@ class Step:
             for each in kept.values():
                 run.acknowledge(each)
         else:
+            if self.number:  # a stage above that ends may send them once more
+                for each in kept.values():
+                    for message in each:
+                        message.owner = THROUGH
             for name, each in kept.items():
                 if each:
                     run.outlets[name].add(each)
@@ -231,7 +240,7 @@ class _Processor:
         self.name = self.stage.name
         self.step.started += 1
         if self.step.started > self.step.stages:  # what was sent on by one that has ended is sent once more
-            self.run.drifted = True
+            self.run.drifted = self.run.unusual = True
 
     def span(self, messages: list[Message]) -> telemetry.Span | None:
         """Begin to tell of a delivery, if anybody listens."""

@@ -34,6 +34,7 @@ class Route(Source):
         self._run: Run | None = None
         self._line: deque[Message] = deque()
         self._over = False
+        self._open = False  # there is somebody below
 
     # -- the upper side -----------------------------------------------------------------------------------------------
 
@@ -53,9 +54,16 @@ class Route(Source):
         """Take in messages that the upper pipeline has processed."""
         self._over = False
         self._line.extend(messages)
+        self.hand_back()
         if self.blocks and self._run is not None:
             self._run.gate()
         self.wake()
+
+    def hand_back(self) -> None:
+        """Give back what waits, if the upper pipeline comes to its end and nobody below will ever fetch it."""
+        if self._run is not None and self._run.draining and not self._open:
+            while self._line:
+                self._run.give_back(self._line.popleft())
 
     def upstream_over(self) -> None:
         """Take note that nothing more comes, unless something goes back."""
@@ -64,6 +72,15 @@ class Route(Source):
             self.wake()
 
     # -- the lower side -----------------------------------------------------------------------------------------------
+
+    def open(self) -> None:
+        """Take note that there is somebody below."""
+        self._open = True
+
+    def close(self) -> None:
+        """Take note that there is nobody below any more."""
+        self._open = False
+        self.hand_back()
 
     def fetch(self, count: int) -> list[Message] | None:
         """Hand out messages."""

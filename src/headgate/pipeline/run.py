@@ -155,11 +155,13 @@ class Run:
             name: Box(self, name, options, *pipeline.batch_handlers[name])
             for name, options in pipeline.batcher_options.items()
         }
-        self.outlets: dict[str, Any] = {**self.boxes, **pipeline.open_routes(self)}
+        self.routes = pipeline.open_routes(self)
+        self.outlets: dict[str, Any] = {**self.boxes, **self.routes}
         self.steps = [
             Step(pipeline, name, number, options, *pipeline.handlers[name])
             for number, (name, options) in enumerate(pipeline.step_options.items())
         ]
+        self.unusual = len(self.steps) > 1
         for step in self.steps:
             step.connect(self, last=step is self.steps[-1])
         self.feeds = [Feed(self, source, index) for index, source in enumerate(pipeline.sources)]
@@ -326,7 +328,7 @@ class Run:
         if type(books) is not Acknowledger:
             return False
         in_flight = books.in_flight
-        for message in messages:
+        for at, message in enumerate(messages):  # noqa: B007 (how far it came)
             if message.outcome is not None or message.reason is not None or message.keeper is not books:
                 break
             message.outcome = ACKNOWLEDGED
@@ -334,9 +336,7 @@ class Run:
         else:
             books.acknowledged(messages)
             return True
-        for settled in messages:
-            if settled is message:
-                break
+        for settled in messages[:at]:
             settled.outcome = None
             in_flight[settled] = None
         return False
@@ -364,8 +364,11 @@ class Run:
         """
         found: list[Message] = []
         for message in messages:
-            if message.outcome is not None or message.owner is THROUGH:
+            owner = message.owner
+            if message.outcome is not None or owner is THROUGH:
                 continue
+            if owner is not None and owner.number >= step.number and owner.stage.ref.alive:
+                continue  # somebody is at it: one that was sent it before a stage above has ended
             if message.step > step.number:
                 through.setdefault("", []).append(message)
             elif self.draining and message.owner is None and step.number == 0:
@@ -698,6 +701,8 @@ class Run:
         """
         self.begin_drain(seconds)
         await asyncio.gather(*(feed.quiet() for feed in self.feeds))
+        for route in self.routes.values():
+            route.hand_back()
         unbegun = dict.fromkeys(message for feed in self.feeds for message in feed.clear())
         if self.steps[0].kind != "plain":  # these say whom they have begun with; plain ones have none between turns
             for books in self.all_books:

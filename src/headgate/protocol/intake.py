@@ -201,6 +201,10 @@ class Intake:
             self._note(key)
         self.waiting += 1
 
+    def is_out(self, item: Any) -> bool:
+        """Say whether an item of a key was taken and not released."""
+        return id(item) in self._out
+
     def _note(self, key: Any) -> None:
         """Take note that a key may have more than it may."""
         if self._key_limit is not None and len(self._lines.get(key, ())) >= self._key_limit:
