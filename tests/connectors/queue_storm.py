@@ -116,7 +116,7 @@ class Result:
         lines = [
             f"{self.kills} kills of workers that had {self.held} messages, {self.suicides} by deadly ones",
             f"{self.messages} messages: {self.acknowledged} acknowledged, {self.letters} dead; {self.seconds:.1f} s",
-            f"{self.stops} workers were stopped for longer than a lease; {self.lost_leases} leases were over after that",
+            f"{self.stops} workers were stopped for longer than a lease; {self.lost_leases} leases ended by that",
             f"{self.unsure} were acknowledged by a worker that was killed before it had written that down",
             f"{self.again} hand-outs after the first",
             *(f"FAULT {each}" for each in self.faults),
