@@ -107,17 +107,18 @@ class Acknowledger:
 
     def acknowledge(self, messages: list[Message]) -> None:
         """Settle messages of this source that were all handled; those that have their outcome are left as they are."""
-        for message in messages:
+        in_flight = self.in_flight
+        for at, message in enumerate(messages):
             if message.outcome is not None:
                 break
+            message.outcome = ACKNOWLEDGED
+            del in_flight[message]
         else:
-            in_flight = self.in_flight
-            for message in messages:
-                message.outcome = ACKNOWLEDGED
-                del in_flight[message]
             self.acknowledged(messages)
             return
-        for message in messages:
+        if at:
+            self.acknowledged(messages[:at])
+        for message in messages[at:]:
             if message.outcome is None:
                 self.settle(message, ACKNOWLEDGED)
 
