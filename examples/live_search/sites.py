@@ -1,4 +1,4 @@
-"""The sites that are searched: made up, on one port of this machine. They count how they are asked, and judge nobody."""
+"""The sites that are searched: made up, all on one port of this machine. They count how they are asked."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .search import Result, Site
 SITES: Final = (
     Site("wiki", "Open Wiki"),
     Site("gazette", "Evening Gazette"),
-    Site("library", "City Library"),  # slow
+    Site("library", "City Library", timeout=4.0),  # slow
     Site("maps", "Old Maps"),  # stumbles now and then
     Site("archive", "Radio Archive"),
     Site("forum", "Boaters' Forum"),  # down
@@ -92,12 +92,20 @@ def hits(name: str, question: str) -> list[dict[str, str]]:
     start = hashlib.sha256(name.encode()).digest()[0]
     chosen = [TITLES[(start + number) % len(TITLES)] for number in range(HITS[name])]
     found = [
-        {"title": title.format(question), "url": f"https://{name}.example/{number}", "text": text.format(question)}
+        {
+            "title": _sentence(title.format(question)),
+            "url": f"https://{name}.example/{number}",
+            "text": text.format(question),
+        }
         for number, (title, text) in enumerate(chosen)
     ]
     if name == "wiki":
         found[2] = {key: value.replace("{}", question) for key, value in HOSTILE.items()}
     return found
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 class Client:
