@@ -106,7 +106,7 @@ class Upper(Noting):
 class Lower(Noting):
     """Fails as often as the message's payload is found in ``bad``."""
 
-    bad = ()
+    bad: tuple[int, ...] = ()
 
     def handle_message(self, message):
         super().handle_message(message)

@@ -178,7 +178,9 @@ def check_retry(where: str, option: str, value: Any) -> Retries | None:
     return Retries(value, where=where)
 
 
-def check_handler_place(where: str, handler: Handler, place: str | None, timeout: float | None) -> str:
+def check_handler_place(
+    where: str, handler: Handler, place: str | None, timeout: float | None, limit: str = "timeout"
+) -> str:
     """Return where a handler runs, or refuse a place that does not fit it."""
     asynchronous = is_async(handler)
     if place is None:
@@ -186,7 +188,7 @@ def check_handler_place(where: str, handler: Handler, place: str | None, timeout
     if asynchronous and place != "task":
         raise OptionError(where, "place", f"'task', as {_name(handler)} is async", place)
     if timeout is not None and place == "inline":
-        raise OptionError(where, "timeout", "None: a plain handler that runs inline cannot be cancelled", timeout)
+        raise OptionError(where, limit, "None: a plain handler that runs inline cannot be cancelled", timeout)
     return place
 
 

@@ -159,16 +159,19 @@ class Pipeline(Supervisor):
         self._resolve(where)
         self._current: Run | None = None
         children = [*children, *self._layout()]
-        super().__init__(
-            children,
-            name=self.name,
-            id=self.id,
-            shutdown=given.get("shutdown", 30.0),
-            restart=given.get("restart", PERMANENT),
-            max_restarts=given.get("max_restarts", 3),
-            max_seconds=given.get("max_seconds", 5.0),
-            auto_shutdown=True,
-        )
+        try:
+            super().__init__(
+                children,
+                name=self.name,
+                id=self.id,
+                shutdown=given.get("shutdown", 30.0),
+                restart=given.get("restart", PERMANENT),
+                max_restarts=given.get("max_restarts", 3),
+                max_seconds=given.get("max_seconds", 5.0),
+                auto_shutdown=True,
+            )
+        except OptionError as error:
+            raise OptionError(where, error.option, error.expected, error.got) from None
         self.where = where
 
     def __repr__(self) -> str:
@@ -225,7 +228,8 @@ class Pipeline(Supervisor):
         check_choice(where, "on_failure", self.on_failure, ON_FAILURE)
         self.max_deliveries = given.get("max_deliveries", 5)
         check_count(where, "max_deliveries", self.max_deliveries, 1)
-        self.redelivery = given.get("redelivery") or Backoff(first=1.0, most=300.0)
+        redelivery = given.get("redelivery")
+        self.redelivery = Backoff(first=1.0, most=300.0) if redelivery is None else redelivery
         if not isinstance(self.redelivery, Backoff):
             raise OptionError(where, "redelivery", "a Backoff(...)", self.redelivery)
         self.dead_letters = _function(where, "dead_letters", given.get("dead_letters"), "a function of a DeadLetter")
@@ -253,7 +257,7 @@ class Pipeline(Supervisor):
         for name, batcher in self.batcher_options.items():
             at = f"{where}, batchers[{name!r}]"
             handler = self._handler(at, batcher.handler, "handle_batch")
-            place = check_handler_place(at, handler, batcher.place, batcher.run_timeout)
+            place = check_handler_place(at, handler, batcher.place, batcher.run_timeout, "run_timeout")
             self.batch_handlers[name] = (handler, place)
 
     def _handler(self, where: str, given: Any, method: str) -> Any:
