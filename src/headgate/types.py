@@ -71,9 +71,9 @@ class Deferred(Protocol):
 class _Metadata:
     """A dict for each message that wants one: most never do, so it is made when it is looked at."""
 
-    def __get__(self, message: Message | None, owner: type[Message]) -> dict[str, Any]:
+    def __get__(self, message: Message | None, owner: type[Message]) -> Any:
         if message is None:
-            raise AttributeError("metadata")
+            return self
         made: dict[str, Any] = {}
         message.__dict__["metadata"] = made
         return made
@@ -371,6 +371,10 @@ class Joint:
                 parent.keeper.settle(parent, self._worst, self._delay, counted=self._counted)
 
 
+def _unheard() -> None:
+    """Say that there is something to fetch again; nobody hears it until a pipeline has set this."""
+
+
 class Source:
     """Where messages come from. Subclass it to connect a pipeline to something new.
 
@@ -410,7 +414,7 @@ class Source:
     lookahead: int = 1000
     failed: bool = False
     max_deliveries: int | None = None
-    wake: Callable[[], None] = staticmethod(lambda: None)
+    wake: Callable[[], None] = staticmethod(_unheard)
 
     def prepare(self, options: dict[str, Any]) -> Any:  # noqa: ARG002 (for subclasses)
         """Change the options of a pipeline that is made with this source, before anything starts.

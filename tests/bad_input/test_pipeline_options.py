@@ -1,3 +1,4 @@
+# mypy: disable-error-code="arg-type, var-annotated"
 """Every option of a pipeline, its steps and batchers, with every kind of wrong value: one exact error each."""
 
 import math

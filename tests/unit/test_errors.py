@@ -9,14 +9,18 @@ import pytest
 
 import headgate
 from headgate import (
+    AcknowledgementError,
     AugmentError,
     BufferOverflowError,
     CircuitOpenError,
     DispatchError,
+    DuplicateSettlementError,
     HandlerError,
+    HandlerTimeoutError,
     HeadgateError,
     HookError,
     Ignore,
+    LeaseExpiredError,
     LookupTimeoutError,
     NameTakenError,
     NoStageError,
@@ -26,12 +30,17 @@ from headgate import (
     QueueClosedError,
     QueueFullError,
     RecordError,
+    Reject,
     RestartLimitError,
+    Retry,
     RunError,
+    Skip,
+    SourceError,
     StageCrashed,
     Stop,
     StoreError,
     SubscriptionError,
+    UnknownBatcherError,
 )
 
 EXAMPLES = {
@@ -56,6 +65,12 @@ EXAMPLES = {
     AugmentError: AugmentError("users", 7, ValueError("bad")),
     LookupTimeoutError: LookupTimeoutError("users", 7, 1.5),
     CircuitOpenError: CircuitOpenError("users", 7, 30.0),
+    SourceError: SourceError("orders", "ack", OSError("away"), 3),
+    AcknowledgementError: AcknowledgementError("orders", "a message", "it cannot be settled"),
+    DuplicateSettlementError: DuplicateSettlementError("orders", "a message", "it was acknowledged already"),
+    LeaseExpiredError: LeaseExpiredError("orders", "a message", "expected ack before its lease was over"),
+    UnknownBatcherError: UnknownBatcherError("app", "otehr", ("default", "other")),
+    HandlerTimeoutError: HandlerTimeoutError("app.default-1", "handle_message", 2.5),
 }
 each = pytest.mark.parametrize("error", EXAMPLES.values(), ids=lambda error: type(error).__name__)
 
@@ -79,8 +94,11 @@ def test_the_family():
     assert issubclass(LookupTimeoutError, AugmentError)
     assert issubclass(LookupTimeoutError, TimeoutError)
     assert issubclass(CircuitOpenError, AugmentError)
-    assert not issubclass(Stop, HeadgateError), "a signal is no error"
-    assert not issubclass(Ignore, HeadgateError)
+    assert issubclass(DuplicateSettlementError, AcknowledgementError)
+    assert issubclass(LeaseExpiredError, AcknowledgementError)
+    assert issubclass(HandlerTimeoutError, TimeoutError)
+    for signal in (Stop, Ignore, Retry, Reject, Skip):
+        assert not issubclass(signal, HeadgateError), "a signal is no error"
 
 
 @each
@@ -104,6 +122,11 @@ def test_a_message_is_one_line(error):
         (CircuitOpenError, ["'users'", "7", "30 s"]),
         (QueueFullError, ["'orders'", "3 more", "1000", "'size'"]),
         (RecordError, ["orders.csv:7", "expected 3 fields (a, b, c), got 2"]),
+        (SourceError, ["'orders'", "ack", "3 messages", "OSError: away"]),
+        (DuplicateSettlementError, ["'orders'", "acknowledged already", "a message"]),
+        (LeaseExpiredError, ["'orders'", "ack", "lease", "a message"]),
+        (UnknownBatcherError, ["'app'", "'otehr'", "'default', 'other'"]),
+        (HandlerTimeoutError, ["'app.default-1'", "handle_message", "2.5 s"]),
         (StoreError, ["jobs.db", "put", "disk is full", "make room"]),
     ],
     ids=lambda value: getattr(value, "__name__", None),
@@ -143,6 +166,19 @@ def test_signals_cross_too():
     there = pickle.loads(pickle.dumps(Stop(("shutdown", 5))))
     assert there.reason == ("shutdown", 5)
     assert isinstance(pickle.loads(pickle.dumps(Ignore())), Ignore)
+    for signal in (Reject("no"), Skip("no")):
+        there = pickle.loads(pickle.dumps(signal))
+        assert (type(there), there.reason) == (type(signal), "no")
+    again = pickle.loads(pickle.dumps(Retry(after=5.0, reason="away")))
+    assert (again.after, again.reason) == (5.0, "away")
+
+
+def test_a_deadline_that_is_over_says_so():
+    assert "deadline" in str(HandlerTimeoutError("app.default", "deadline", 0.0))
+
+
+def test_a_fetch_is_about_no_messages():
+    assert "messages" not in str(SourceError("orders", "fetch", OSError("away")))
 
 
 def test_a_crash_without_an_exception_says_the_reason():

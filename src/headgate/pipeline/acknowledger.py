@@ -108,7 +108,7 @@ class Acknowledger:
     def acknowledge(self, messages: list[Message]) -> None:
         """Settle messages of this source that were all handled; those that have their outcome are left as they are."""
         in_flight = self.in_flight
-        for at, message in enumerate(messages):
+        for at, message in enumerate(messages):  # noqa: B007 (how far it came)
             if message.outcome is not None:
                 break
             message.outcome = ACKNOWLEDGED
