@@ -469,31 +469,39 @@ class Feed:
             return wanted
         admitted, self._token = self._token, 0
         admitted += limiter.try_acquire(wanted - admitted)
-        if admitted < wanted and self._waiter is None and not self.stopped:
+        if admitted < wanted and not self.stopped:
             # Nobody else looks again: who has asked for more waits. Others may share the limit, so it is in their line.
             self._resting = True
             self._cancel_timer()
-            self._waiter = self.run.loop.create_task(self._wait_for_token(limiter), name=f"headgate: rate {self.name}")
+            if self._waiter is None:
+                name = f"headgate: rate {self.name}"
+                self._waiter = self.run.loop.create_task(self._wait_for_token(limiter), name=name)
         self._asked_at = self.run.loop.time()
         return admitted
 
     async def _wait_for_token(self, limiter: RateLimiter) -> None:
-        try:
-            await limiter.acquire()
-            self._token = 1
-        finally:
-            self._waiter = None
+        await limiter.acquire()
+        if self._waiter is not asyncio.current_task():  # it has left the line in the same turn
+            limiter.give_back(1)
+            return
+        self._waiter, self._token = None, 1
         self._go_on()
+
+    def _leave_line(self) -> None:
+        """Want no token: there is nothing to fetch now."""
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None:
+            waiter.cancel()
+        if self._token and self.run.rate_limit is not None:
+            self._token = 0
+            self.run.rate_limit.give_back(1)
 
     async def _drop_token(self) -> None:
         """Leave the line of those who wait for the rate limit."""
-        limiter, waiter = self.run.rate_limit, self._waiter
+        waiter = self._waiter
+        self._leave_line()
         if waiter is not None:
-            waiter.cancel()
             await asyncio.wait([waiter])
-        if limiter is not None and self._token:
-            self._token = 0
-            limiter.give_back(1)
 
     def _fetch(self, wanted: int) -> list[Message]:
         """Fetch from a source that answers at once."""
@@ -515,6 +523,8 @@ class Feed:
         self._failures = 0
         count = len(messages) if messages else 0
         if count < admitted:
+            if not count and not self._stirred:
+                self._leave_line()  # else the tokens that go back would let it ask again, and again
             if self.run.rate_limit is not None:
                 self.run.rate_limit.give_back(admitted - count, taken=self._asked_at)
             if self._stirred:

@@ -68,6 +68,7 @@ class Step:
         self.last = False
         self.simple = False
         self.started = 0
+        self.wide: WideProcessor | None = None  # the one that was started last
         self.stages = 1 if kind == "wide" else options.concurrency
         self.only = ""
         self.pass_on: Callable[[list[Message]], None] = _nothing
@@ -94,6 +95,8 @@ class Step:
         run = self.pipeline.current
         onward: list[Message] = []
         if run.unusual and self.last:  # what comes once more, since a stage was killed that had sent it on, is known
+            kept = {name: [each for each in box if each.owner is not THROUGH] for name, box in kept.items()}
+            failed = [each for each in failed if each.owner is not THROUGH]
             for each in kept.values():
                 for message in each:
                     message.owner = THROUGH
@@ -104,10 +107,6 @@ class Step:
             for each in kept.values():
                 run.acknowledge(each)
         else:
-            if self.number:  # a stage above that ends may send them once more
-                for each in kept.values():
-                    for message in each:
-                        message.owner = THROUGH
             for name, each in kept.items():
                 if each:
                     run.outlets[name].add(each)
@@ -387,7 +386,7 @@ class AsyncProcessor(_Processor):
             if run.draining and message.owner is None and not step.number:  # nobody has begun it
                 run.give_back(message)
                 continue
-            if message.outcome is not None:  # it was given back meanwhile
+            if message.outcome is not None or message.owner is THROUGH:  # it was settled, or sent on, meanwhile
                 continue
             message.owner = self
             before = cancellations()
@@ -473,6 +472,10 @@ class WideProcessor(_Processor):
         self.room = asyncio.Event()
         self.run.wide.append(self)
         self.stage.ref.driver.monitors.append(self._gone)  # also when it is killed
+        before, self.step.wide = self.step.wide, self
+        unsent = [] if before is None else before.stage.recall()
+        if unsent:  # nobody else has them: what it was given it has acknowledged
+            self.stage.emit(unsent)
 
     async def handle_events(self, events: Any, source: Subscription) -> None:  # noqa: ARG002 (a callback's form)
         """Begin with each message as soon as there is room."""
@@ -483,7 +486,7 @@ class WideProcessor(_Processor):
             while len(self.under_way) >= self.width:
                 self.room.clear()
                 await self.room.wait()
-            if message.outcome is not None:  # it was given back meanwhile
+            if message.outcome is not None or message.owner is THROUGH:  # it was settled, or sent on, meanwhile
                 self.run.left(1)
                 continue
             if self.run.draining and message.owner is None and not self.number:

@@ -364,11 +364,8 @@ class Run:
         """
         found: list[Message] = []
         for message in messages:
-            owner = message.owner
-            if message.outcome is not None or owner is THROUGH:
+            if message.outcome is not None or message.owner is THROUGH:
                 continue
-            if owner is not None and owner.number >= step.number and owner.stage.ref.alive:
-                continue  # somebody is at it: one that was sent it before a stage above has ended
             if message.step > step.number:
                 through.setdefault("", []).append(message)
             elif self.draining and message.owner is None and step.number == 0:
@@ -427,7 +424,7 @@ class Run:
         """
         final: list[Message] = []
         for message in messages:
-            if message.outcome is not None:
+            if message.outcome is not None or message in self.waiting:  # it was sent twice, and has failed twice
                 continue
             message.attempts += 1
             delay = self._delay(message, retries)
@@ -478,7 +475,7 @@ class Run:
 
     def _go(self, message: Message) -> None:
         del self.waiting[message]
-        if message.outcome is None:
+        if message.outcome is None and message.owner is not THROUGH:
             message.reason = None
             message.owner = None
             self._feed_of(message).put_back([message])

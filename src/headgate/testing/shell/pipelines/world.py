@@ -289,7 +289,8 @@ class PipelineWorld(World):
         first = first and plan.steps[0].kind != "thread"  # there it was begun before
         if first and run is not None and run.draining and not (delivery.excuses or delivery.failures):
             raise self.break_rule("draining", f"{delivery} was begun while the pipeline was draining")
-        if delivery.told is not None and not (delivery.excuses and message.data != delivery.unit):
+        thread = plan.steps[step].kind == "thread"  # it was handed to the thread before
+        if delivery.told is not None and not (delivery.excuses and (thread or message.data != delivery.unit)):
             raise self.break_rule("handled late", f"{delivery} is handled, and was {delivery.told}")
         if self.key_limiter is not None and step == 0 and plan is self.plans[0]:
             self._check_key_rate(delivery, message)
