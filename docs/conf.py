@@ -33,4 +33,5 @@ nitpick_ignore_regex = [
     (r"py:class", r"headgate\.(protocol|runtime)\..*|Driver"),
     (r"py:class", r"headgate\.pipeline\.(lookups\.Calls|augment\.(Cache|Policy))"),
     (r"py:class", r"headgate\.(stage\.Stage|system\.(Startable|Recipe|R(_co)?))"),
+    (r"py:class", r"headgate\.(types\.Keeper|pipeline\.(run\.Run|routes\.Route))|Run"),
 ]

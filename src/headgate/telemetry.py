@@ -15,7 +15,7 @@ from typing import Any, Final
 Handler = Callable[[str, dict[str, Any], dict[str, Any]], None]
 
 handlers: Final[list[tuple[str, Handler]]] = []
-"""Who is attached: a prefix of names, and a function. Empty: whoever would tell something need not."""
+"""Who is attached, by a prefix of names and a function. While it is empty, whoever would tell something need not."""
 
 
 def attach(prefix: str, handler: Handler) -> Callable[[], None]:

@@ -164,6 +164,8 @@ class SQLiteQueue(Putting, Inspection, Source):
         self._draining = False
         self._news = True  # something may have been put since the last look
         self._empty = True  # when it was looked at last
+        self._held: dict[Receipt, float] = {}  # what is under way here, and until when
+        self._alone: tuple[Receipt, float] | None = None  # nothing else is handed out beside this, until then
         self._seen = -1
         self._due = 0.0
         self._numbers: dict[str, int] = dict.fromkeys(
@@ -258,11 +260,22 @@ class SQLiteQueue(Putting, Inspection, Source):
             self.open()
             claims = self._opened()
         now = self._clock()
+        if self._alone is not None:
+            receipt, until = self._alone
+            if receipt in self._held and now < until:
+                return []
+            self._alone = None
         if not self._news and now < self._due and self._version() == self._seen:
             return []
         self._news = False  # before the look: what is put meanwhile is news again
         version = self._version() if self._empty else None
-        token, rows = claims.claim(count, now, now + (self.lease or 0.0))
+        until = now + (self.lease or 0.0)
+        token, rows = claims.claim(count, now, until, busy=self._busy(now))
+        if claims.held_back:  # as soon as what is under way has ended
+            self._news = True
+            return []
+        if claims.alone and rows:
+            self._alone = ((rows[0][1], token), until)
         self._empty = not rows
         if rows or claims.more or version is None:  # without a version from before it has to be looked at once more
             self._news = True
@@ -294,13 +307,26 @@ class SQLiteQueue(Putting, Inspection, Source):
             except Exception as error:  # noqa: BLE001 (the user's decode; the others must not suffer from it)
                 claims.end(DEAD, [(row[1], token)], [why_unreadable(error)], now)
                 self._numbers["unreadable"] += 1
+        until = now + (self.lease or 0.0)
+        for message in messages:
+            self._held[message.receipt] = until
         return messages
+
+    def _busy(self, now: float) -> bool:
+        """Say whether messages are under way here; those whose lease is over are somebody else's."""
+        held = self._held
+        while held:
+            receipt, until = next(iter(held.items()))
+            if until > now:
+                return True
+            del held[receipt]
+        return False
 
     def ack(self, messages: Sequence[Message]) -> list[Message] | None:
         """Delete messages that were handled, or keep them as done.
 
         Returns:
-            Those whose lease was over, and which somebody else has had or will have; None: none.
+            A list of those whose lease was over, so that somebody else has had or will have them, or None.
         """
         return self._forget(messages, "acknowledged")
 
@@ -359,6 +385,9 @@ class SQLiteQueue(Putting, Inspection, Source):
         until = self._clock() + seconds
         ours = self._opened().extend([message.receipt for message in messages], until)
         self._due = min(self._due, until)  # it may be sooner than it was
+        for message in messages:
+            if message.receipt in self._held:
+                self._held[message.receipt] = until
         return self._settled(messages, ours, None)
 
     def _settled(
@@ -367,6 +396,10 @@ class SQLiteQueue(Putting, Inspection, Source):
         lost = [] if ours is None else [message for message in messages if message.receipt not in ours]
         self._numbers["lost"] += len(lost)
         if what is not None:
+            for message in messages:
+                self._held.pop(message.receipt, None)
+            if self._alone is not None or (self._claims is not None and self._claims.held_back):
+                self.wake()
             self._numbers[what] += len(messages) - len(lost)
             self._news = True  # it may be empty now
             if self.ordered:  # later messages of their keys may be ready now
