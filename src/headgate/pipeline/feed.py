@@ -14,6 +14,7 @@ from headgate.errors import SourceError
 from headgate.pipeline.acknowledger import Acknowledger
 from headgate.pipeline.link import Link
 from headgate.pipeline.options import DEAD_LETTER, DISCARD
+from headgate.pipeline.processing import THROUGH
 from headgate.protocol.children import Backoff
 from headgate.protocol.intake import Intake
 from headgate.stage import Producer
@@ -57,6 +58,7 @@ class Feed:
         self.books.returned = self.returned
         self.stage: SourceStage | None = None
         self._last: SourceStage | None = None
+        self._fallen: list[SourceStage] = []  # those before it
         self.exhausted = False
         self.stopped = False
         self.fetching = 0
@@ -183,10 +185,26 @@ class Feed:
         """Hand out by this stage from now on; what a predecessor had not sent comes first."""
         before, self.stage = self._last, stage
         self._last = stage
+        if before is not None:
+            self._fallen.append(before)
+            self.run.fallen()
+            self.rescue()
         unsent = [] if before is None else before.stage.recall()
         if unsent:
             self.run.left(len(unsent))
             self.put_back(unsent)
+
+    def rescue(self) -> None:
+        """Hand out again what processors that fell had from a stage that fell before them: nobody else has it."""
+        waiting = self.run.waiting
+        lost = [
+            message
+            for before in self._fallen
+            for message in _left_behind(before)
+            if message.outcome is None and message.owner is not THROUGH and message not in waiting
+        ]
+        if lost:
+            self.put_back(lost)
 
     def put_back(self, messages: list[Message]) -> None:
         """Take messages to be handed out (again), ahead of those that came later."""
@@ -629,6 +647,17 @@ class Feed:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+
+def _left_behind(stage: SourceStage) -> list[Message]:
+    """Take out what a stage that has ended had sent to processors that have ended as well, and did not say it is done."""
+    out = stage.stage.ref.driver.core.out
+    found: list[Message] = []
+    for subscriber in () if out is None else (*out.subscribers.values(), *out.closing.values()):
+        if not subscriber.address.alive:
+            for batch, _, _ in subscriber.unacked():
+                found.extend(batch or ())
+    return found
 
 
 class SourceStage(Producer):

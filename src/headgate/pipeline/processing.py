@@ -240,6 +240,9 @@ class _Processor:
         self.step.started += 1
         if self.step.started > self.step.stages:  # what was sent on by one that has ended is sent once more
             self.run.drifted = self.run.unusual = True
+            if not self.number:
+                for feed in self.run.feeds:
+                    feed.rescue()
 
     def span(self, messages: list[Message]) -> telemetry.Span | None:
         """Begin to tell of a delivery, if anybody listens."""

@@ -397,6 +397,13 @@ class Run:
                 self.outlets[name].add(each)
         self.fail(failed, step.retries, step)
 
+    def fallen(self) -> None:
+        """Take note that a source's stage was killed: from now on it counts who is at a message, and what is through."""
+        self.drifted = self.unusual = True
+        for box in self.boxes.values():
+            for message in (*box.machine.held(), *(each for batch in box.running for each in batch.items)):
+                message.owner = THROUGH
+
     def lost(self, messages: Iterable[Message]) -> None:
         """Begin anew with messages whose stage has ended."""
         for message in messages:

@@ -19,7 +19,7 @@ from __future__ import annotations
 import math
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Sequence
-from itertools import repeat
+from itertools import chain, repeat
 from operator import attrgetter
 from typing import Any, Final
 
@@ -169,6 +169,12 @@ class Batches:
     def ready(self) -> int:
         """How many batches could be handed out now."""
         return len(self._ready)
+
+    def held(self) -> Iterable[Any]:
+        """Return the items of all batches that were not handed out."""
+        lines = (line for line in self._lines.values() if line)
+        for batch in chain(self._open.values(), self._ready, chain.from_iterable(lines)):
+            yield from batch.items
 
     @property
     def full(self) -> bool:
