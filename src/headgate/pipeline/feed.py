@@ -18,7 +18,7 @@ from headgate.pipeline.processing import THROUGH
 from headgate.protocol.children import Backoff
 from headgate.protocol.intake import Intake
 from headgate.stage import Producer
-from headgate.types import Joint, Message, Source
+from headgate.types import DEFERRED, Joint, Message, Source
 
 if TYPE_CHECKING:
     from headgate.pipeline.pipeline import Pipeline
@@ -89,6 +89,7 @@ class Feed:
                 self.books.requeued = self._withdraw
         self._fetch_now = source.fetch
         self._ahead = min(run.lookahead, source.lookahead) if run.lookahead_by_source else run.lookahead
+        self.sent = False  # something was sent without being asked for by `take`
         self._simple = (
             self.intake is None
             and self.link.fetches_directly
@@ -136,16 +137,21 @@ class Feed:
         self._simple = False  # nor is anything fetched right where it is asked for
         self._cancel_timer()
         await self._drop_token()
-        if self._opened and not self._drained:
-            self._drained = True
-            try:
-                await self.link.acall("drain")
-            except Exception as error:  # noqa: BLE001 (the user's source)
-                self.run.report(SourceError(self.name, "drain", error))
+        if self._opened:
+            if self._draining is None:
+                self._draining = self.run.node.job(self._drain(), f"drain {self.name}")
+            await asyncio.wait([self._draining], timeout=self.run.remaining())
         if self._job is not None:
             _, late = await asyncio.wait([self._job], timeout=self.run.remaining())
             for job in late:
                 job.cancel()
+
+    async def _drain(self) -> None:
+        """Say so to the source, once."""
+        try:
+            await self.link.acall("drain")
+        except Exception as error:  # noqa: BLE001 (the user's source)
+            self.run.report(SourceError(self.name, "drain", error))
 
     def clear(self) -> list[Message]:
         """Take out all that waits: nobody has begun it."""
@@ -196,13 +202,17 @@ class Feed:
 
     def rescue(self) -> None:
         """Hand out again what processors that fell had from a stage that fell before them: nobody else has it."""
-        waiting = self.run.waiting
-        lost = [
-            message
-            for before in self._fallen
-            for message in _left_behind(before)
-            if message.outcome is None and message.owner is not THROUGH and message not in waiting
-        ]
+        lost: list[Message] = []
+        done: list[Message] = []
+        for before in self._fallen:
+            for message in _left_behind(before):
+                if message.outcome is not None or message.owner is THROUGH:
+                    if message.outcome != DEFERRED:
+                        done.append(message)
+                elif message not in self.run.waiting:
+                    lost.append(message)
+        if done:  # those who were through with them fell before they could say so
+            self.leave(done)
         if lost:
             self.put_back(lost)
 
@@ -271,6 +281,12 @@ class Feed:
         if not self._simple or self._line or self._injected or self._resting or self.exhausted:
             self.serve_soon()
             return None
+        if self.sent:  # perhaps for this demand: the stage is asked for it a little later than `serve` sees it
+            owed = 0 if self.stage is None else self.stage.owed
+            self.sent = owed != demand
+            demand = min(demand, owed)
+            if not demand:
+                return None
         # A source that answers at once, and nothing that comes in between: the hot path.
         self._stirred = False
         try:
@@ -650,7 +666,7 @@ class Feed:
 
 
 def _left_behind(stage: SourceStage) -> list[Message]:
-    """Take out what a stage that has ended had sent to processors that have ended as well, and did not say it is done."""
+    """Take out what a stage that has ended had sent to processors that have ended as well before they were done."""
     out = stage.stage.ref.driver.core.out
     found: list[Message] = []
     for subscriber in () if out is None else (*out.subscribers.values(), *out.closing.values()):
@@ -699,4 +715,5 @@ class SourceStage(Producer):
     def send(self, messages: list[Message] | None) -> None:
         """Send messages."""
         if messages:
+            self.feed.sent = True
             self.stage.emit(messages)

@@ -398,7 +398,7 @@ class Run:
         self.fail(failed, step.retries, step)
 
     def fallen(self) -> None:
-        """Take note that a source's stage was killed: from now on it counts who is at a message, and what is through."""
+        """Take note that a stage of a source was killed: from now on it counts what is through."""
         self.drifted = self.unusual = True
         for box in self.boxes.values():
             for message in (*box.machine.held(), *(each for batch in box.running for each in batch.items)):
