@@ -60,7 +60,7 @@ class Deferred(Protocol):
         ...
 
     def fail(self, reason: Any) -> None:
-        """It has failed; the retry policy and the source decide what becomes of it."""
+        """It has failed; the pipeline and its source decide what becomes of it, it is not tried again here."""
         ...
 
     def requeue(self, delay: float = 0.0) -> None:
@@ -270,6 +270,9 @@ class Message:
 def merge(messages: Iterable[Message], data: Any) -> Message:
     """Make one message of many: all of them end as it does.
 
+    A handler that collects messages lets those wait by `Message.defer`, and returns the merged one with the last; a batch
+    handler returns it in place of those that it was made of.
+
     Args:
         messages: At least one.
         data: The payload of the new one, which takes metadata, key and batching of the first.
@@ -367,7 +370,7 @@ class Joint:
         for parent in self._parents:
             if self._reason is not None and parent.reason is None:
                 parent.reason = self._reason
-            if parent.keeper is not None and parent.outcome is None:
+            if parent.keeper is not None and parent.outcome in (None, DEFERRED):  # of those to be merged, some may wait
                 parent.keeper.settle(parent, self._worst, self._delay, counted=self._counted)
 
 

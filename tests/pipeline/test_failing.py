@@ -450,6 +450,61 @@ async def test_many_end_as_the_one_that_was_made_of_them():
     assert (source.acked, source.discarded) == ([1, 2], ["bad", 3])
 
 
+class Collecting(Noting):
+    """Lets messages wait until there are three, and goes on with one for all of them."""
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.held = []
+
+    def handle_message(self, message):
+        self.held.append(message)
+        if len(self.held) < 3:
+            message.defer(timeout=1000.0)
+            return None
+        held, self.held = self.held, []
+        return merge(held, [each.data for each in held])
+
+    def handle_batch(self, messages, batch):
+        super().handle_batch(messages, batch)
+        for message in messages:
+            if "bad" in message.data:
+                message.fail("not good")
+
+
+@virtually
+async def test_messages_that_wait_to_be_merged():
+    source = StubSource(1, 2, 3, 4, "bad", 6)
+    source.finish()
+    pipeline = Collecting(source=source, batchers=batcher(size=1), on_failure="discard")
+    statistics = await ended(pipeline)
+    assert now() < 1, "nobody waits for their time to be over"
+    assert pipeline.payloads == [[[1, 2, 3]], [[4, "bad", 6]]]
+    assert (source.acked, source.discarded) == ([1, 2, 3], [4, "bad", 6])
+    assert statistics.duplicates == 0
+
+
+@virtually
+async def test_a_handle_of_a_message_that_was_merged_is_of_no_use():
+    errors, handles = [], []
+
+    class Keeping(Noting):
+        def handle_message(self, message):
+            if not handles:
+                handles.append(message.defer())
+                self.first = message
+                return None
+            return merge([self.first, message], 5)
+
+    source = StubSource(1, 2)
+    async with running(Keeping(source=source), errors=errors) as started:
+        await until(lambda: source.acked == [1, 2])
+        handles[0].fail("too late")
+        assert started.statistics().duplicates == 1
+        assert started.statistics().deferred == 0
+    assert [type(each).__name__ for each in errors] == ["DuplicateSettlementError"]
+
+
 def test_nothing_cannot_be_merged():
     with pytest.raises(ValueError, match="expected at least one message"):
         merge([], 1)

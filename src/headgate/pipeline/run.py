@@ -636,7 +636,9 @@ class Run:
         return sum(len(books.in_flight) for books in self.all_books)
 
     def settled(self) -> None:
-        """Take note that messages were settled."""
+        """Take note that messages were settled; of deferred ones perhaps by what was made of them."""
+        for handle in [each for each in self.deferred if not each.open]:
+            handle.forget()
         self.check_end_soon()
 
     def check_end_soon(self) -> None:
@@ -806,14 +808,24 @@ class Handle:
         """Let its source hand it out again, after so many seconds."""
         self._on_loop(lambda _, message: self._run.give_back(message, delay, counted=True), REQUEUED)
 
-    def cancel(self) -> None:
-        """Leave it to others."""
+    @property
+    def open(self) -> bool:
+        """Whether the message has no outcome yet."""
+        return self._message.outcome == DEFERRED
+
+    def forget(self) -> None:
+        """Have nothing to settle any more."""
         self._timer.cancel()
         self._run.deferred.discard(self)
-        self._message.outcome = None
+
+    def cancel(self) -> None:
+        """Leave it to others."""
+        self.forget()
+        if self.open:
+            self._message.outcome = None
 
     def _expired(self, timeout: float) -> None:
-        if self in self._run.deferred:
+        if self in self._run.deferred and self.open:
             self.fail(HandlerTimeoutError(self._run.pipeline.id, "the deferred acknowledgement", timeout))
 
     def _on_loop(self, change: Callable[[Any, Message], None], outcome: str) -> None:
@@ -823,7 +835,7 @@ class Handle:
         message = self._message
         keeper = message.keeper
         assert keeper is not None  # noqa: S101 (it could be deferred)
-        if self not in self._run.deferred:
+        if self not in self._run.deferred or not self.open:
             keeper.duplicate(message, outcome)
             return
         self.cancel()
