@@ -371,3 +371,93 @@ async def test_a_stage_that_is_away_when_its_pipeline_ends_does_not_keep_it_aliv
         source.finish()
         async with asyncio.timeout(60):
             await started.wait()
+
+
+@virtually
+async def test_an_empty_source_does_not_spin_for_tokens_of_its_rate():
+    """The tokens that it gave back let it ask again at once, and so on: the loop did nothing else."""
+    fetches = []
+
+    class Counting(StubSource):
+        def fetch(self, count):
+            fetches.append(count)
+            return super().fetch(count)
+
+    limit = RateLimiter(5, burst=3)
+    async with running(Noting(source=Counting(), rate_limit=limit, processors=Processors(concurrency=2))):
+        await asyncio.sleep(1.0)
+    assert len(fetches) < 20
+
+
+@virtually
+async def test_a_wide_stage_that_is_killed_loses_nothing_that_it_has_sent_on():
+    """What waited in it for the next step was gone with it."""
+
+    class Two(AsyncNoting):
+        processors = {  # noqa: RUF012
+            "one": wide(handler="first", concurrency=4),
+            "two": Processors("second", concurrency=1),
+        }
+
+        async def first(self, message):
+            return None
+
+        async def second(self, message):
+            await asyncio.sleep(0.1)
+
+    source = StubSource(*range(12))
+    async with running(Two(source=source, max_restarts=None)) as started:
+        for _ in range(5):
+            await asyncio.sleep(0.15)
+            kill(started, "Two.one")
+        await until(lambda: set(source.acked) == set(range(12)))
+
+
+@virtually
+async def test_no_more_is_fetched_than_is_asked_for_when_a_source_wakes():
+    """What was sent when it woke was fetched once more for the same demand."""
+    fetched = []
+
+    class Waking(StubSource):
+        def fetch(self, count):
+            messages = super().fetch(count)
+            fetched.extend(messages or ())
+            return messages
+
+    class Stuck(AsyncNoting):
+        async def handle_message(self, message):
+            await asyncio.Event().wait()
+
+    source = Waking()
+    pipeline = Stuck(source=source, processors=Processors(concurrency=1, max_demand=1), shutdown=0.1)
+    async with System(seed=7) as system:
+        source.push(*range(9))
+        started = await system.start(pipeline)
+        source.wake()
+        await asyncio.sleep(0.5)
+        await started.stop(timeout=0.0)
+    assert len(fetched) == 1
+
+
+@virtually
+async def test_a_source_is_not_closed_while_it_is_being_drained():
+    """A drain that was slow was overtaken by the end of the pipeline."""
+    calls = []
+
+    class Slow(StubSource):
+        async def drain(self):
+            calls.append("drain")
+            await asyncio.sleep(0.5)
+            calls.append("drained")
+            super().drain()
+
+        async def close(self):
+            calls.append("close")
+            super().close()
+
+    source = Slow(1)
+    async with System(seed=7) as system:
+        started = await system.start(Noting(source=source))
+        await until(lambda: source.acked)
+        await started.stop()
+    assert calls == ["drain", "drained", "close"]

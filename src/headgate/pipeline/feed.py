@@ -67,7 +67,8 @@ class Feed:
         self._line: deque[Message] = deque()  # without an intake: what came back, or was fetched by a task
         self._injected: deque[Message] = deque()  # put in by hand, and not admitted by the rate limit yet
         self._ending = False
-        self._opened = self._drained = False
+        self._opened = False
+        self._draining: asyncio.Task[None] | None = None  # tells the source that nothing more is wanted
         self._job: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._resting = False  # it has nothing now

@@ -180,7 +180,7 @@ class Functions:
             delivery.finished.add(message.data)
             self._leaves(delivery, message)
             raise Skip
-        if fault == "die":
+        if fault == "die" and self.world.may_fall(self.plan, number):
             delivery.excuses += 1
             delivery.failures += self.plan.steps[number].kind.startswith("wide")  # such a stage goes on
             self.world.fatal += 1
@@ -340,7 +340,7 @@ class Functions:
         world, delivery = self.world, self.world.find(message)
         if delivery is None:
             return
-        if delivery.told is not None and not (delivery.excuses and message.data != delivery.unit):
+        if delivery.told is not None and not delivery.excuses:
             raise world.break_rule("handled late", f"{message.data} is in a batch, it was {delivery.told}")
         if message.data not in delivery.through and not delivery.failures and delivery.deadline is None:
             raise world.break_rule("batch", f"{message.data} is in a batch and was not processed")

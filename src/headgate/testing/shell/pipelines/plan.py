@@ -129,7 +129,8 @@ class Plan:
     def in_order(self, item: Item) -> bool:
         """Say whether items of a key are handled in order, whatever fails."""
         broker = item.broker
-        if any(isinstance(step.retry, RetryPolicy) and not step.retry.ordered for step in self.steps):
+        policies = [each for step in self.steps for each in (step.retry or {}).values()]
+        if not all(each is None or each.ordered for each in policies):
             return False
         if self.above is not None and not self.above.in_order(item):
             return False
@@ -144,7 +145,7 @@ def draw_retry(draw: Random) -> Any:
         most=1.0,
         ordered=draw.random() < 0.8,  # noqa: PLR2004 (most)
     )
-    return draw.choice((None, policy, policy, {OSError: policy, ValueError: None}))
+    return draw.choice((None, {Exception: policy}, {Exception: policy}, {OSError: policy, ValueError: None}))
 
 
 def draw_step(draw: Random, kinds: tuple[str, ...]) -> StepPlan:

@@ -108,6 +108,13 @@ def _kill(world: PipelineWorld, system: System, plan: Plan, kind: str) -> None:
         "kill batch": (f"{base}.batch.",),
     }[kind]
     refs = [ref for ref in system.stages() if ref.name.startswith(prefixes) and (kind == "kill source" or ".source" not in ref.name)]
+    if kind == "kill source" and plan.steps[0].kind.startswith("wide"):
+        return
+    if kind == "kill processor":
+        number = int(world.chance.random() * len(plan.steps))
+        refs = [ref for ref in refs if ref.name.startswith(f"{base}.s{number}")]
+        if not world.may_fall(plan, number):
+            return
     if refs:
         ref = refs[int(world.chance.random() * len(refs))]
         world.count(kind)

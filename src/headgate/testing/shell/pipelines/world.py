@@ -119,6 +119,7 @@ class PipelineWorld(World):
         self.limiter: SimLimiter | None = None
         self.key_limiter: SimLimiter | None = None
         self.letters: list[DeadLetter] = []
+        self.victims: dict[Any, int] = {}
         self.failure: asyncio.Future[None] = loop.create_future()  # the run is not gone on with
         self.timers: set[asyncio.TimerHandle] = set()  # of the user's own
 
@@ -210,6 +211,13 @@ class PipelineWorld(World):
     def leases_at_risk(self) -> None:
         """Take note that an extension has failed."""
         self.at_risk = True
+
+    def may_fall(self, plan: Plan, step: int) -> bool:
+        """Say whether stages of a step may end early in this life.
+
+        Those of one step may: what a stage has sent on that is gone is not sent again when its receiver falls as well.
+        """
+        return self.victims.setdefault((self.life, plan.tag), step) == step
 
     def count_event(self, kind: str) -> None:
         """Note that something special has happened, which is no fault."""
