@@ -251,7 +251,7 @@ class Storm:
                     hands.setdefault(receipt[0], []).append((receipt[1], entry["since"], at))
                     until[receipt] = entry["since"] + LEASE
                 elif what == "extend":
-                    until[receipt] = at + LEASE
+                    until[receipt] = entry.get("since", at) + LEASE
                 elif what in ("ack", "nack", "letter", "lost"):
                     if ended.get(receipt, ("",))[0] in ("ack", "nack", "letter"):
                         result.faults.append(f"{receipt} ended twice: {ended[receipt][0]}, {what}")

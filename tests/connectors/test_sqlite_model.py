@@ -31,7 +31,7 @@ class Item:
         self.token = None
         self.deliveries = 0
         self.reason = None
-        self.suspect = False  # its lease was over: it is handed out alone
+        self.suspect = 0  # how often its lease was over: it is handed out alone; beside nothing else from twice on
         self.passed_over = False  # by a fetch, as it was not to be had
 
 
@@ -47,6 +47,8 @@ class Model(RuleBasedStateMachine):
         self.items = {}
         self.consumers = []
         self.held = []  # (consumer, message), lost ones too
+        self.over = set()  # (consumer, id, token) of what that consumer has ended, or knows to be lost
+        self.alone = {}  # consumer -> (receipt, until): nothing else is handed out to it
 
     @initialize()
     def open(self):
@@ -81,7 +83,7 @@ class Model(RuleBasedStateMachine):
             elif item.state == "leased" and item.due <= self.now:
                 item.state = "dead" if item.deliveries >= MAX_DELIVERIES else "ready"
                 item.due = item.owner = item.token = None
-                item.suspect = True
+                item.suspect += 1
 
     def blocked(self, item, owner):
         """Whether an ordered queue must not hand it to this consumer now."""
@@ -140,7 +142,14 @@ class Model(RuleBasedStateMachine):
 
     @rule(who=st.integers(0, 1), count=st.integers(1, 6))
     def fetch(self, who, count):
+        if who in self.alone:
+            (number, token), until = self.alone[who]
+            if self.now < until and (who, number, token) not in self.over:
+                assert self.consumers[who].fetch(count) == []
+                return
+            del self.alone[who]
         self.settle_due()
+        busy = any(item.state == "leased" and item.owner == who for item in self.items.values())
         messages = self.consumers[who].fetch(count)
         ready = [item for item in self.items.values() if item.state == "ready"]
         suspects = [item for item in ready if item.suspect]
@@ -160,14 +169,24 @@ class Model(RuleBasedStateMachine):
         left = [item for item in ready if item.state == "ready"]
         if any(self.items[message.receipt[0]].suspect for message in messages):
             assert len(messages) == 1, "a suspect is alone"
-        if len(messages) < count and (not messages or not suspects):  # nothing is left that it could have had
+        for message in messages:
+            if self.items[message.receipt[0]].suspect > 1:
+                assert not busy, "beside nothing else"
+                self.alone[who] = (message.receipt, self.now + LEASE)
+        held_back = busy and any(item.suspect > 1 for item in left)
+        if (
+            len(messages) < count and not held_back and (not messages or not suspects)
+        ):  # nothing is left that it could have had
             assert all(self.ordered and self.not_to_be_had(item, who) for item in left)
         for item in left:
             item.passed_over |= self.ordered and self.blocked(item, who)
         if not self.ordered and not self.fair:
             best = sorted(ready, key=lambda item: (-item.priority, item.id))[:count]
             first = next((index for index, item in enumerate(best) if item.suspect), count)
-            assert [message.receipt[0] for message in messages] == [item.id for item in best[: first or 1]]
+            wanted = best[: first or 1]
+            if wanted and busy and wanted[0].suspect > 1:
+                wanted = []
+            assert [message.receipt[0] for message in messages] == [item.id for item in wanted]
         if self.fair and not self.ordered and not suspects:
             self.check_fair(ready, messages)
 
@@ -187,12 +206,13 @@ class Model(RuleBasedStateMachine):
         who = data.draw(st.sampled_from(sorted({who for who, _ in self.held})))
         its = [message for holder, message in self.held if holder == who]
         chosen = data.draw(st.lists(st.sampled_from(range(len(its))), min_size=1, max_size=4, unique=True))
-        return self.consumers[who], [its[index] for index in sorted(chosen)]
+        return who, self.consumers[who], [its[index] for index in sorted(chosen)]
 
     @precondition(lambda self: self.held)
     @rule(data=st.data(), discard=st.booleans())
     def ack(self, data, discard):
-        queue, messages = self.some(data)
+        who, queue, messages = self.some(data)
+        self.over.update((who, *message.receipt) for message in messages)
         ours = [message for message in messages if self.lookup(message)]
         self.check_lost(queue.discard(messages) if discard else queue.ack(messages), messages, ours)
         for message in ours:
@@ -203,7 +223,8 @@ class Model(RuleBasedStateMachine):
         data=st.data(), delay=st.sampled_from([0.0, 4.0]), counted=st.booleans(), reason=st.sampled_from([None, "no"])
     )
     def nack(self, data, delay, counted, reason):
-        queue, messages = self.some(data)
+        who, queue, messages = self.some(data)
+        self.over.update((who, *message.receipt) for message in messages)
         ours = [message for message in messages if self.lookup(message)]
         for message in messages:
             message.reason = reason
@@ -212,7 +233,7 @@ class Model(RuleBasedStateMachine):
             item = self.lookup(message)
             item.reason = reason or item.reason
             item.owner = item.token = item.due = None
-            item.suspect = False
+            item.suspect = 0
             if counted and item.deliveries >= MAX_DELIVERIES:
                 item.state = "dead"
                 continue
@@ -222,7 +243,8 @@ class Model(RuleBasedStateMachine):
     @precondition(lambda self: self.held)
     @rule(data=st.data())
     def dead_letter(self, data):
-        queue, messages = self.some(data)
+        who, queue, messages = self.some(data)
+        self.over.update((who, *message.receipt) for message in messages)
         ours = [message for message in messages if self.lookup(message)]
         for message in messages:
             message.reason = "bad"
@@ -234,8 +256,9 @@ class Model(RuleBasedStateMachine):
     @precondition(lambda self: self.held)
     @rule(data=st.data(), seconds=st.sampled_from([2.0, 30.0]))
     def extend(self, data, seconds):
-        queue, messages = self.some(data)
+        who, queue, messages = self.some(data)
         ours = [message for message in messages if self.lookup(message)]
+        self.over.update((who, *message.receipt) for message in messages if message not in ours)
         self.check_lost(queue.extend(messages, seconds), messages, ours)
         for message in ours:
             self.lookup(message).due = self.now + seconds
@@ -252,7 +275,7 @@ class Model(RuleBasedStateMachine):
                 del self.items[number]
             else:
                 item = self.items[number]
-                item.state, item.deliveries, item.suspect = "ready", 0, False
+                item.state, item.deliveries, item.suspect = "ready", 0, 0
 
     # -- what always holds --------------------------------------------------------------------------------------------
 

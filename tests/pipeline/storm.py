@@ -65,8 +65,9 @@ class Noted(SQLiteQueue):
         return self.ended("letter", super().dead_letter, messages)
 
     def extend(self, messages, seconds):
+        since = time.time()
         lost = super().extend(messages, seconds) or []
-        self.note("extend", [message for message in messages if message not in lost])
+        self.note("extend", [message for message in messages if message not in lost], since=since)
         return lost
 
 

@@ -383,11 +383,14 @@ class SQLiteQueue(Putting, Inspection, Source):
             return None
         check_seconds(self._where, "seconds", seconds)
         until = self._clock() + seconds
-        ours = self._opened().extend([message.receipt for message in messages], until)
+        receipts = [message.receipt for message in messages]
+        ours = self._opened().extend(receipts, until)
+        for receipt in receipts:
+            if ours is not None and receipt not in ours:
+                self._held.pop(receipt, None)
+            elif receipt in self._held:
+                self._held[receipt] = until
         self._due = min(self._due, until)  # it may be sooner than it was
-        for message in messages:
-            if message.receipt in self._held:
-                self._held[message.receipt] = until
         return self._settled(messages, ours, None)
 
     def _settled(

@@ -5,7 +5,9 @@ of its candidates; both are one transaction. What an ordered claim finds not to 
 claim looks at it again before its key is free: a message is passed over once, however long a stuck key's queue is.
 
 A message whose lease was over is suspect: it may have killed who had it, or only have been in the same batch as the one
-that did. It is handed out alone, so that the culprit takes nobody with it when it becomes a dead letter.
+that did. It is handed out alone. When that has happened to it twice, it is handed out to a consumer that has nothing
+else under way, which gets nothing else before it has ended or has lived for a whole lease: so the culprit takes nobody
+with it when it becomes a dead letter, also where a consumer handles many at a time.
 """
 
 # ruff: noqa: S608 (statements are made of constants of this module)
@@ -48,14 +50,14 @@ _NEXT_DUE: Final = """SELECT
     (SELECT due FROM headgate_messages INDEXED BY headgate_leased WHERE queue = ?1 AND state = 2 ORDER BY due LIMIT 1),
     (SELECT ordered FROM headgate_queues WHERE id = ?1),
     EXISTS (SELECT 1 FROM headgate_messages INDEXED BY headgate_suspect
-            WHERE queue = ?1 AND suspect = 1 AND state = 0),
+            WHERE queue = ?1 AND suspect > 0 AND state = 0),
     EXISTS (SELECT 1 FROM headgate_messages INDEXED BY headgate_ready WHERE queue = ?1 AND state = 0)"""
-_SUSPECTS: Final = """SELECT id FROM headgate_messages
-    WHERE id IN (SELECT value FROM json_each(?)) AND suspect = 1"""
+_SUSPECTS: Final = """SELECT id, suspect FROM headgate_messages
+    WHERE id IN (SELECT value FROM json_each(?)) AND suspect > 0"""
 _PROMOTE: Final = """UPDATE headgate_messages SET state = 0, due = NULL
     WHERE id IN (SELECT id FROM headgate_messages INDEXED BY headgate_delayed
                  WHERE queue = ? AND state = 1 AND due <= ? ORDER BY due LIMIT ?) RETURNING key"""
-_RECLAIM: Final = """UPDATE headgate_messages SET due = NULL, claim = NULL, suspect = 1,
+_RECLAIM: Final = """UPDATE headgate_messages SET due = NULL, claim = NULL, suspect = suspect + 1,
     state = CASE WHEN deliveries >= ?4 THEN 4 ELSE 0 END,
     ended_at = CASE WHEN deliveries >= ?4 THEN ?2 END,
     reason = CASE WHEN deliveries >= ?4 THEN
@@ -152,6 +154,9 @@ class Claims:
         self.reclaimed = 0
         self.expired_dead = 0
         self.more = False
+        self.alone = False  # what was claimed last is to be handled with nothing beside it
+        self.held_back = False  # nothing was, as the consumer has something else under way
+        self._busy = False
         self._ordered = per_key is not None
         self._per_key = per_key or 1
         self._fair = fair
@@ -169,14 +174,21 @@ class Claims:
 
     # -- claiming -----------------------------------------------------------------------------------------------------
 
-    def claim(self, count: int, now: float, until: float) -> tuple[int, list[Any]]:
+    def claim(self, count: int, now: float, until: float, *, busy: bool = False) -> tuple[int, list[Any]]:
         """Lease up to ``count`` messages.
+
+        Args:
+            count: How many.
+            now: Unix time.
+            until: When the lease is over.
+            busy: The consumer has messages under way.
 
         Returns:
             The token, and rows of: -priority, id, key, user, deliveries, deadline, metadata, body.
         """
         self._batch = count
-        self.more = False
+        self._busy = busy
+        self.more = self.held_back = self.alone = False
         self._number += 1
         token = self._first_token + self._number
         with self.database.lock:
@@ -229,6 +241,8 @@ class Claims:
             slots, passed_over = self._to_be_had(candidates, wanted, keys)
             if suspects and slots:
                 slots = self._without_company(slots, first=not claimed)
+                if self.held_back:
+                    break
                 self.more = True  # it is enough for this time
             if slots:
                 ids = [number for number, _ in slots]
@@ -320,10 +334,15 @@ class Claims:
     def _without_company(self, slots: list[Slot], *, first: bool) -> list[Slot]:
         """Return what is in front of the first suspect; that one alone, if nothing is."""
         ids = str([number for number, _ in slots])
-        suspects = {number for (number,) in self.database.run("fetch", _SUSPECTS, (ids,))}
+        suspects: dict[int, int] = dict(self.database.run("fetch", _SUSPECTS, (ids,)))
         for index, (number, _) in enumerate(slots):
-            if number in suspects:
-                return slots[: index or int(first)]
+            if number not in suspects:
+                continue
+            if index or not first:
+                return slots[:index]
+            self.alone = suspects[number] > 1
+            self.held_back = self.alone and self._busy
+            return [] if self.held_back else slots[:1]
         return slots
 
     def _look_at(self, key: Any) -> _Key:

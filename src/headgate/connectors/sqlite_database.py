@@ -66,7 +66,7 @@ _TABLES: Final = (
         traceback TEXT,
         body NOT NULL)""",
     """CREATE INDEX IF NOT EXISTS headgate_ready ON headgate_messages (queue, priority DESC) WHERE state = 0""",
-    """CREATE INDEX IF NOT EXISTS headgate_suspect ON headgate_messages (queue) WHERE suspect = 1 AND state = 0""",
+    """CREATE INDEX IF NOT EXISTS headgate_suspect ON headgate_messages (queue) WHERE suspect > 0 AND state = 0""",
     """CREATE INDEX IF NOT EXISTS headgate_delayed ON headgate_messages (queue, due) WHERE state = 1""",
     """CREATE INDEX IF NOT EXISTS headgate_leased ON headgate_messages (queue, due) WHERE state = 2""",
     """CREATE INDEX IF NOT EXISTS headgate_behind ON headgate_messages (queue) WHERE state = 3""",
