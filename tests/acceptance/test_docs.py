@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -63,17 +64,18 @@ def programs(text):
 
 
 def run(blocks):
-    """Run blocks as one program; return its exit status and what went wrong."""
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", RUNNER % DEADLINE],
-        input=json.dumps(blocks),
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=DEADLINE * (1 + len(blocks)),
-        check=False,
-    )
+    """Run blocks as one program, in a folder of its own; return its exit status and what went wrong."""
+    with tempfile.TemporaryDirectory() as folder:
+        done = subprocess.run(
+            [sys.executable, "-W", "error", "-c", RUNNER % DEADLINE],
+            input=json.dumps(blocks),
+            cwd=folder,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            timeout=DEADLINE * (1 + len(blocks)),
+            check=False,
+        )
     return done.returncode, done.stderr
 
 
