@@ -121,6 +121,8 @@ class Feed:
     async def close(self) -> None:
         """Tell the source what became of everything, and close it."""
         await self.quiet()
+        if self._draining is not None:  # it is closed only after that
+            await asyncio.wait([self._draining])
         await self.books.close()
         while self._unwatch:
             self._unwatch.pop()()

@@ -61,7 +61,8 @@ class Delivery:
         told: What its source was told; ``unsure``: and raised, so that it may be told again.
         expired: Its lease has passed.
         begun: A handler was given it.
-        failures: Reasons why it may be given up or given back; ``excuses``: why a handler may see it once more.
+        failures: Reasons why it may be given up or given back; ``excuses``: why a handler may see it once more, after
+            a stage has ended; ``tries``: so often its batch has failed, which does not say anything of itself.
     """
 
     def __init__(self, item: Item, number: int, life: int) -> None:
@@ -82,6 +83,7 @@ class Delivery:
         self.done = False  # it was handled once, and is handled again
         self.failures = 0
         self.excuses = 0
+        self.tries = 0
         self.runs: Counter[tuple[Any, Unit]] = Counter()
 
     def __repr__(self) -> str:

@@ -300,7 +300,7 @@ class Functions:
                     await asyncio.sleep(self.world.user.random() * pace)
                 return self._act_batch(plan, messages, fault)
             except asyncio.CancelledError:
-                self._fault(plan, messages)
+                self._fault(plan, messages, fatal=True)
                 raise
             finally:
                 self._end_batch(plan, info)
@@ -345,7 +345,7 @@ class Functions:
         if message.data not in delivery.through and not delivery.failures and delivery.deadline is None:
             raise world.break_rule("batch", f"{message.data} is in a batch and was not processed")
         delivery.runs[place, message.data] += 1
-        most = 1 + delivery.failures + delivery.excuses
+        most = 1 + delivery.failures + delivery.excuses + delivery.tries
         if delivery.runs[place, message.data] > most:
             raise world.break_rule("doubled", f"{message.data} was in {place} more than {most} times")
 
@@ -353,13 +353,13 @@ class Functions:
         self.batches[plan.name] -= 1
         self.serial.discard((plan.name, info.key))
 
-    def _fault(self, plan: BatchPlan, messages: list[Message]) -> None:
+    def _fault(self, plan: BatchPlan, messages: list[Message], *, fatal: bool = False) -> None:
         """Take note that a handler has failed with all of these; alone, or if nobody looks further, for good."""
         for message in messages:
             delivery = self.world.find(message)
             if delivery is not None:
-                delivery.excuses += 1
-                if not plan.isolate or len(messages) == 1:
+                delivery.tries += 1
+                if not plan.isolate or len(messages) == 1 or fatal:
                     delivery.failures += 1
 
     def _act_batch(self, plan: BatchPlan, messages: list[Message], fault: str | None) -> Any:
@@ -370,7 +370,7 @@ class Functions:
             self._fault(plan, messages)
             raise world.user.choice((Boom, OSError, ValueError))("batch")
         if fault == "batch dies":
-            self._fault(plan, messages)
+            self._fault(plan, messages, fatal=True)
             world.fatal += 1
             raise Fatal
         if fault == "batch garbage":
