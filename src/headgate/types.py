@@ -270,8 +270,8 @@ class Message:
 def merge(messages: Iterable[Message], data: Any) -> Message:
     """Make one message of many: all of them end as it does.
 
-    A handler that collects messages lets those wait by `Message.defer`, and returns the merged one with the last; a batch
-    handler returns it in place of those that it was made of.
+    A handler that collects messages lets those wait by `Message.defer`, and returns the merged one with the last; a
+    batch handler returns it in place of those that it was made of.
 
     Args:
         messages: At least one.

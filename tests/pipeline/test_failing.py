@@ -2,6 +2,7 @@
 """What becomes of messages that fail: tried again, handed out again, given up, kept, discarded, recovered."""
 
 import asyncio
+import itertools
 import threading
 
 import pytest
@@ -37,7 +38,7 @@ class Failing(Noting):
 
 
 def steps(times):
-    return [later - earlier for earlier, later in zip(times, times[1:], strict=False)]
+    return [later - earlier for earlier, later in itertools.pairwise(times)]
 
 
 @virtually
