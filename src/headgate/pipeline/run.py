@@ -482,7 +482,7 @@ class Run:
 
     def _go(self, message: Message) -> None:
         del self.waiting[message]
-        if message.outcome is None and message.owner is not THROUGH:
+        if message.outcome is None:
             message.reason = None
             message.owner = None
             self._feed_of(message).put_back([message])

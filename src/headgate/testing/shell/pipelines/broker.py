@@ -95,6 +95,11 @@ class Delivery:
         """What is not handled yet."""
         return self.units - self.finished
 
+    def forget_parts(self, unit: Unit) -> None:
+        """Expect nothing of what was made of a unit: nobody has taken it in, or it is made anew."""
+        made = {each for each in self.units if len(each) > len(unit) and each[: len(unit)] == unit}
+        self.units -= made - self.finished
+
     def replace(self, unit: Unit, parts: list[Unit], *, keep: bool = False) -> None:
         """Let others stand for a unit, or stand beside it."""
         if not keep:
@@ -256,6 +261,7 @@ class Broker:
     def extend(self, messages: Sequence[Message], seconds: float) -> None:
         """Prolong leases."""
         self.expire()
+        self.world.note("extended", self.name, [message.receipt.unit for message in messages])
         until = self.world.loop.time() + seconds
         for message in messages:
             delivery: Delivery = message.receipt
@@ -383,6 +389,7 @@ class SimSource(Source):
         """Take note of outcomes, or raise before or after that."""
         self.rule(method)
         if self.world.fault("back raises"):
+            self.world.leases_at_risk()  # it is told again, after a while
             raise OSError(f"cannot {method}")
         lost = self.broker.tell(method, messages, delay, counted=counted)
         self._set_alarm()

@@ -418,6 +418,8 @@ class Functions:
             if delivery is None:
                 continue
             way = user.random()
+            if way < 0.25:  # noqa: PLR2004 (as below)
+                delivery.forget_parts(message.data)
             if way < 0.15:  # noqa: PLR2004 (some)
                 delivery.finished.add(message.data)
                 message.recover()

@@ -93,6 +93,7 @@ class Plan:
     widest: list[int] = field(default_factory=list)
     grown: bool = False
     pipeline: Any = None
+    functions: Any = None
 
     @property
     def current(self) -> Run | None:

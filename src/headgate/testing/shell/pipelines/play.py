@@ -28,7 +28,7 @@ OUTSIDE: Final = ("kill source", "kill processor", "kill batcher", "kill batch",
 
 def make_pipeline(world: PipelineWorld, plan: Plan, source: Any) -> Pipeline:
     """Make the pipeline of a plan."""
-    functions = Functions(world, plan)
+    functions = plan.functions = Functions(world, plan)
     body: dict[str, Any] = {}
     if plan.prepare is not None:
         slow = plan.prepare == "async" and all(step.kind not in ("plain",) for step in plan.steps[:1])
@@ -120,6 +120,10 @@ def _kill(world: PipelineWorld, system: System, plan: Plan, kind: str) -> None:
         world.count(kind)
         world.note("kill", ref.name)
         world.fatal += 1
+        if kind == "kill batch":  # its handler may take a moment to end
+            plan.functions.serial.clear()
+            for each in plan.batchers.values():
+                each.most += 1
         for number, step in enumerate(plan.steps):
             if step.kind.startswith("wide") and ref.name.startswith(f"{base}.s{number}"):
                 plan.widest[number] += step.concurrency  # what such a stage has begun goes on
@@ -283,8 +287,16 @@ async def _end(world: PipelineWorld, system: System, running: Any, ending: str, 
     user = world.user
     if ending == "end":
         waiting = world.loop.create_task(running.wait(), name="wait")
-        async with asyncio.timeout(PATIENCE):
-            await _first(world, waiting, others)
+        try:
+            async with asyncio.timeout(PATIENCE):
+                await _first(world, waiting, others)
+        except TimeoutError:
+            # What such a stage has sent in its last moment may reach nobody: it comes again when the pipeline has ended.
+            if not world.faults["kill source"]:
+                raise
+            world.count_event("stranded")
+            world.forced = True
+            await running.stop(timeout=0.0)
         return
     done = world.loop.create_task(_pause_of(world), name="until the end")
     await _first(world, done, others)

@@ -316,8 +316,7 @@ class PipelineWorld(World):
     def _count_run(self, delivery: Delivery, place: Any, unit: Unit) -> None:
         delivery.runs[place, unit] += 1
         if delivery.runs[place, unit] > 1:  # what came of it before is not sent on, or comes again
-            made = {each for each in delivery.units if len(each) > len(unit) and each[: len(unit)] == unit}
-            delivery.units -= made - delivery.finished
+            delivery.forget_parts(unit)
             delivery.done = delivery.done or unit in delivery.finished
             delivery.finished.discard(unit)
         runs, most = delivery.runs[place, unit], 1 + delivery.failures + delivery.excuses
