@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-
+from typing import Any
 
 from headgate import Backoff, Batcher, NoStageError, Processors, RateLimiter, RetryPolicy, Supervisor, System
 from headgate.testing import StubSource
@@ -227,7 +227,7 @@ async def test_stopping_what_has_ended_leaves_no_timer():
         await started.stop()
         await started.stop()
         await asyncio.sleep(0.01)
-        assert asyncio.get_running_loop().timers() == []
+        assert asyncio.get_running_loop().timers() == []  # type: ignore[attr-defined]
 
 
 @virtually
@@ -294,17 +294,17 @@ async def test_a_batch_is_not_lost_when_its_stage_and_then_its_handler_fall():
 @virtually
 async def test_what_goes_back_to_an_ordered_source_does_not_go_round_and_round():
     """It came back with a fetch that had begun before, was taken for an overtaker, and so on without a pause."""
-    fetched = []
+    fetched: list[Any] = []
 
     class Lagging(StubSource):
-        async def fetch(self, count):
+        async def fetch(self, count):  # type: ignore[override]
             await asyncio.sleep(0.002)
             messages = super().fetch(count)
             fetched.extend(messages or ())
             await asyncio.sleep(0.002)
             return messages
 
-        async def nack(self, messages, delay=0.0, *, counted=True):
+        async def nack(self, messages, delay=0.0, *, counted=True):  # type: ignore[override]
             await asyncio.sleep(0.001)
             return super().nack(messages, delay, counted=counted)
 
@@ -416,7 +416,7 @@ async def test_a_wide_stage_that_is_killed_loses_nothing_that_it_has_sent_on():
 @virtually
 async def test_no_more_is_fetched_than_is_asked_for_when_a_source_wakes():
     """What was sent when it woke was fetched once more for the same demand."""
-    fetched = []
+    fetched: list[Any] = []
 
     class Waking(StubSource):
         def fetch(self, count):
@@ -445,13 +445,13 @@ async def test_a_source_is_not_closed_while_it_is_being_drained():
     calls = []
 
     class Slow(StubSource):
-        async def drain(self):
+        async def drain(self):  # type: ignore[override]
             calls.append("drain")
             await asyncio.sleep(0.5)
             calls.append("drained")
             super().drain()
 
-        async def close(self):
+        async def close(self):  # type: ignore[override]
             calls.append("close")
             super().close()
 

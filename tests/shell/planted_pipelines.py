@@ -1,5 +1,7 @@
 """Bugs to plant in pipelines, as `planted` does it in the shell: each function breaks one thing."""
 
+from typing import Any
+
 from headgate.pipeline import acknowledger, batching, processing
 from headgate.pipeline.acknowledger import Acknowledger
 from headgate.pipeline.batching import Box, _BatchProcessor
@@ -12,7 +14,7 @@ from headgate.protocol.intake import Intake
 from headgate.protocol.limits import Bucket
 from headgate.types import Joint
 
-MUTANTS = {}
+MUTANTS: dict[str, tuple[Any, tuple[str, ...]]] = {}
 
 
 def mutant(*families):
@@ -27,7 +29,9 @@ def mutant(*families):
 
 @mutant("batching")
 def acknowledged_before_the_batch_is_handled(plant):
-    plant.edit(Box, "add", ("machine = self.machine", "machine = self.machine\n    self.run.acknowledge(list(messages))"))
+    plant.edit(
+        Box, "add", ("machine = self.machine", "machine = self.machine\n    self.run.acknowledge(list(messages))")
+    )
 
 
 @mutant("retries", "letters")

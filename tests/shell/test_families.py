@@ -8,6 +8,7 @@ import pytest
 
 from headgate.testing.shell import FAMILIES, ShellError, World, run_all, run_family, run_seed, uncovered
 from headgate.testing.shell.families import EXPECTED
+from headgate.testing.shell.pipelines import PIPELINES
 
 SEEDS = 150
 
@@ -33,7 +34,9 @@ def test_every_family_says_which_faults_it_expects():
     assert set(EXPECTED) == set(FAMILIES)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    "family", [pytest.param(each, marks=pytest.mark.slow if each in PIPELINES else ()) for each in FAMILIES]
+)
 def test_a_seed_gives_the_same_run_again(family):
     for seed in range(3):
         assert run_seed(family, seed).digest() == run_seed(family, seed).digest()

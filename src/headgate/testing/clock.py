@@ -334,11 +334,11 @@ class VirtualLoop(Loop):
         """Return that function, if there is one."""
         return self._factory
 
-    def run_in_executor(self, executor: Any, func: Callable[..., T], *args: Any) -> asyncio.Future[T]:  # type: ignore[override]  # noqa: ARG002
-        """Run a function in this thread, at a later virtual time, as if a thread did: one after the other if it is one."""
+    def run_in_executor(self, executor: Any, func: Callable[..., T], *args: Any) -> asyncio.Future[T]:  # type: ignore[override]
+        """Run a function in this thread, at a later virtual time, as one of the executor's threads would."""
         future: asyncio.Future[T] = self.create_future()
         worker = None
-        if getattr(executor, "_max_workers", 0) == 1:
+        if getattr(executor, "_max_workers", 0) == 1:  # one thread: one job after the other
             worker = self._workers.get(executor)
             if worker is None:
                 worker = self._workers[executor] = Worker(self)

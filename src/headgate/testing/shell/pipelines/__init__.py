@@ -1,4 +1,4 @@
-"""Whole pipelines in virtual time: families of `headgate.testing.shell`, with sources that keep a ledger of their own."""
+"""Whole pipelines in virtual time: families of `headgate.testing.shell`, with sources that keep a ledger."""
 
 from headgate.testing.shell.pipelines.families import EXPECTED, PIPELINES
 from headgate.testing.shell.pipelines.world import PipelineWorld

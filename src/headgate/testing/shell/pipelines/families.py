@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
+from headgate import Message
 from headgate.testing.shell.pipelines.handlers import BATCH_FAULTS, STEP_FAULTS
 from headgate.testing.shell.pipelines.plan import draw_broker, draw_items, draw_plan
-from headgate.testing.shell.pipelines.play import ENDS, OUTSIDE, play
+from headgate.testing.shell.pipelines.play import ENDS, play
 from headgate.testing.shell.pipelines.world import PipelineWorld, SimLimiter
 
 KILLS: Final = ("kill source", "kill processor", "kill batcher", "kill batch")
 SOURCES: Final = ("fetch raises", "fetch garbage", "back raises", "back raises late")
 USERS: Final = ("key raises", "sizer raises", "prepare raises", "hook raises")
-RARE: Final = {"close raises", "drain raises"}
 
 EXPECTED: Final[dict[str, tuple[str, ...]]] = {
     "batching": (*BATCH_FAULTS, "kill batcher", "kill batch", "kill processor", "sizer raises", "key raises", "raise"),
@@ -71,9 +71,11 @@ def _limit(world: PipelineWorld, emphasis: dict[str, Any]) -> None:
     if draw.random() < emphasis.get("limits", 0.1):
         world.limiter = SimLimiter(world, draw.choice((5, 20, 200)), burst=draw.choice((None, 1, 3)))
     if draw.random() < emphasis.get("limits", 0.1) / 2:
-        world.key_limiter = SimLimiter(
-            world, draw.choice((2, 20, 100)), burst=draw.choice((None, 1, 3)), key=lambda message: message.key or "none"
-        )
+        world.key_limiter = SimLimiter(world, draw.choice((2, 20, 100)), burst=draw.choice((None, 1, 3)), key=_key)
+
+
+def _key(message: Message) -> Any:
+    return message.key or "none"
 
 
 async def batching(world: Any) -> None:

@@ -217,9 +217,7 @@ class Functions:
                     delivery.finished.add(part.data)
         return result
 
-    def _special(
-        self, number: int, message: Message, delivery: Delivery, result: Any
-    ) -> tuple[Any, list[Message]]:
+    def _special(self, number: int, message: Message, delivery: Delivery, result: Any) -> tuple[Any, list[Message]]:
         """Do one of the rarer things."""
         plan, user = self.plan, self.world.user
         kinds = sorted(plan.features & {"split", "defer", "ack", "new", "beside", "empty"})

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from headgate import Backoff, Batcher, Processors, RetryPolicy
-from headgate.testing.shell.pipelines.broker import FORMS, Broker, Item
+from headgate.testing.shell.pipelines.broker import Broker, Item
+from headgate.testing.shell.pipelines.sources import FORMS
 
 if TYPE_CHECKING:
     from random import Random

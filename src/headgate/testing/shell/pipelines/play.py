@@ -11,9 +11,10 @@ from headgate import HeadgateError, Message, Pipeline, RestartLimitError, StageC
 from headgate.pipeline.run import Run
 from headgate.pipeline.running import CLOSE_SECONDS
 from headgate.testing import clock
-from headgate.testing.shell.pipelines.broker import Item, make_source
+from headgate.testing.shell.pipelines.broker import Item
 from headgate.testing.shell.pipelines.handlers import Functions
 from headgate.testing.shell.pipelines.plan import Plan, batcher, processors
+from headgate.testing.shell.pipelines.sources import make_source
 from headgate.testing.shell.pipelines.world import PipelineWorld
 from headgate.testing.shell.world import Violation
 
@@ -31,13 +32,15 @@ def make_pipeline(world: PipelineWorld, plan: Plan, source: Any) -> Pipeline:
     functions = plan.functions = Functions(world, plan)
     body: dict[str, Any] = {}
     if plan.prepare is not None:
-        slow = plan.prepare == "async" and all(step.kind not in ("plain",) for step in plan.steps[:1])
+        slow = plan.prepare == "async" and plan.steps[0].kind != "plain"
         function: Any = functions.prepare_slowly if slow else functions.prepare
         body["prepare_messages"] = staticmethod(function)
         if plan.steps[0].kind.startswith("wide"):
             del body["prepare_messages"]
     if plan.failed_hook is not None:
-        body["handle_failed"] = staticmethod(functions.failed_slowly if plan.failed_hook == "async" else functions.failed)
+        body["handle_failed"] = staticmethod(
+            functions.failed_slowly if plan.failed_hook == "async" else functions.failed
+        )
     cls = type("Sim", (Pipeline,), body)
     options = dict(plan.options)
     if plan.letters_hook is not None:
@@ -67,7 +70,7 @@ def make_pipeline(world: PipelineWorld, plan: Plan, source: Any) -> Pipeline:
 
 
 def make_app(world: PipelineWorld) -> tuple[Any, list[Pipeline]]:
-    """Make everything that runs in one life: one pipeline, or two of which the second goes on with what the first has."""
+    """Make what runs in one life: one pipeline, or several of which each goes on with what the one above has."""
     top = world.plans[0]
     sources = [make_source(world, broker, form) for broker, form in zip(top.brokers, top.forms, strict=True)]
     first = make_pipeline(world, top, sources if len(sources) > 1 else sources[0])
@@ -107,7 +110,11 @@ def _kill(world: PipelineWorld, system: System, plan: Plan, kind: str) -> None:
         "kill batcher": (f"{base}.batcher.",),
         "kill batch": (f"{base}.batch.",),
     }[kind]
-    refs = [ref for ref in system.stages() if ref.name.startswith(prefixes) and (kind == "kill source" or ".source" not in ref.name)]
+    refs = [
+        ref
+        for ref in system.stages()
+        if ref.name.startswith(prefixes) and (kind == "kill source" or ".source" not in ref.name)
+    ]
     if kind == "kill source" and plan.steps[0].kind.startswith("wide"):
         return
     if kind == "kill processor":
@@ -283,7 +290,9 @@ async def live(world: PipelineWorld, ending: str, items: list[Item], *, pushes: 
     check_life(world, runs)
 
 
-async def _end(world: PipelineWorld, system: System, running: Any, ending: str, others: list[asyncio.Task[Any]]) -> None:
+async def _end(
+    world: PipelineWorld, system: System, running: Any, ending: str, others: list[asyncio.Task[Any]]
+) -> None:
     user = world.user
     if ending == "end":
         waiting = world.loop.create_task(running.wait(), name="wait")
@@ -291,7 +300,7 @@ async def _end(world: PipelineWorld, system: System, running: Any, ending: str, 
             async with asyncio.timeout(PATIENCE):
                 await _first(world, waiting, others)
         except TimeoutError:
-            # What such a stage has sent in its last moment may reach nobody: it comes again when the pipeline has ended.
+            # What such a stage has sent in its last moment may reach nobody: it comes again when its pipeline ends.
             if not world.faults["kill source"]:
                 raise
             world.count_event("stranded")
@@ -390,7 +399,9 @@ def check_life(world: PipelineWorld, runs: list[Run]) -> None:
         for books in run.all_books:
             unknown += books.unacknowledged
             if books.unbalanced() or books.in_flight or sum(books.outcomes.values()) != books.fetched:
-                raise world.break_rule("balance", f"{books.name}: {books.outcomes} of {books.fetched}, {books.in_flight}")
+                raise world.break_rule(
+                    "balance", f"{books.name}: {books.outcomes} of {books.fetched}, {books.in_flight}"
+                )
     for delivery in world.deliveries:
         if delivery.life == world.life and delivery.told is None and not delivery.expired:
             if unknown or world.forced:
@@ -412,7 +423,8 @@ def explain(world: PipelineWorld) -> str:
     """Say how things stand."""
     lines = [f"not done after {world.loop.time():.0f} s"]
     for broker in world.brokers:
-        lines.append(f"{broker.name}: {[(item.number, item.state, item.delivery) for item in broker.unsettled][:8]}")
+        unsettled = [(item.number, item.state, item.delivery) for item in broker.unsettled]
+        lines.append(f"{broker.name}: {unsettled[:8]}")
     for plan in world.plans:
         run = running_of(world, plan)
         if run is not None:

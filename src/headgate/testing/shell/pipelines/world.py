@@ -20,11 +20,12 @@ from headgate import (
 from headgate.errors import DuplicateSettlementError, LeaseExpiredError
 from headgate.protocol.batches import Batch
 from headgate.testing.clock import VirtualLoop, Worker
-from headgate.testing.shell.pipelines.broker import Broker, Delivery, SimSource, Unit
+from headgate.testing.shell.pipelines.broker import Broker, Delivery, Unit
 from headgate.testing.shell.world import Violation, World
 
 if TYPE_CHECKING:
     from headgate.testing.shell.pipelines.plan import Plan
+    from headgate.testing.shell.pipelines.sources import SimSource
 
 
 class SimLimiter(RateLimiter):
@@ -190,7 +191,12 @@ class PipelineWorld(World):
         )
         most = plan.capacity + plan.ahead
         mine = unbegun + count
-        calm = not (self.faults or any(each.deadline is not None for each in self.deliveries) or plan.grown or any(each.failures for each in self.deliveries))
+        calm = not (
+            self.faults
+            or any(each.deadline is not None for each in self.deliveries)
+            or plan.grown
+            or any(each.failures for each in self.deliveries)
+        )
         if self.key_limiter is None and mine > most * len(plan.brokers) and calm:
             text = f"{source.name}: {count} more than {unbegun} that nobody has begun, expected at most {most}"
             raise self.break_rule("demand", text)
@@ -260,9 +266,10 @@ class PipelineWorld(World):
             if counted and not (causes or self.forced or ((delivery.begun or plain) and ending)):
                 raise self.break_rule("counted", f"{delivery} went back as failed, nothing has")
             overflowed = self._may_overflow(delivery)
+            below = ending and len(self.plans) > 1  # the pipeline below had not begun it
             if not counted and not (ending or causes or overflowed or self.fatal):
                 raise self.break_rule("given back", f"{delivery} went back, and there is no reason")
-            if not counted and delivery.begun and not (causes or overflowed or self.fatal or self.forced):
+            if not counted and delivery.begun and not (causes or overflowed or self.fatal or self.forced or below):
                 raise self.break_rule("uncounted", f"{delivery} went back as if nobody had begun it")
             if not broker.redelivers and not (ending or self.fatal):
                 raise self.break_rule("given back", f"{delivery} went back to a source that takes nothing back")
