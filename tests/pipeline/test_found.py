@@ -461,3 +461,48 @@ async def test_a_source_is_not_closed_while_it_is_being_drained():
         await until(lambda: source.acked)
         await started.stop()
     assert calls == ["drain", "drained", "close"]
+
+
+@virtually
+async def test_what_was_made_of_a_message_is_finished_in_a_drain():
+    """It went back, as if nobody had begun it, when the drain found it before the next step."""
+
+    class Parts(AsyncNoting):
+        processors = {  # noqa: RUF012
+            "one": Processors("first", concurrency=1),
+            "two": Processors("second", concurrency=1),
+        }
+
+        async def first(self, message):
+            return message.split([1, 2, 3])
+
+        async def second(self, message):
+            self.handled.append(message.data)
+            await asyncio.sleep(1.0)
+
+    source = StubSource("all")
+    pipeline = Parts(source=source)
+    async with running(pipeline) as started:
+        await until(lambda: pipeline.handled)
+        await started.stop()
+    assert (source.acked, source.nacked, pipeline.handled) == (["all"], [], [1, 2, 3])
+
+
+@virtually
+async def test_a_pipeline_that_nobody_reads_from_any_more_does_not_wait_for_that():
+    """Its messages stayed in the route until the whole time for draining was over, and then counted as handled."""
+
+    class Slow(AsyncNoting):
+        async def handle_message(self, message):
+            await asyncio.sleep(1.0)
+
+    source = StubSource(*range(3))
+    upper = Slow(source=source, name="upper", processors=Processors(concurrency=3))
+    lower = Noting(source=upper.route(), name="lower")
+    loop = asyncio.get_running_loop()
+    async with System(seed=7) as system:
+        started = await system.start(Supervisor([upper, lower], shutdown=60.0))
+        await asyncio.sleep(0.5)
+        await started.stop()
+    assert loop.time() < 5.0
+    assert sorted(data for data, _, _ in source.nacked) == [0, 1, 2]

@@ -6,7 +6,7 @@ from headgate.pipeline import acknowledger, batching, processing
 from headgate.pipeline.acknowledger import Acknowledger
 from headgate.pipeline.batching import Box, _BatchProcessor
 from headgate.pipeline.feed import Feed
-from headgate.pipeline.processing import Step
+from headgate.pipeline.processing import AsyncProcessor, Step
 from headgate.pipeline.routes import Route
 from headgate.pipeline.run import Handle, Run
 from headgate.protocol.batches import Batches
@@ -48,11 +48,8 @@ def m16_unstarted_messages_are_kept_in_a_drain(plant):
 @mutant("draining")
 def m17_processors_hear_of_a_drain_too_late(plant):
     plant.edit(Run, "sift", ("self.draining and", "False and"))
-
-
-@mutant("fairness")
-def what_a_source_stage_had_not_sent_is_forgotten(plant):
-    plant.edit(Feed, "take_over", ("self.put_back(unsent)", "pass"))
+    plant.edit(Run, "drain", ("self.give_back(message)", "pass"))
+    plant.edit(AsyncProcessor, "handle_events", ("run.draining and", "False and"))
 
 
 @mutant("batching")

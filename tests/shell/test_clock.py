@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -322,7 +323,20 @@ def test_a_plain_iterable_lingers_in_virtual_time():
 @pytest.mark.slow
 def test_importing_the_test_kit_is_cheap():
     code = (
-        "import sys, headgate.testing; print([name for name in sys.modules if 'testing.s' in name or name == 'numpy'])"
+        "import sys, headgate.testing; heavy = ('testing.shell', 'testing.simulation', 'numpy');"
+        "print([name for name in sys.modules if any(each in name for each in heavy)])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_jobs_of_an_executor_with_one_thread_run_one_after_the_other():
+    async def main():
+        loop = asyncio.get_running_loop()
+        done = []
+        with ThreadPoolExecutor(1) as executor:
+            await asyncio.gather(*(loop.run_in_executor(executor, done.append, number) for number in range(9)))
+        return done
+
+    for seed in range(5):
+        assert testing.run(main(), seed=seed) == list(range(9))
