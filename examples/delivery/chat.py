@@ -19,8 +19,8 @@ from headgate.connectors.sqlite import SQLiteQueue
 FOLDER: Final = Path(os.environ.get("DELIVERY_FOLDER") or Path(tempfile.gettempdir(), "headgate_delivery"))
 FILE: Final = "chat.sqlite"
 
-TEAMS: Final = {"harbour": 40, "library": 8, "observatory": 3}
-"""How many conversations each team has. A large one writes much more, and must not keep the small ones waiting."""
+TEAMS: Final = {"harbour": (40, 6), "library": (8, 1), "observatory": (3, 1)}
+"""How many conversations each team has, and how lively they are. One that writes a lot must not keep others waiting."""
 TABLE: Final = """CREATE TABLE IF NOT EXISTS chat (
     conversation TEXT, number INTEGER, team TEXT NOT NULL, PRIMARY KEY (conversation, number)) WITHOUT ROWID"""
 
@@ -53,8 +53,9 @@ def connect(folder: Path = FOLDER) -> sqlite3.Connection:
 def write(count: int, seed: int | None = None, folder: Path = FOLDER) -> None:
     """Write so many messages, those of the largest team first."""
     chance = random.Random(seed)
-    conversations = [(team, f"{team}-{number}") for team, many in TEAMS.items() for number in range(many)]
-    chosen = sorted(chance.choices(range(len(conversations)), k=count))
+    conversations = [(team, f"{team}-{number}") for team, (many, _) in TEAMS.items() for number in range(many)]
+    weights = [lively for many, lively in TEAMS.values() for _ in range(many)]
+    chosen = sorted(chance.choices(range(len(conversations)), weights, k=count))
     queue = inbox(folder)
     queue.setup()  # its tables have to be there before it is put to in a transaction of ours
     with closing(connect(folder)) as chat:

@@ -23,20 +23,20 @@ def test_stopped_and_started_again_it_delivers_every_message_once_and_in_order()
 
 @pytest.mark.slow
 def test_it_delivers_what_was_put_and_checks_its_books(tmp_path):
-    status, out, err = ended("-m", "examples.delivery", "--put", "300", DELIVERY_FOLDER=str(tmp_path))
+    status, out, err = ended("-m", "examples.delivery", "--put", "1000", DELIVERY_FOLDER=str(tmp_path))
     assert (status, err) == (0, "")
     lines = out.splitlines()
-    assert lines[0] == "300 messages to be delivered"
+    assert lines[0] == "1,000 messages to be delivered"
     asked = re.fullmatch(r"the profile service was called (\d+) times, (\d) at once; it stands 4", lines[1])
     assert asked is not None
-    assert 0 < int(asked[1]) < 60, "of 36 users many are looked up with one call, and remembered"
+    assert 0 < int(asked[1]) < 100, "of 36 users many are looked up with one call, and remembered"
     assert 1 <= int(asked[2]) <= 4
-    assert lines[2] == "300 messages written, 300 delivered, 0 to go, 0 dead letters"
-    assert lines[3] == "300 acknowledged; 0 duplicates, 0 out of order, 0 lost"
+    assert lines[2] == "1,000 messages written, 1,000 delivered, 0 to go, 0 dead letters"
+    assert lines[3] == "1,000 acknowledged; 0 duplicates, 0 out of order, 0 lost"
     with closing(sink.Sink(tmp_path)) as target:
         places = dict(target.query("SELECT team, avg(place) FROM delivered GROUP BY team"))
     assert set(places) == set(chat.TEAMS)
-    assert places["observatory"] < places["harbour"], "a team with little is not behind one with much, put before it"
+    assert places["observatory"] < places["harbour"] / 2, "the others have put much before it"
     status, out, _ = ended("-m", "examples.delivery.check", "--all", DELIVERY_FOLDER=str(tmp_path))
     assert status == 0
     assert len(re.findall(r"^\w+-\d+ ", out, re.MULTILINE)) == len(check.check(tmp_path).conversations)
