@@ -365,6 +365,8 @@ class Run:
         found: list[Message] = []
         for message in messages:
             if message.outcome is not None or message.owner is THROUGH:
+                if self.serial is not None and message.outcome != DEFERRED:
+                    self.leave([message])  # it may have been taken once more for this
                 continue
             if message.step > step.number:
                 through.setdefault("", []).append(message)
@@ -665,6 +667,8 @@ class Run:
             return
         if not all(books.idle for books in self.all_books):
             return
+        if self.drifted and any(each.owner is not THROUGH for books in self.all_books for each in books.in_flight):
+            return  # perhaps it is not there yet
         for outlet in self.outlets.values():  # what is in flight is there, by now
             outlet_over = getattr(outlet, "upstream_over", None)
             if outlet_over is not None:

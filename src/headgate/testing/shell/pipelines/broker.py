@@ -79,7 +79,6 @@ class Delivery:
         self.until: float | None = None
         self.deadline: float | None = None
         self.begun = False
-        self.done = False  # it was handled once, and is handled again
         self.failures = 0
         self.excuses = 0
         self.tries = 0

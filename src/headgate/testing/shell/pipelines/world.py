@@ -256,7 +256,7 @@ class PipelineWorld(World):
         late = delivery.deadline is not None and self.loop.time() >= delivery.deadline
         causes += late
         if method == "ack":
-            if delivery.open and not (delivery.excuses and delivery.done):  # a part of what was handled twice
+            if delivery.open and not delivery.excuses:  # a part of what was handled twice
                 raise self.break_rule("acknowledged", f"{delivery} was acknowledged, {delivery.open} was not handled")
         elif method == "nack":
             self.count_event("requeued")
@@ -301,11 +301,10 @@ class PipelineWorld(World):
             return None
         run = plan.current
         first = step == 0 and not delivery.runs[place, message.data]
-        first = first and plan.steps[0].kind != "thread"  # there it was begun before
+        first = first and plan.steps[0].kind in ("plain", "async")  # else it was begun a moment before
         if first and run is not None and run.draining and not (delivery.excuses or delivery.failures):
             raise self.break_rule("draining", f"{delivery} was begun while the pipeline was draining")
-        thread = plan.steps[step].kind == "thread"  # it was handed to the thread before
-        if delivery.told is not None and not (delivery.excuses and (thread or message.data != delivery.unit)):
+        if delivery.told is not None and not delivery.excuses:
             raise self.break_rule("handled late", f"{delivery} is handled, and was {delivery.told}")
         if self.key_limiter is not None and step == 0 and plan is self.plans[0]:
             self._check_key_rate(delivery, message)
@@ -324,7 +323,6 @@ class PipelineWorld(World):
         delivery.runs[place, unit] += 1
         if delivery.runs[place, unit] > 1:  # what came of it before is not sent on, or comes again
             delivery.forget_parts(unit)
-            delivery.done = delivery.done or unit in delivery.finished
             delivery.finished.discard(unit)
         runs, most = delivery.runs[place, unit], 1 + delivery.failures + delivery.excuses
         if runs > most:
