@@ -115,7 +115,7 @@ async def fairness(world: Any) -> None:
 
 async def leases(world: Any) -> None:
     """Sources that fail and dawdle, leases that pass."""
-    await _run(world, {"leases": (0.5, 3.0, 3.0), "lives": (0, 0, 1)})
+    await _run(world, {"leases": (0.1, 0.3, 1.0), "lives": (0, 0, 1)})
 
 
 async def routes(world: Any) -> None:

@@ -139,6 +139,7 @@ class SimSource(Source):
         lost = self.broker.tell(method, messages, delay, counted=counted)
         self._set_alarm()
         if self.world.fault("back raises late"):
+            self.world.leases_at_risk()
             for message in messages:
                 message.receipt.unsure = True
             raise OSError(f"{method} may have come through")
