@@ -157,7 +157,8 @@ async def _steer(world: PipelineWorld, plan: Plan, kind: str) -> None:
             run.resume()
         elif kind == "quiesce":
             quiet = await run.quiesce(timeout=world.chance.choice((0.01, 1.0)))
-            if quiet and (run.run.in_steps or any(not box.empty for box in run.run.boxes.values())):
+            busy = run.run.in_steps and not run.run.drifted
+            if quiet and (busy or any(not box.empty for box in run.run.boxes.values())):
                 raise world.break_rule("quiesce", f"{run.statistics()} though all is said to be quiet")
             run.resume()
         else:
