@@ -173,6 +173,10 @@ class Storm:
             self.kinds[number] = kind
             self.keys[number] = key
 
+    def may_die(self, log):
+        """Whether a worker may be killed that has begun to work."""
+        return True
+
     def replace_the_dead(self):
         for index, (process, _) in enumerate(self.workers):
             if process.poll() is not None:
@@ -192,7 +196,7 @@ class Storm:
             time.sleep(self.random.random() * 0.05)
             self.replace_the_dead()
             process, log = self.random.choice(self.workers)
-            if log.exists() and log.stat().st_size:  # it is at work
+            if log.exists() and log.stat().st_size and self.may_die(log):  # it is at work
                 if self.hold_up(process):
                     continue
                 process.kill()
@@ -282,7 +286,7 @@ class Storm:
     def look_at_hands(self, hands, ended, until):
         result = self.result
         for number, its in hands.items():
-            its.sort(key=lambda hand: hand[2])
+            its.sort(key=lambda hand: hand[1])  # who was stopped may have written its hand-out down much later
             if number not in self.kinds:
                 result.faults.append(f"message {number} was never put")
             for (token, _, _), (later, _, at) in pairwise(its):

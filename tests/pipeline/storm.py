@@ -112,6 +112,11 @@ async def _run(worker):
 
 
 class PipelineStorm(Storm):
+    def may_die(self, log):
+        """Not in its first moments: what was with several dead workers comes first, and would die by chance alone."""
+        first = json.loads(log.read_bytes().split(b"\n")[0])
+        return time.time() - first["at"] > self.random.random()
+
     def start(self):
         log = self.folder / f"{len(self.logs)}.log"
         self.logs.append(log)

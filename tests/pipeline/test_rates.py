@@ -406,3 +406,12 @@ def test_no_window_is_over_the_limit_and_nobody_is_stalled(seed):
         for last in range(first, len(used)):
             total = sum(n for _, n, _ in used[first : last + 1])
             assert total <= (burst + max(most_rate) * (used[last][0] - begin)) * (1 + 1e-6)
+
+
+def test_a_rate_of_nothing_lets_nothing_pass_until_it_is_changed():
+    limiter = RateLimiter(0)
+    assert limiter.try_acquire(5) == 0
+    assert limiter.next_in() == math.inf
+    limiter.update(rate=3)
+    assert limiter.burst == 3
+    assert limiter.next_in() < math.inf

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import operator
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Final
@@ -101,7 +102,7 @@ class Pipeline(Supervisor):
         max_deliveries: For sources that do not say it themselves. Default 5.
         redelivery: The waits before a message is handed out again. Default: from 1 second to 5 minutes.
         dead_letters: Called with the `DeadLetter` of each message that is given up (``event`` is the message), plain or
-            async. Default: its source keeps it, if it can; else the system's hook, which logs it.
+            async; its source keeps it besides, if it can. Default: if it cannot, the system's hook, which logs it.
         shutdown: Seconds for draining: when it is stopped, what was begun is finished, what was not goes back. Default
             30.
         restart: For the supervisor above.
@@ -146,7 +147,7 @@ class Pipeline(Supervisor):
         kind = type(self)
         where = f"Pipeline({kind.__name__})"
         refuse_unknown_of(where, options, self._OPTIONS)
-        given = {name: getattr(kind, name) for name in self._OPTIONS if name in _declared(kind)}
+        given = {name: _attribute(self, name) for name in self._OPTIONS if name in _declared(kind)}
         given.update(options)
         self.sources = _sources(where, given.get("source"))
         children: list[Any] = []
@@ -404,6 +405,14 @@ def _declared(kind: type[Any]) -> set[str]:
             break
         names.update(vars(each))
     return names
+
+
+def _attribute(pipeline: Pipeline, name: str) -> Any:
+    """Return an option that is written on the class; a function of ``self`` and something else is a method."""
+    value = inspect.getattr_static(type(pipeline), name)
+    if inspect.isfunction(value) and len(inspect.signature(value).parameters) < 2:  # noqa: PLR2004 (self and one more)
+        return value
+    return getattr(pipeline, name)
 
 
 def _sources(where: str, value: Any) -> list[Source]:

@@ -49,8 +49,8 @@ class RateLimiter:
     when its bucket is full again, so that nobody gets more than its share.
 
     Args:
-        rate: How many are let through, on the average, in ``per`` seconds. 0: none until `update`; ``math.inf``: there
-            is no limit.
+        rate: How many are let through, on the average, in ``per`` seconds. 0: none until `update`, but for a burst that
+            was given; ``math.inf``: there is no limit.
         per: In so many seconds. Default 1.
         burst: How many are let through at once after a pause, at least 1. Default: ``rate``, rounded up, so that what
             is allowed in ``per`` seconds may also come at once. 1: evenly spaced.
@@ -78,6 +78,8 @@ class RateLimiter:
         self._burst = _default_burst(rate) if burst is None else burst
         self._key = key
         self._one = Bucket(rate, per, self._burst)
+        if not rate and not self._fixed:  # nothing at all
+            self._one.take(self._burst, 0.0)
         self._many = None if key is None else KeyedBuckets(rate, per, self._burst)
         self._lines: dict[Any, OrderedDict[_Waiter, None]] = {}  # of keys for which somebody waits
         # A coroutine that is collected leaves its line wherever that happens: even here, with the lock held.
