@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from benchmarks import (
     children,
@@ -253,7 +253,7 @@ def _restarts() -> Row:
 
 def _pipeline(max_demand: int, source: str) -> Row:
     make = pipelines.Counting if source == "counter" else pipelines.queue
-    options = {"max_demand": max_demand, "make": make}
+    options: dict[str, Any] = {"max_demand": max_demand, "make": make}
     return Row(
         f"pipeline-{source}-{max_demand}",
         f"messages from a {source}, 2 processors, a batcher of 100, acknowledged; max_demand {max_demand}",

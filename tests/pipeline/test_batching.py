@@ -2,6 +2,7 @@
 """Batch handlers: what they return and raise, attempts, halves, limits; and what happens when batchers are full."""
 
 import asyncio
+from itertools import pairwise
 
 import pytest
 
@@ -61,7 +62,7 @@ WRONG = {
     "a text": lambda _: "text",
     "True": lambda _: True,
     "something else in a list": lambda messages: [messages[0], 5],
-    "a dict": lambda messages: dict.fromkeys(messages),
+    "a dict": dict.fromkeys,
     "lists": lambda messages: [messages],
 }
 
@@ -159,7 +160,7 @@ def test_a_batch_is_tried_again_where_it_is(kind):
         async with running(pipeline):
             await until(lambda: source.acked)
         assert pipeline.payloads == [[1, twice]] * 3
-        assert [later - earlier for earlier, later in zip(times, times[1:], strict=False)] == [
+        assert [later - earlier for earlier, later in pairwise(times)] == [
             pytest.approx(each, abs=0.2) for each in (1, 2)
         ]
 

@@ -57,7 +57,7 @@ async def until(condition, what="", timeout=3.0):  # noqa: ASYNC109 (it is a dea
     """Wait for a condition to come true."""
     try:
         async with asyncio.timeout(timeout):
-            while not condition():  # noqa: ASYNC110 (any condition)
+            while not condition():
                 await asyncio.sleep(0.0005)
     except TimeoutError:
         raise AssertionError(f"it did not come true in time: {what or condition}; left: {leftovers()}") from None

@@ -333,7 +333,7 @@ def test_importing_the_test_kit_is_cheap():
 def test_jobs_of_an_executor_with_one_thread_run_one_after_the_other():
     async def main():
         loop = asyncio.get_running_loop()
-        done = []
+        done: list[int] = []
         with ThreadPoolExecutor(1) as executor:
             await asyncio.gather(*(loop.run_in_executor(executor, done.append, number) for number in range(9)))
         return done

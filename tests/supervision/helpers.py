@@ -32,7 +32,7 @@ async def until(condition, what="", timeout=60.0):  # noqa: ASYNC109 (it is a de
     """Wait, in virtual time, for a condition to come true."""
     try:
         async with asyncio.timeout(timeout):
-            while not condition():  # noqa: ASYNC110 (any condition)
+            while not condition():
                 await asyncio.sleep(0.001)
     except TimeoutError:
         raise AssertionError(f"it did not come true in time: {what or condition}") from None

@@ -38,7 +38,7 @@ Splitter = tuple[Any, Callable[[Any, Any], tuple[bool, Any]]]
 BATCH_KEY: Final[Callable[[Any], Any]] = attrgetter("batch_key")
 BATCH_MODE: Final[Callable[[Any], Any]] = attrgetter("batch_mode")
 
-_USUAL: Final = (None, BULK)
+_USUAL: Final[tuple[Any, str]] = (None, BULK)
 _KEPT: Final = 10_000
 """Keys whose splitter's state is remembered although it is not the one to begin with."""
 _MISSING: Final[Any] = object()
@@ -252,7 +252,11 @@ class Batches:
         key_of, flush_of = self._key_of, self._flush_of
         try:
             if self._usual:
-                return [(item, *(item.batching or _USUAL)) for item in items]
+                usual: list[tuple[Any, Any, Any]] = []
+                for item in items:
+                    key, mode = item.batching or _USUAL
+                    usual.append((item, key, mode))
+                return usual
             keys = repeat(None) if key_of is None else list(map(key_of, items))
             modes = repeat(BULK) if flush_of is None else list(map(flush_of, items))
         except Exception:  # noqa: BLE001 (the user's function: one by one, then)

@@ -100,7 +100,7 @@ class Engine:
         self._timers.clear()
         self._wake.set()
 
-    async def conclude(self, seconds: float) -> bool:  # noqa: ARG002, PLR6301 (for those that have something to do)
+    async def conclude(self, seconds: float) -> bool:  # noqa: ARG002 (for those that have something to do)
         """Bring what is under way to its end, before the stages are drained.
 
         Args:
