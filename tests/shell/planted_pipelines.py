@@ -5,10 +5,11 @@ from typing import Any
 from headgate.pipeline import acknowledger, batching, processing
 from headgate.pipeline.acknowledger import Acknowledger
 from headgate.pipeline.batching import Box, _BatchProcessor
+from headgate.pipeline.deferring import Handle
 from headgate.pipeline.feed import Feed
 from headgate.pipeline.processing import AsyncProcessor, Step
 from headgate.pipeline.routes import Route
-from headgate.pipeline.run import Handle, Run
+from headgate.pipeline.run import Run
 from headgate.protocol.batches import Batches
 from headgate.protocol.intake import Intake
 from headgate.protocol.limits import Bucket
@@ -141,7 +142,7 @@ def leases_are_never_extended(plant):
 
 @mutant("retries")
 def messages_that_wait_to_be_tried_again_are_forgotten(plant):
-    plant.edit(Run, "_go", ("self._feed_of(message).put_back([message])", "pass"))
+    plant.edit(Run, "_go", ("self.feed_of(message).put_back([message])", "pass"))
 
 
 @mutant("retries")

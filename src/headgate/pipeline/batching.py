@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from headgate import telemetry
 from headgate.errors import HandlerError, Reject, Skip
-from headgate.pipeline.processing import cancellations, its_own, within, wrong
+from headgate.pipeline.handling import cancellations, its_own, within, wrong
 from headgate.protocol.batches import BATCH_KEY, Batch, Batches
 from headgate.protocol.messages import Subscription
 from headgate.stage import Consumer, Producer

@@ -12,7 +12,7 @@ from headgate.errors import NoStageError, OptionError
 from headgate.pipeline.augment import Augment
 from headgate.pipeline.batching import KINDS as BATCH_KINDS
 from headgate.pipeline.batching import BatchInfo, BatchStage
-from headgate.pipeline.feed import SourceStage
+from headgate.pipeline.by_hand import Nowhere
 from headgate.pipeline.options import (
     ON_FAILURE,
     RETRY,
@@ -22,11 +22,12 @@ from headgate.pipeline.options import (
     is_async,
     named,
 )
-from headgate.pipeline.processing import KINDS
 from headgate.pipeline.rates import RateLimiter
 from headgate.pipeline.routes import Route
-from headgate.pipeline.run import Nowhere, Run
+from headgate.pipeline.run import Run
 from headgate.pipeline.running import PipelineRun
+from headgate.pipeline.sourcing import SourceStage
+from headgate.pipeline.wide import KINDS
 from headgate.protocol.children import PERMANENT, Backoff
 from headgate.runtime.options import Child, To, check_choice, check_count, check_name, refuse_unknown
 from headgate.supervision.supervisor import Supervisor

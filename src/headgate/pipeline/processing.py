@@ -9,21 +9,21 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Final
 
 from headgate import telemetry
-from headgate.errors import HandlerError, HandlerTimeoutError, Skip, UnknownBatcherError
+from headgate.errors import HandlerTimeoutError, Skip, UnknownBatcherError
+from headgate.pipeline.handling import cancellations, its_own, limit_of, parts_of, same, within, wrong
 from headgate.protocol.messages import Subscription
 from headgate.protocol.retries import Retries
-from headgate.stage import Consumer, ProducerConsumer
 from headgate.types import DEFERRED, Joint, Message
 
 if TYPE_CHECKING:
     from headgate.pipeline.pipeline import Pipeline
     from headgate.pipeline.run import Run
+    from headgate.pipeline.wide import WideProcessor
 
 THROUGH: Final = "through"
 """The owner of a message that has left the processors."""
@@ -136,6 +136,8 @@ class Step:
 
     def route(self, message: Message, kept: dict[str, list[Message]], failed: list[Message]) -> None:
         """Put a message where it wants to go."""
+        if message.owner is THROUGH:  # its handle was used before its handler returned
+            return
         if message.reason is not None:
             failed.append(message)
         elif message.outcome is not None:
@@ -221,7 +223,7 @@ class Step:
         return []
 
 
-class _Processor:
+class Processor:
     """What all kinds of processors share."""
 
     run: Run
@@ -282,7 +284,7 @@ class _Processor:
         return result
 
 
-class PlainProcessor(_Processor):
+class PlainProcessor(Processor):
     """Calls a plain handler, in the scheduler's turn."""
 
     def handle_events(self, events: Any, source: Subscription) -> list[Message] | None:  # noqa: ARG002 (a callback's form)
@@ -371,7 +373,7 @@ class PlainProcessor(_Processor):
             step.take(message, result, self.name, kept, failed)
 
 
-class AsyncProcessor(_Processor):
+class AsyncProcessor(Processor):
     """Awaits an async handler, or a plain one in a thread, one message after the other."""
 
     _executor: ThreadPoolExecutor | None = None
@@ -460,215 +462,5 @@ class AsyncProcessor(_Processor):
             self._executor.shutdown(wait=False)
 
 
-class WideProcessor(_Processor):
-    """Handles many messages at a time in one stage; what is done goes on in order, or as it comes.
-
-    It keeps what is under way itself: a handler that is slow holds up nothing but, in order, those behind it.
-    """
-
-    def started(self) -> None:
-        """Begin with nothing under way."""
-        super().started()
-        self.width: int = self.step.options.concurrency
-        self.ordered: bool = bool(self.step.options.ordered)
-        self.under_way: deque[tuple[Message, asyncio.Task[None], list[Message], list[Message]]] = deque()
-        self.room = asyncio.Event()
-        self.run.wide.append(self)
-        self.stage.ref.driver.monitors.append(self._gone)  # also when it is killed
-        before, self.step.wide = self.step.wide, self
-        unsent = [] if before is None else before.stage.recall()
-        if unsent:  # nobody else has them: what it was given it has acknowledged
-            self.stage.emit(unsent)
-
-    async def handle_events(self, events: Any, source: Subscription) -> None:  # noqa: ARG002 (a callback's form)
-        """Begin with each message as soon as there is room."""
-        through: dict[str, list[Message]] = {}
-        messages = self.run.sift(events, self.step, through)
-        self.run.left(len(events) - len(messages) - sum(map(len, through.values())))
-        for message in messages:
-            while len(self.under_way) >= self.width:
-                self.room.clear()
-                await self.room.wait()
-            if message.outcome is not None or message.owner is THROUGH:  # it was settled, or sent on, meanwhile
-                self.run.left(1)
-                continue
-            if self.run.draining and message.owner is None and not self.number:
-                self.run.give_back(message)
-                self.run.left(1)
-                continue
-            message.owner = self
-            kept: list[Message] = []
-            failed: list[Message] = []
-            task = self.run.node.job(self._one(message, kept, failed), f"{self.name} {self.step.callback}")
-            self.under_way.append((message, task, kept, failed))
-            task.add_done_callback(self._done)
-        for each in through.values():
-            self.stage.emit(each)
-
-    async def _one(self, message: Message, kept: list[Message], failed: list[Message]) -> None:
-        step = self.step
-        try:
-            if message.deadline is not None:
-                step.check_deadline(message)
-            timeout = limit_of(message, step.timeout, self.run)
-            coroutine = step.handler(message)
-            if timeout is not None:
-                coroutine = within(coroutine, timeout, self.name, step.callback)
-            result = await coroutine
-        except BaseException as error:
-            if not its_own(error, 0):
-                raise
-            step.raised(message, error, failed)
-            return
-        if result is None or result is message:
-            if message.reason is not None:
-                failed.append(message)
-            elif message.outcome is None:
-                kept.append(message)
-            return
-        collected = step.boxes()
-        step.take(message, result, self.name, collected, failed)
-        for each in collected.values():
-            kept.extend(each)
-
-    def _done(self, _: asyncio.Task[None]) -> None:
-        """Send on what is done."""
-        if self.ordered:
-            while self.under_way and self.under_way[0][1].done():
-                self._send(*self.under_way.popleft())
-        else:
-            for entry in [each for each in self.under_way if each[1].done()]:
-                self.under_way.remove(entry)
-                self._send(*entry)
-        self.room.set()
-
-    def _send(self, message: Message, task: asyncio.Task[None], kept: list[Message], failed: list[Message]) -> None:
-        if task.cancelled() or not (self.step.last or self.stage.ref.alive):
-            message.owner = None
-            self.run.lost([message])
-            return
-        step, error = self.step, task.exception()
-        if error is not None:  # it ends the program, or is no Exception; this stage goes on
-            step.raised(message, error, failed)
-        if not step.last:
-            if kept:
-                self.stage.emit(kept)
-            if self.run.serial is not None:
-                step.leave([message])
-            if failed:
-                self.run.fail(failed, step.retries, step)
-            self.run.left(1 - len(kept))
-            return
-        boxes = step.boxes()
-        rest: list[Message] = []
-        for each in kept:
-            step.route(each, boxes, rest)
-        step.settle([message], boxes, [*failed, *rest])
-
-    def _gone(self, reason: Any) -> None:  # noqa: ARG002 (a monitor's form)
-        """Leave nothing under way: it is begun anew by a successor."""
-        for _, task, _, _ in list(self.under_way):
-            task.cancel()
-
-
-def parts_of(message: Message, result: Any) -> list[Message] | None:
-    """Return the messages that a handler wants to go on in place of one; None: it has returned what it must not.
-
-    Each of them is the message itself, a new one, or made of it by `Message.split` or `headgate.merge`. Of the parts of
-    a split all have to be there: what nobody sees again would never end.
-    """
-    if result is None or result is message:
-        return [message]
-    if isinstance(result, Message):
-        result = [result]
-    found: list[Any] = list(result) if isinstance(result, (list, tuple)) else [None]
-    if not all(isinstance(each, Message) for each in found) or len(set(map(id, found))) < len(found):
-        return None
-    splits: dict[Joint, int] = {}
-    for each in found:
-        keeper = each.keeper
-        if each is message or keeper is None:
-            continue
-        if not isinstance(keeper, Joint) or not _stems(keeper, message):
-            return None
-        splits[keeper] = splits.get(keeper, 0) + (each.outcome is None)
-    if any(count < joint.left for joint, count in splits.items()):
-        return None
-    return found
-
-
-def _stems(joint: Joint, message: Message) -> bool:
-    """Say whether a message is among those that end as the parts of a joint do."""
-    return any(
-        each is message or (isinstance(each.keeper, Joint) and _stems(each.keeper, message)) for each in joint.parents
-    )
-
-
-def same(messages: list[Message], value: Any) -> bool:
-    """Say whether something is a list of exactly these messages, in any order."""
-    return isinstance(value, list) and sorted(map(id, value)) == sorted(map(id, messages))
-
-
-def wrong(stage: str, callback: str, expected: str, value: Any) -> HandlerError:
-    """Return the error of a callback that has returned something wrong; a coroutine is not awaited any more."""
-    if inspect.iscoroutine(value):
-        value.close()
-    return HandlerError(stage, callback, expected, value)
-
-
-def cancellations() -> int:
-    """Return how often the task that runs was told to end: TaskGroups count it up, and do not always take it back."""
-    task = asyncio.current_task()
-    return 0 if task is None else task.cancelling()
-
-
-def its_own(error: BaseException, before: int) -> bool:
-    """Say whether a handler has failed with it: by an exception, or as something that it waited for was cancelled.
-
-    Args:
-        error: What it has raised.
-        before: The number of `cancellations` when it began; more of them: its stage is to end.
-    """
-    if isinstance(error, asyncio.CancelledError):
-        return cancellations() <= before
-    return isinstance(error, Exception)
-
-
-def limit_of(message: Message, timeout: float | None, run: Run) -> float | None:
-    """Return the seconds that a message may take: its handler's limit, or what is left until its deadline."""
-    if message.deadline is None:
-        return timeout
-    left = message.deadline - run.wall()
-    return left if timeout is None else min(left, timeout)
-
-
-async def within(awaitable: Any, seconds: float, stage: str, callback: str) -> Any:
-    """Await something, for so many seconds at most.
-
-    Raises:
-        HandlerTimeoutError: It took longer, and was cancelled.
-    """
-    scope = asyncio.timeout(seconds)
-    try:
-        async with scope:
-            return await awaitable
-    except TimeoutError as error:
-        if not scope.expired():  # it is the handler's own
-            raise
-        raise HandlerTimeoutError(stage, callback, seconds) from error
-
-
-def _as(kind: type[Any], base: type[Any]) -> type[Any]:
-    return type(kind.__name__, (kind, base), {"__doc__": kind.__doc__})
-
-
 def _nothing(_: list[Message]) -> None:
     raise AssertionError
-
-
-KINDS: Final = {
-    (each, last): _as(kind, Consumer if last else ProducerConsumer)
-    for each, kind in (("plain", PlainProcessor), ("async", AsyncProcessor), ("wide", WideProcessor))
-    for last in (True, False)
-}
-"""The stages' classes: by kind, and whether nothing but batchers comes after them."""

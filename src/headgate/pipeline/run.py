@@ -1,4 +1,4 @@
-"""One run of a pipeline: what its stages share, and the decisions about messages that have failed.
+"""One run of a pipeline: what its stages share.
 
 Messages are counted where they are: fetched and waiting (feeds), in the processors (`Run.in_steps`), waiting to be
 tried again, in batches, deferred. When the sources have nothing more and none is left in the processors, open batches
@@ -8,95 +8,29 @@ are closed; when none is left at all, the run is over.
 from __future__ import annotations
 
 import asyncio
-import logging
 import threading
 import time
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
-from headgate.errors import (
-    HandlerError,
-    HandlerTimeoutError,
-    HookError,
-    NoStageError,
-    OptionError,
-    Reject,
-    Retry,
-    SourceError,
-)
+from headgate.errors import NoStageError, OptionError, SourceError
 from headgate.pipeline.acknowledger import Acknowledger
 from headgate.pipeline.augment import Augment
 from headgate.pipeline.batching import Box
+from headgate.pipeline.by_hand import HandBooks
+from headgate.pipeline.deferring import Handle
+from headgate.pipeline.failing import Failures, origin
 from headgate.pipeline.feed import Feed
-from headgate.pipeline.link import Link
-from headgate.pipeline.options import DEAD_LETTER, DISCARD, REQUEUE
-from headgate.pipeline.processing import THROUGH, Step, same
-from headgate.protocol.children import Backoff
+from headgate.pipeline.processing import THROUGH, Step
 from headgate.protocol.intake import Intake
-from headgate.protocol.messages import DeadLetter
-from headgate.protocol.retries import Retries
-from headgate.types import (
-    ACKNOWLEDGED,
-    DEAD_LETTERED,
-    DEFERRED,
-    FAILED,
-    FLUSH,
-    OUTCOMES,
-    REQUEUED,
-    Joint,
-    Message,
-    Source,
-)
+from headgate.types import ACKNOWLEDGED, DEFERRED, FLUSH, OUTCOMES, REQUEUED, Joint, Message
 
 if TYPE_CHECKING:
     from headgate.pipeline.pipeline import Pipeline
     from headgate.runtime.node import Node
 
-logger = logging.getLogger("headgate")
 
-SIGNAL_TRIES: Final = 10
-"""How often a handler may ask for a retry by `Retry` where no policy says how often."""
-_SIGNALLED: Final = Backoff(first=0.05, most=10.0)
-_LOG_SECONDS: Final = 1.0
-
-
-class Nowhere(Source):
-    """Where messages come from that are put in by hand: it takes nothing back."""
-
-    name = "by hand"
-
-    def fetch(self, count: int) -> list[Message]:  # noqa: ARG002 (a Source's form)
-        """Have nothing."""
-        return []
-
-
-class HandBooks(Acknowledger):
-    """The books about messages that are put in by hand: whoever did may wait for their outcome."""
-
-    def __init__(self, run: Run) -> None:
-        """Start with empty books."""
-        link = Link(Nowhere(), Nowhere.name, run.loop)
-        super().__init__(link, run.loop, run.report, run.settled, run.random.random, run.defer)
-        self.waiters: dict[Message, asyncio.Future[Message]] = {}
-
-    def acknowledge(self, messages: list[Message]) -> None:
-        """Settle messages that were all handled, and tell those who wait."""
-        super().acknowledge(messages)
-        for message in messages:
-            self._inform(message)
-
-    def settle(self, message: Message, outcome: str, delay: float = 0.0, *, counted: bool = True) -> None:
-        """Take note of the outcome of one message, and tell whoever waits for it."""
-        super().settle(message, outcome, delay, counted=counted)
-        self._inform(message)
-
-    def _inform(self, message: Message) -> None:
-        future = self.waiters.pop(message, None) if message.outcome in OUTCOMES else None
-        if future is not None and not future.done():
-            future.set_result(message)
-
-
-class Run:
+class Run(Failures):
     """What the stages of a running pipeline share.
 
     Attributes:
@@ -105,7 +39,6 @@ class Run:
         boxes: The batchers by name.
         outlets: Where messages go from the last step, by name: batchers and routes.
         in_steps: Messages that were handed to the processors and have not left them.
-        waiting: Messages that wait to be tried again, with their timers.
         deferred: Handles that are not used yet.
         draining: What nobody has begun goes back to its source.
         ending: Nothing waits any more: no retry, no batch.
@@ -119,6 +52,7 @@ class Run:
 
     def __init__(self, pipeline: Pipeline, node: Node) -> None:
         """Set everything up; nothing runs yet."""
+        super().__init__()
         self.pipeline = pipeline
         self.node = node
         self.loop = node.loop
@@ -130,15 +64,11 @@ class Run:
         self.rate_limit = pipeline.shared_limit
         self.key_limit = pipeline.key_limit
         self.in_steps = 0
-        self.failing = 0
-        self.waiting: dict[Message, asyncio.TimerHandle] = {}
         self.deferred: set[Handle] = set()
         self.draining = self.ending = self.paused = self.stuck = self.gated = self.unusual = False
         self.abandoned = 0
-        self.retried = 0
         self.over = False
         self.wide: list[Any] = []
-        self.letters = 0
         self.closed = False
         self.drifted = False  # stages were started again: `in_steps` need not be true any more
         self.failure: SourceError | None = None  # with which all of it ends
@@ -149,8 +79,6 @@ class Run:
         self._sleepers: set[asyncio.Future[None]] = set()
         self._checking = False
         self._deadline: float | None = None
-        self._logged = -_LOG_SECONDS
-        self._unlogged = 0
         self.boxes = {
             name: Box(self, name, options, *pipeline.batch_handlers[name])
             for name, options in pipeline.batcher_options.items()
@@ -293,7 +221,8 @@ class Run:
             keeper = keeper.parents[0].keeper
         return keeper  # type: ignore[no-any-return]
 
-    def _feed_of(self, message: Message) -> Feed:
+    def feed_of(self, message: Message) -> Feed:
+        """Return the feed that a message comes by."""
         keeper: Any = message.keeper
         for feed in self.feeds:
             if keeper is feed.books:
@@ -391,7 +320,7 @@ class Run:
             return
         for message in (*(each for box in kept.values() for each in box), *failed):
             message.owner = THROUGH
-            _origin(message).owner = THROUGH
+            origin(message).owner = THROUGH
         for name, each in kept.items():
             if not self.outlets:
                 self.acknowledge(each)
@@ -411,7 +340,7 @@ class Run:
         for message in messages:
             self.left(1)
             if message.outcome is None:
-                self._feed_of(message).put_back([message])
+                self.feed_of(message).put_back([message])
 
     @staticmethod
     def shared(message: Message, made: list[Message]) -> Message:
@@ -420,209 +349,6 @@ class Run:
         going.__dict__.update(message.__dict__)
         Joint([message], [each for each in (going, *made) if each.outcome not in OUTCOMES])
         return going
-
-    # -- failures -----------------------------------------------------------------------------------------------------
-
-    def fail(self, messages: list[Message], retries: Retries | None, where: Any = None) -> None:
-        """See to messages that a handler has failed with: they are tried again, or given up.
-
-        Args:
-            messages: Their ``reason`` says why.
-            retries: What is tried again.
-            where: The step or batcher.
-        """
-        final: list[Message] = []
-        for message in messages:
-            if message.outcome is not None or message in self.waiting:  # it was sent twice, and has failed twice
-                continue
-            message.attempts += 1
-            delay = self._delay(message, retries)
-            if delay is None or self.ending:
-                final.append(message)
-            else:
-                self._try_again(message, delay, retries, getattr(where, "number", 0))
-        if final:
-            self.give_up(final, where)
-
-    def _delay(self, message: Message, retries: Retries | None) -> float | None:
-        """Return the seconds to wait before a message is tried again; None: it is given up."""
-        reason = message.reason
-        if isinstance(reason, Reject) or (isinstance(reason, HandlerTimeoutError) and reason.callback == "deadline"):
-            return None
-        error = reason if isinstance(reason, Exception) else RuntimeError(reason)
-        delay = None if retries is None else retries.decide(error, message.attempts, self.random.random())
-        if isinstance(reason, Retry):
-            policy = None if retries is None else retries.policy(error)
-            tries = SIGNAL_TRIES if policy is None else policy.attempts
-            if tries is not None and message.attempts >= tries:
-                return None
-            if reason.after is not None:
-                return max(0.0, reason.after)
-            return _SIGNALLED.delay(message.attempts, self.random.random()) if delay is None else delay
-        return delay
-
-    def retry_batch(self, messages: list[Message], error: BaseException, retries: Retries | None) -> float | None:
-        """Return the seconds to wait before a batch is tried again; None: it is not."""
-        attempts = 0
-        for message in messages:
-            message.attempts += 1
-            attempts = max(attempts, message.attempts)
-        probe = Message(None)
-        probe.reason, probe.attempts = error, attempts
-        return None if self.ending else self._delay(probe, retries)
-
-    def _try_again(self, message: Message, delay: float, retries: Retries | None, step: int) -> None:
-        self.retried += 1
-        if step:
-            message.step = step
-            self.unusual = True
-        error = message.reason if isinstance(message.reason, Exception) else RuntimeError(message.reason)
-        policy = None if retries is None else retries.policy(error)
-        if self.serial is not None and policy is not None and not policy.ordered:
-            self.leave([message])
-        self.waiting[message] = self.loop.call_later(delay, self._go, message)
-
-    def _go(self, message: Message) -> None:
-        del self.waiting[message]
-        if message.outcome is None:
-            message.reason = None
-            message.owner = None
-            self._feed_of(message).put_back([message])
-        self.check_end_soon()
-
-    def give_up(self, messages: list[Message], where: Any = None) -> None:
-        """Ask ``handle_failed`` about messages that have failed for good, and settle them."""
-        hook = self.pipeline.failure_hook
-        self.failing += len(messages)
-        if hook is None:
-            self._dispose(messages, where)
-            return
-        span = self.pipeline.span("pipeline.handle_failed", messages=list(messages))
-        try:
-            value = hook(messages)
-            if asyncio.iscoroutine(value):
-                self.node.job(self._await_hook(value, messages, where, span), "handle_failed")
-                return
-        except Exception as error:  # noqa: BLE001 (the user's hook)
-            self._hook_raised(error, span)
-        else:
-            self._hook_returned(messages, value, span)
-        self._dispose(messages, where)
-
-    async def _await_hook(self, coroutine: Any, messages: list[Message], where: Any, span: Any) -> None:
-        try:
-            value = await coroutine
-        except Exception as error:  # noqa: BLE001 (the user's hook)
-            self._hook_raised(error, span)
-        else:
-            self._hook_returned(messages, value, span)
-        self._dispose(messages, where)
-
-    def _hook_raised(self, error: Exception, span: Any) -> None:
-        if span is not None:
-            span.fail(error)
-        self.report(HookError("handle_failed", self.pipeline.id, error))
-
-    def _hook_returned(self, messages: list[Message], value: Any, span: Any) -> None:
-        if span is not None:
-            span.stop()
-        if value is None:
-            return
-        if not same(messages, value):
-            expected = f"the {len(messages)} messages that it was given, or None"
-            self.report(HandlerError(self.pipeline.id, "handle_failed", expected, value))
-
-    def _dispose(self, messages: list[Message], where: Any) -> None:
-        self.failing -= len(messages)
-        for message in messages:
-            if message.outcome is not None:  # somebody has settled it
-                continue
-            if message.reason is None:  # the hook has taken the failure back
-                self._recovered(message, where)
-            else:
-                self._settle_failed(message, where)
-        if self.serial is not None:
-            self.leave(messages)
-        self.check_end_soon()
-
-    def _recovered(self, message: Message, where: Any) -> None:
-        if self.serial is not None:
-            self.leave([message])
-        outlet = self.outlets.get(message.batcher)
-        if outlet is None or outlet is where:
-            self.acknowledge([message])
-        else:
-            outlet.add([message])
-
-    def _settle_failed(self, message: Message, where: Any) -> None:
-        """Decide what becomes of one message."""
-        books, pipeline = self.books(message), self.pipeline
-        if books is None or message.keeper is None:
-            return
-        config = books.configured.get(_origin(message), {})
-        wish = config.get("on_failure", DISCARD if books is self.by_hand else pipeline.on_failure)
-        expired = isinstance(message.reason, HandlerTimeoutError) and message.reason.callback == "deadline"
-        source = books.link.source
-        if (isinstance(message.reason, Reject) and wish != DISCARD) or (
-            wish == REQUEUE and (expired or not source.redelivers)  # late it would be every time
-        ):
-            wish = DEAD_LETTER
-        elif wish not in (DISCARD, DEAD_LETTER, REQUEUE):
-            most = source.max_deliveries or pipeline.max_deliveries
-            given_up = not source.redelivers or message.deliveries >= most or expired
-            wish = DEAD_LETTER if given_up else REQUEUE
-            if not given_up:
-                config = {"delay": pipeline.redelivery.delay(message.deliveries, self.random.random()), **config}
-        if wish == DISCARD:
-            self._note_failure(message, where, "it is discarded")
-            message.keeper.settle(message, FAILED, 0.0)
-        elif wish == REQUEUE:
-            self._note_failure(message, where, "it is handed out again")
-            self.give_back(message, float(config.get("delay", 0.0)), counted=True)
-        else:
-            self._bury(message, books, where)
-
-    def bury(self, message: Message) -> None:
-        """Keep a message as a dead letter that a pipeline behind this one has given up."""
-        books = self.books(message)
-        if books is not None:
-            self._bury(message, books, None)
-
-    def _bury(self, message: Message, books: Acknowledger, where: Any) -> None:
-        """Keep a dead letter: at its source if that has a place for it, and by the pipeline's hook."""
-        self.letters += 1
-        pipeline = self.pipeline
-        consumer = getattr(where, "callback", "handle_message")
-        hook = pipeline.dead_letters
-        if hook is None and books.link.source.keeps_letters:
-            self._note_failure(message, where, "it is a dead letter")
-            assert message.keeper is not None  # noqa: S101 (it has books)
-            message.keeper.settle(message, DEAD_LETTERED, 0.0)
-            return
-        letter = DeadLetter(message, pipeline.id, consumer, message.deliveries, message.reason)
-        self.failing += 1
-        message.owner = THROUGH
-        self.node.bury(letter, lambda: self._buried(message), hook)
-
-    def _buried(self, message: Message) -> None:
-        self.failing -= 1
-        if message.outcome is None and message.keeper is not None:
-            message.keeper.settle(message, DEAD_LETTERED, 0.0)
-        self.check_end_soon()
-
-    def _note_failure(self, message: Message, where: Any, what: str) -> None:
-        """Log a failure, at most one a second: the others are counted."""
-        now = self.loop.time()
-        if now - self._logged < _LOG_SECONDS:
-            self._unlogged += 1
-            return
-        more = f" ({self._unlogged} more since the last line)" if self._unlogged else ""
-        self._logged, self._unlogged = now, 0
-        reason = message.reason
-        callback = getattr(where, "callback", "handler")
-        trace = reason if isinstance(reason, BaseException) else None
-        text = "pipeline %r: %s has failed with %r: %s; %s%s"
-        logger.warning(text, self.pipeline.id, callback, message, reason, what, more, exc_info=trace)
 
     # -- deferred messages --------------------------------------------------------------------------------------------
 
@@ -771,77 +497,3 @@ class Run:
                 await step.handler.close()
         if not self.finished.done():
             self.finished.set_result(None)
-
-
-def _origin(message: Message) -> Message:
-    """Return the message of a source that a derived one was made of; of several, the first."""
-    while isinstance(message.keeper, Joint):
-        message = message.keeper.parents[0]
-    return message
-
-
-class Handle:
-    """Settles a deferred message, once. May be used from any thread."""
-
-    __slots__ = ("_message", "_run", "_timer")
-
-    def __init__(self, run: Run, message: Message, timeout: float) -> None:
-        """Take the message out of the run's hands."""
-        if message.outcome is not None:
-            raise RuntimeError(f"Message.defer: expected a message without outcome, it is {message.outcome}")
-        self._run = run
-        self._message = message
-        message.outcome = DEFERRED
-        run.deferred.add(self)
-        self._timer = run.loop.call_later(timeout, self._expired, timeout)
-
-    def ack(self) -> None:
-        """It was handled."""
-        self._on_loop(lambda keeper, message: keeper.settle(message, ACKNOWLEDGED, 0.0), ACKNOWLEDGED)
-
-    def fail(self, reason: Any) -> None:
-        """It has failed; the source decides what becomes of it."""
-
-        def fail(_: Any, message: Message) -> None:
-            message.reason = "failed" if reason is None else reason
-            self._run.give_up([message])
-
-        self._on_loop(fail, FAILED)
-
-    def requeue(self, delay: float = 0.0) -> None:
-        """Let its source hand it out again, after so many seconds."""
-        self._on_loop(lambda _, message: self._run.give_back(message, delay, counted=True), REQUEUED)
-
-    @property
-    def open(self) -> bool:
-        """Whether the message has no outcome yet."""
-        return self._message.outcome == DEFERRED
-
-    def forget(self) -> None:
-        """Have nothing to settle any more."""
-        self._timer.cancel()
-        self._run.deferred.discard(self)
-
-    def cancel(self) -> None:
-        """Leave it to others."""
-        self.forget()
-        if self.open:
-            self._message.outcome = None
-
-    def _expired(self, timeout: float) -> None:
-        if self in self._run.deferred and self.open:
-            self.fail(HandlerTimeoutError(self._run.pipeline.id, "the deferred acknowledgement", timeout))
-
-    def _on_loop(self, change: Callable[[Any, Message], None], outcome: str) -> None:
-        if not self._run.here():
-            self._run.loop.call_soon_threadsafe(self._on_loop, change, outcome)
-            return
-        message = self._message
-        keeper = message.keeper
-        assert keeper is not None  # noqa: S101 (it could be deferred)
-        if self not in self._run.deferred or not self.open:
-            keeper.duplicate(message, outcome)
-            return
-        self.cancel()
-        change(keeper, message)
-        self._run.check_end_soon()
