@@ -36,8 +36,8 @@ async def drain(node: Node, timeout: float) -> Drained:  # noqa: ASYNC109 (the w
 
     A pipeline first brings its messages to their end by itself. A source is asked for nothing more. Whoever gets events
     straight from a source finishes the batch that its handler has, and gives back those behind it. What such a stage
-    has emitted is handled to the end by those below. Then each stage ends, from the sources downwards. Supervisors start
-    nobody again.
+    has emitted is handled to the end by those below. Then each stage ends, from the sources downwards. Supervisors
+    start nobody again.
 
     Args:
         node: Whose stages.
