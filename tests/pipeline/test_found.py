@@ -4,7 +4,19 @@ import asyncio
 import contextlib
 from typing import Any
 
-from headgate import Backoff, Batcher, NoStageError, Processors, RateLimiter, RetryPolicy, Supervisor, System
+from headgate import (
+    Backoff,
+    Batcher,
+    NoStageError,
+    Pipeline,
+    Processors,
+    RateLimiter,
+    RetryPolicy,
+    Supervisor,
+    System,
+    testing,
+)
+from headgate.connectors.memory import MemoryQueue
 from headgate.testing import StubSource
 from tests.pipeline.helpers import AsyncNoting, Noting, ended, running, until, virtually
 
@@ -506,3 +518,40 @@ async def test_a_pipeline_that_nobody_reads_from_any_more_does_not_wait_for_that
         await started.stop()
     assert loop.time() < 5.0
     assert sorted(data for data, _, _ in source.nacked) == [0, 1, 2]
+
+
+def test_what_a_source_stage_was_about_to_send_when_it_was_killed_is_sent_by_its_successor():
+    class Deadly(MemoryQueue):
+        """Kills the stage that fetches, once, while it does."""
+
+        kill: Any = None
+
+        def fetch(self, count):
+            kill, self.kill = self.kill, None
+            if kill is not None:
+                kill()
+            return super().fetch(count)
+
+    class Collects(Pipeline):
+        processors = Processors(concurrency=2)
+
+        def __init__(self, **options):
+            super().__init__(**options)
+            self.got: list[int] = []
+
+        def handle_message(self, message):
+            self.got.append(message.data)
+
+    async def run():
+        queue = Deadly(range(100))
+        queue.close_input()
+        pipeline = Collects(source=queue)
+        async with System() as system:
+            queue.kill = lambda: system.ref("Collects.source-1").kill()
+            running = await system.start(pipeline)
+            async with asyncio.timeout(60):
+                await running.wait()
+            assert running.statistics().unbalanced == 0
+        assert sorted(pipeline.got) == list(range(100))
+
+    testing.run(run())

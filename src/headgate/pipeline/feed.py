@@ -198,7 +198,7 @@ class Feed:
             self._fallen.append(before)
             self.run.fallen()
             self.rescue()
-        unsent = [] if before is None else before.stage.recall()
+        unsent = [] if before is None else before.unsent()
         if unsent:
             self.run.left(len(unsent))
             self.put_back(unsent)
@@ -306,12 +306,19 @@ class Feed:
                     if message.reason is not None:
                         sound = False
                 books.fetched += demand
-                return self._hand_out(messages if sound else self._sound(messages))
+                return self._given(self._hand_out(messages if sound else self._sound(messages)))
             messages = self.link.check(messages, demand)
         except Exception as error:  # noqa: BLE001 (the user's source)
             self._failed(error, demand)
             return None
-        return self._hand_out(self._fetched(messages, demand))
+        return self._given(self._hand_out(self._fetched(messages, demand)))
+
+    def _given(self, messages: list[Message] | None) -> list[Message] | None:
+        """Note what the stage is about to send: it may be killed before it can."""
+        if messages and self.stage is not None:
+            self.stage.given += len(messages)
+            self.stage.latest = messages
+        return messages
 
     def serve_soon(self) -> None:
         """Look at what is owed, once in a turn."""

@@ -23,6 +23,8 @@ class SourceStage(Producer):
         """Belong to a feed."""
         self.pipeline = pipeline
         self.index = index
+        self.given = 0  # messages that it was to send, in total
+        self.latest: list[Message] = []  # those that it was given last
         self.handle_demand = pipeline.current.feeds[index].take  # type: ignore[method-assign]  # one call less
 
     def started(self) -> None:
@@ -51,7 +53,16 @@ class SourceStage(Producer):
         """Send messages."""
         if messages:
             self.feed.sent = True
+            self.given += len(messages)
+            self.latest = messages
             self.stage.emit(messages)
+
+    def unsent(self) -> list[Message]:
+        """Return what it has not sent, now that it has ended: what waited, and what it was about to send."""
+        waited = self.stage.recall()
+        missing = self.given - self.stage.statistics().emitted
+        fallen = self.latest[-missing:] if missing > 0 else []
+        return [message for message in (*waited, *fallen) if message.outcome is None]
 
 
 def left_behind(stage: SourceStage) -> list[Message]:

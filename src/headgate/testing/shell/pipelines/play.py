@@ -297,16 +297,8 @@ async def _end(
     user = world.user
     if ending == "end":
         waiting = world.loop.create_task(running.wait(), name="wait")
-        try:
-            async with asyncio.timeout(PATIENCE):
-                await _first(world, waiting, others)
-        except TimeoutError:
-            # What such a stage has sent in its last moment may reach nobody: it comes again when its pipeline ends.
-            if not world.faults["kill source"]:
-                raise
-            world.count_event("stranded")
-            world.forced = True
-            await running.stop(timeout=0.0)
+        async with asyncio.timeout(PATIENCE):
+            await _first(world, waiting, others)
         return
     done = world.loop.create_task(_pause_of(world), name="until the end")
     await _first(world, done, others)
