@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from headgate.pipeline import acknowledger, batching, processing
+from headgate.pipeline import batching, processing
 from headgate.pipeline.acknowledger import Acknowledger
 from headgate.pipeline.batching import Box, _BatchProcessor
 from headgate.pipeline.deferring import Handle
@@ -94,9 +94,8 @@ def m14_outcomes_are_told_twice(plant):
 
 
 @mutant("leases")
-def outcomes_are_told_once_even_if_the_source_raises(plant):
-    plant.put(acknowledger, "TRIES", 1)
-    plant.edit(Acknowledger, "_tell", ("self.unacknowledged += len(messages)", "pass"))
+def what_was_too_late_is_counted_twice(plant):
+    plant.edit(Acknowledger, "_told", ("self.outcomes[message.outcome] -= 1", "pass"))
 
 
 @mutant("joint")
