@@ -7,7 +7,7 @@ RUN := .venv/bin/python -m
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
 .NOTPARALLEL:  # so that pytest's summary closes "make test"
-.PHONY: help demo test check ruff mypy pyright layers docs browser pytest parity mutants bench clean
+.PHONY: help demo test check ruff mypy pyright layers docs browser postgres pytest parity mutants bench clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 18
@@ -35,7 +35,10 @@ docs: .venv/.all  ## build the documentation, warnings are errors
 browser:  ## install Chromium for the tests of the web example, where it is missing
 	@tools/browser.sh
 
-pytest: .venv/.all browser  ## the tests alone
+postgres:  ## install PostgreSQL for the tests of the event log, where it is missing
+	@tools/postgres.sh
+
+pytest: .venv/.all browser postgres  ## the tests alone
 	$(RUN) pytest
 
 parity: .venv/.all  ## which behaviours of the originals are kept

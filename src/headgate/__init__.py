@@ -12,11 +12,17 @@ from typing import TYPE_CHECKING, Any, Final
 from headgate.draining import Drained
 from headgate.errors import (
     AcknowledgementError,
+    AppendConditionError,
+    AppendConflictError,
     AugmentError,
     BufferOverflowError,
     CircuitOpenError,
+    DamagedLogError,
     DispatchError,
     DuplicateSettlementError,
+    EventError,
+    EventLogError,
+    FencedError,
     HandlerError,
     HandlerTimeoutError,
     HeadgateError,
@@ -35,6 +41,7 @@ from headgate.errors import (
     Reject,
     RestartLimitError,
     Retry,
+    ReversalError,
     RunError,
     Skip,
     SourceError,
@@ -67,6 +74,8 @@ from headgate.system import System
 from headgate.types import Message, Source, merge
 
 if TYPE_CHECKING:
+    from headgate.eventlog.events import Event
+    from headgate.eventlog.log import EventLog
     from headgate.pipeline.augment import Augment, AugmentStatistics, augment
     from headgate.pipeline.batching import BatchInfo
     from headgate.pipeline.options import Batcher, Processors
@@ -78,6 +87,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AcknowledgementError",
+    "AppendConditionError",
+    "AppendConflictError",
     "Augment",
     "AugmentError",
     "AugmentStatistics",
@@ -95,6 +106,7 @@ __all__ = [
     "ConsumerSupervisor",
     "ConsumerSupervisorRef",
     "Counts",
+    "DamagedLogError",
     "DeadLetter",
     "DemandDispatcher",
     "Diagnosis",
@@ -104,7 +116,12 @@ __all__ = [
     "Drained",
     "DuplicateSettlementError",
     "End",
+    "Event",
+    "EventError",
+    "EventLog",
+    "EventLogError",
     "FairDispatcher",
+    "FencedError",
     "HandlerError",
     "HandlerTimeoutError",
     "HeadgateError",
@@ -136,6 +153,7 @@ __all__ = [
     "RestartLimitError",
     "Retry",
     "RetryPolicy",
+    "ReversalError",
     "RunError",
     "Skip",
     "Source",
@@ -171,6 +189,8 @@ _LATER: Final = {
     "Batcher": "headgate.pipeline.options",
     "BatcherStatistics": "headgate.pipeline.running",
     "CircuitBreaker": "headgate.protocol.circuits",
+    "Event": "headgate.eventlog.events",
+    "EventLog": "headgate.eventlog.log",
     "Pipeline": "headgate.pipeline.pipeline",
     "PipelineRun": "headgate.pipeline.running",
     "PipelineStatistics": "headgate.pipeline.running",

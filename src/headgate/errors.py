@@ -14,7 +14,14 @@
     ├── HookError                        a hook of yours raised (``dead_letter``, ...); ``__cause__`` is what it raised
     ├── RestartLimitError                a supervisor gave up: too many restarts in too short a time
     ├── RunError (also RuntimeError)     ``headgate.run`` was called where it cannot run
-    ├── StoreError                       a file that keeps messages cannot be read or written
+    ├── EventError (also ValueError)     an event cannot be recorded, or what is recorded cannot be read as its type
+    ├── ReversalError                    an event cannot be undone: it was already, or has no inverse
+    ├── StoreError                       what keeps messages or events cannot be read or written
+    │   └── EventLogError                an event log cannot do what it was asked: locked, full, not one of ours, ...
+    │       ├── AppendConflictError      a stream is at another version than was expected
+    │       ├── AppendConditionError     there is an event that must not be there
+    │       ├── FencedError              a checkpoint belongs to somebody else by now
+    │       └── DamagedLogError          what was recorded is not what is read
     ├── StageCrashed                     a stage ended abnormally; ``__cause__`` is what its handler raised
     ├── NoStageError                     a call to a stage that has ended, or that never was
     ├── SourceError                      the source of a pipeline raised; ``__cause__`` is what
@@ -269,6 +276,48 @@ class RunError(HeadgateError, RuntimeError):
     """`headgate.run` was called where it cannot run: not in the main thread, or where an event loop runs already."""
 
 
+class EventError(HeadgateError, ValueError):
+    """An event cannot be recorded, or what is recorded cannot be read as its type.
+
+    Attributes:
+        where: The type of the event, or what else it is about.
+        field: What of it is wrong.
+        expected: What would have been accepted.
+        got: What came.
+    """
+
+    def __init__(self, where: str, field: str, expected: str, got: Any) -> None:
+        """Name the event, what of it is wrong, what is accepted and what came."""
+        super().__init__(where, field, expected, got)
+        self.where = where
+        self.field = field
+        self.expected = expected
+        self.got = got
+
+    def __str__(self) -> str:
+        """Say it in one line."""
+        return f"{self.where}: expected {self.field} to be {self.expected}, got: {short(self.got)}"
+
+
+class ReversalError(HeadgateError):
+    """An event cannot be undone.
+
+    Attributes:
+        event: Which one, e.g. ``"event 7 (deposited)"``.
+        why: Why not.
+    """
+
+    def __init__(self, event: str, why: str) -> None:
+        """Name the event and say why."""
+        super().__init__(event, why)
+        self.event = event
+        self.why = why
+
+    def __str__(self) -> str:
+        """Say it in one line."""
+        return f"{self.event} cannot be reversed: {self.why}"
+
+
 class StoreError(HeadgateError):
     """A file that keeps messages cannot be read or written. ``__cause__`` is what the database said, when it did.
 
@@ -290,6 +339,81 @@ class StoreError(HeadgateError):
     def __str__(self) -> str:
         """Say it in one line."""
         return f"{self.path}: cannot {self.doing}: {' '.join(self.why.split())}; {self.advice}"
+
+
+class EventLogError(StoreError):
+    """An event log cannot do what it was asked; ``__cause__`` is what its database said, when it did.
+
+    Attributes:
+        store: Which one: a path, or an address without its password.
+        why: What is the matter.
+    """
+
+    def __init__(self, store: str, why: str) -> None:
+        """Name the store and say what is the matter."""
+        super().__init__(store, "", why, "")
+        self.args = (store, why)
+        self.store = store
+
+    def __str__(self) -> str:
+        """Say it in one line."""
+        return f"{self.store}: {' '.join(self.why.split())}"
+
+
+class AppendConflictError(EventLogError):
+    """A stream is at another version than was expected: somebody else has appended to it.
+
+    Attributes:
+        stream: Which one.
+        expected_version: What it was expected to be at; 0: it was expected to be empty.
+        version: What it is at.
+    """
+
+    def __init__(self, store: str, stream: str, expected_version: int, version: int) -> None:
+        """Name the stream and both versions."""
+        super().__init__(store, f"stream {stream!r}: expected version {expected_version}, it is at {version}")
+        self.args = (store, stream, expected_version, version)
+        self.stream = stream
+        self.expected_version = expected_version
+        self.version = version
+
+
+class AppendConditionError(EventLogError):
+    """There is an event that must not be there: since it was looked, somebody has appended what the decision rests on.
+
+    Attributes:
+        stream: Where was to be appended.
+        after: The position that was looked up to.
+        position: Of the first event behind it that was not to be there.
+    """
+
+    def __init__(self, store: str, stream: str, after: int, position: int) -> None:
+        """Name the stream and both positions."""
+        super().__init__(
+            store, f"stream {stream!r}: expected no such event after position {after}, there is {position}"
+        )
+        self.args = (store, stream, after, position)
+        self.stream = stream
+        self.after = after
+        self.position = position
+
+
+class FencedError(EventLogError):
+    """A checkpoint belongs to somebody else by now: what was done for it must not count."""
+
+
+class DamagedLogError(EventLogError):
+    """What was recorded is not what is read.
+
+    Attributes:
+        position: The first position where it shows; None: it cannot be told.
+    """
+
+    def __init__(self, store: str, why: str, position: int | None = None) -> None:
+        """Name the store, the damage and where it is."""
+        super().__init__(store, why if position is None else f"position {position}: {why}")
+        self.args = (store, why, position)
+        self.position = position
 
 
 class NoStageError(HeadgateError):

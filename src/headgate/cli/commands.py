@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import importlib.util
 import os
 import platform
 import signal
@@ -26,7 +27,23 @@ _target = click.argument("target", metavar="MODULE:APP")
 _traceback = click.option("--traceback", is_flag=True, help="Show the whole traceback of an error in MODULE.")
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+class _Group(click.Group):
+    """Loads ``headgate log`` when it is asked for: nobody else needs what it imports."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted([*super().list_commands(ctx), "log"])
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name != "log":
+            return super().get_command(ctx, cmd_name)
+        if importlib.util.find_spec("rich") is None:
+            _give_up("'headgate log' needs an extra; install it by: pip install 'headgate[cli]'")
+        from headgate.cli.log_commands import log_group  # noqa: PLC0415 (see above)
+
+        return log_group
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(
     package.__version__, message=f"headgate %(version)s (Python {platform.python_version()}, {sys.platform})"
 )

@@ -1,0 +1,72 @@
+"""Checkpoints: how far somebody has come, kept with the log, and moved on only by who has come there.
+
+A checkpoint is moved from the position where its owner took it up. One who was taken for dead and replaced has an old
+epoch, and gets a `FencedError`: what he did does not count, and he learns it.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from headgate.errors import FencedError
+from headgate.eventlog.store import Statement, Store
+
+
+class Checkpoint(NamedTuple):
+    """How far somebody has come.
+
+    Attributes:
+        name: Whose it is.
+        partition: Which part of it.
+        position: The last position that is done with.
+        epoch: How often it has changed hands.
+    """
+
+    name: str
+    partition: int = 0
+    position: int = 0
+    epoch: int = 0
+
+
+async def load(store: Store, name: str, partition: int = 0) -> Checkpoint:
+    """Return a checkpoint; one that is not there is at position 0, epoch 0."""
+    sql = "SELECT position, epoch FROM ~checkpoints WHERE name = ? AND partition = ?"
+    (rows,) = await store.transact([Statement(sql, (name, partition))])
+    return Checkpoint(name, partition, *(rows[0] if rows else (0, 0)))
+
+
+def taken(store: Store, old: Checkpoint, now: int) -> list[Statement]:
+    """Return the statements that take a checkpoint up: whoever has had it is fenced off from then on."""
+    add = (
+        "INSERT INTO ~checkpoints (name, partition, position, epoch, updated_at) VALUES (?, ?, 0, 0, ?) "
+        "ON CONFLICT (name, partition) DO NOTHING"
+    )
+    take = (
+        "UPDATE ~checkpoints SET epoch = epoch + 1, updated_at = ? "
+        "WHERE name = ? AND partition = ? AND position = ? AND epoch = ?"
+    )
+    return [
+        Statement(add, (old.name, old.partition, now)),
+        Statement(
+            take, (now, old.name, old.partition, old.position, old.epoch), changes=1, otherwise=fenced(store, old)
+        ),
+    ]
+
+
+def moved(store: Store, old: Checkpoint, position: int, now: int) -> Statement:
+    """Return the statement that moves a checkpoint on, if it is still where its owner believes it to be."""
+    sql = (
+        "UPDATE ~checkpoints SET position = ?, updated_at = ? "
+        "WHERE name = ? AND partition = ? AND position = ? AND epoch = ?"
+    )
+    values = (position, now, old.name, old.partition, old.position, old.epoch)
+    return Statement(sql, values, changes=1, otherwise=fenced(store, old))
+
+
+def fenced(store: Store, checkpoint: Checkpoint) -> FencedError:
+    """Return what is raised when a checkpoint is no longer one's own."""
+    part = f"partition {checkpoint.partition} of " if checkpoint.partition else ""
+    expected = f"position {checkpoint.position} and epoch {checkpoint.epoch}"
+    return FencedError(
+        store.name, f"checkpoint {part}{checkpoint.name!r}: expected it at {expected}; somebody else has moved it"
+    )

@@ -1,0 +1,62 @@
+"""How an entity got where it is: its events, one by one, each with what it has changed."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from headgate.eventlog.projection import Projection
+from headgate.eventlog.record import Recorded
+from headgate.eventlog.replay import MISSING, FieldChange, differences
+from headgate.eventlog.reverse import reversals
+
+if TYPE_CHECKING:
+    from headgate.eventlog.log import EventLog
+    from headgate.eventlog.reading import At
+
+
+class Step(NamedTuple):
+    """One event of an entity.
+
+    Attributes:
+        event: The event.
+        changes: What it has changed in the state.
+        state: The state after it.
+        undone_by: The position of the event that has undone it.
+        undoes: The position of the event that it undoes.
+    """
+
+    event: Recorded
+    changes: list[FieldChange]
+    state: Any
+    undone_by: int | None
+    undoes: int | None
+
+
+async def explain(log: EventLog, projection: Projection, entity: str, *, until: At = None) -> list[Step]:
+    """Return every event of an entity, and what it has changed.
+
+    Args:
+        log: The log.
+        projection: How events become state.
+        entity: Whose.
+        until: Up to this position or time. Default: now.
+    """
+    own = projection.reads(entity)
+    state: Any = None
+    before: Any = MISSING
+    steps: list[Step] = []
+    positions: dict[bytes, int] = {}
+    streams = own if own is not None else projection.streams
+    async for event in log.read(streams, until=until, types=projection.types):
+        if entity not in projection.entities(event):
+            continue
+        state = projection.next(state, event, entity)
+        after = MISSING if state is None else json.loads(projection.dump(state))
+        changes = list(differences({} if before is MISSING else before, {} if after is MISSING else after))
+        before = after
+        positions[event.row[5]] = event.position
+        undoes = None if event.row[10] is None else positions.get(event.row[10])
+        steps.append(Step(event, changes, after, None, undoes))
+    undone = await reversals(log, positions)
+    return [step._replace(undone_by=undone.get(step.event.row[5])) for step in steps]

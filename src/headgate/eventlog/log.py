@@ -1,0 +1,497 @@
+"""`EventLog`: every event kept, in order."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime, timedelta
+from types import TracebackType
+from typing import Any, Self
+
+from headgate.errors import EventError, OptionError
+from headgate.eventlog import checkpoints, sealing
+from headgate.eventlog.archive import Archives
+from headgate.eventlog.drafting import Drafter, defaults
+from headgate.eventlog.events import check_text
+from headgate.eventlog.groups import Group
+from headgate.eventlog.log_types import Append, StreamInfo, list_streams
+from headgate.eventlog.masking import Policy
+from headgate.eventlog.opening import make_store
+from headgate.eventlog.planning import Appended, Order
+from headgate.eventlog.projection import Folded, Projection, fold
+from headgate.eventlog.projector import Projector
+from headgate.eventlog.reading import At, Reading, check_at, stream_names
+from headgate.eventlog.record import Page, Recorded, Row, to_micros
+from headgate.eventlog.registry import Types
+from headgate.eventlog.stages import END, LogConsumer, LogProducer, TakenUp
+from headgate.eventlog.store import Query, Statement, select
+from headgate.eventlog.vault import Vault
+from headgate.runtime.options import Child, check_count
+
+
+class EventLog:
+    """An append-only log of events, in a SQLite file, in memory or in PostgreSQL.
+
+    ::
+
+        async with EventLog("ledger.db", types=[Opened, Deposited]) as log:
+            await log.append("account-1", [Opened("Ada"), Deposited(100)], expected_version=0)
+            async for event in log.read("account-1"):
+                print(event.position, event.data)
+
+    Args:
+        url: A path, ``":memory:"``, or ``postgresql://...`` (extra ``[postgres]``).
+        types: The classes of its events, or a `Types` registry. What is not registered is read as a dict.
+        durability: ``"normal"`` (default): what is appended survives the end of the process; ``"power"``: it also
+            survives a power failure, at one fsync for each transaction. PostgreSQL: as the server is
+            set, or with ``synchronous_commit``.
+        master_key: 32 bytes that the keys of subjects are sealed with (extra ``[encryption]``). Types with personal
+            fields need it.
+        max_event_size: Characters that the JSON text of an event may have. Default 16 Mi.
+        busy_timeout: Seconds to wait for other writers.
+        create: False: it has to be there already.
+        projections: What is made of it, for tools that look at it.
+        policy: What of it may be seen outside, for tools that export or fork it.
+        schema: PostgreSQL: the schema of our tables.
+        clock: Unix time in seconds.
+
+    Raises:
+        OptionError: An option is not what it has to be.
+    """
+
+    def __init__(  # noqa: PLR0913 (each is a choice of its own)
+        self,
+        url: str,
+        *,
+        types: Types | Iterable[type[Any]] = (),
+        durability: str = "normal",
+        master_key: bytes | None = None,
+        max_event_size: int = 16 * 1024 * 1024,
+        busy_timeout: float = 30.0,
+        create: bool = True,
+        projections: Iterable[Projection] = (),
+        policy: Policy | None = None,
+        schema: str = "headgate",
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """Check the options; nothing is opened yet."""
+        check_count("EventLog", "max_event_size", max_event_size, 1)
+        self.url = url
+        self.types = types if isinstance(types, Types) else Types(*types)
+        self.projections = list(projections)
+        self.policy = policy
+        options: dict[str, Any] = {"durability": durability, "busy_timeout": busy_timeout, "clock": clock}
+        self.store = make_store(url, schema, create=create, **options)
+        self.clock = clock
+        master = sealing.check_master(master_key)
+        self._vault = None if master is None else Vault(self.store, master, clock)
+        self.archives = Archives(self)
+        self._drafter = Drafter(self.types, self._vault, max_event_size)
+
+    @classmethod
+    async def open(cls, url: str, **options: Any) -> Self:
+        """Make a log and open it; it has to be closed by `close`.
+
+        Args:
+            url: See `EventLog`.
+            **options: See `EventLog`.
+
+        Raises:
+            EventLogError: It cannot be opened.
+        """
+        log = cls(url, **options)
+        await log.__aenter__()
+        return log
+
+    async def __aenter__(self) -> Self:
+        """Open it; its tables are made, or brought up to date."""
+        await self.store.open()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Close it."""
+        await self.close()
+
+    async def close(self) -> None:
+        """Write what waits, and give everything back. A second time it does nothing."""
+        await self.store.close()
+
+    def __repr__(self) -> str:
+        """Show where it is."""
+        return f"<EventLog {self.store.name}>"
+
+    # -- appending ----------------------------------------------------------------------------------------------------
+
+    async def append(  # noqa: PLR0913 (each is a choice of its own)
+        self,
+        stream: str,
+        events: Iterable[Any] | Any,
+        *,
+        expected_version: int | None = None,
+        actor: str | None = None,
+        reason: str | None = None,
+        correlation_id: str | uuid.UUID | None = None,
+        causation_id: Any = None,
+        connection: Any = None,
+        unless: Reading | None = None,
+        after: int = 0,
+    ) -> Appended:
+        """Append events to a stream: all of them, or none.
+
+        It returns when they are written. An `Event` whose id is in the log already is not written again, so that an
+        append whose outcome is unknown can be repeated.
+
+        Args:
+            stream: Its name.
+            events: Data, or `Event`; or one of them.
+            expected_version: What the stream has to be at: the version of its last event, 0 for a new stream.
+                Default: any.
+            actor: Who does it; for all events that do not say otherwise.
+            reason: Why; as ``actor``.
+            correlation_id: What command or request it belongs to; as ``actor``.
+            causation_id: What caused it; as ``actor``.
+            connection: To append within a transaction of yours: a ``sqlite3.Connection`` to the same file, or an
+                ``asyncpg.Connection``, on which one was begun. Let it be the last thing in it: other writers wait.
+            unless: Refuse it if there is any of these events (``log.read(...)``; its bounds do not count) ...
+            after: ... behind this position. So a decision can rest on more, or on less, than one stream.
+
+        Raises:
+            AppendConflictError: The stream is at another version than expected.
+            AppendConditionError: There is an event that must not be there.
+            ReversalError: An event that is to be reversed is reversed already.
+            EventError: An event cannot be recorded.
+            EventLogError: The store cannot write.
+        """
+        one = Append(stream, events, expected_version, unless, after)
+        (done,) = await self.append_all(
+            [one],
+            actor=actor,
+            reason=reason,
+            correlation_id=correlation_id,
+            causation_id=causation_id,
+            connection=connection,
+        )
+        return done
+
+    async def append_all(
+        self,
+        appends: Iterable[Append | tuple[str, Iterable[Any]]],
+        *,
+        actor: str | None = None,
+        reason: str | None = None,
+        correlation_id: str | uuid.UUID | None = None,
+        causation_id: Any = None,
+        connection: Any = None,
+    ) -> list[Appended]:
+        """Append events to several streams: all of them, or none.
+
+        Args:
+            appends: `Append`, or tuples of a stream and its events.
+            actor: As for `append`.
+            reason: As for `append`.
+            correlation_id: As for `append`.
+            causation_id: As for `append`.
+            connection: As for `append`.
+
+        Raises:
+            HeadgateError: As for `append`.
+        """
+        common = defaults(actor, reason, correlation_id, causation_id)
+        now = self.clock()
+        orders: list[Order] = []
+        for each in appends:
+            stream, events, expected, unless, after = each if isinstance(each, Append) else Append(*each)
+            check_text("append", "stream", stream)
+            if expected is not None:
+                check_count(
+                    f"append to {stream!r}", "expected_version", expected, 0, "an integer of at least 0, or None"
+                )
+            several = events if isinstance(events, (list, tuple, Page)) else _several(events)
+            order = await self._drafter.order(stream, expected, several, common, now)
+            orders.append(order if unless is None else order._replace(condition=unless.condition(after)))
+        if connection is not None:
+            return await self.store.append_in(connection, orders)
+        return await self.store.append(orders)
+
+    # -- reading ------------------------------------------------------------------------------------------------------
+
+    def read(  # noqa: PLR0913 (each is a choice of its own)
+        self,
+        streams: str | Iterable[str] | None = None,
+        *,
+        start: At = None,
+        until: At = None,
+        types: str | type[Any] | Iterable[str | type[Any]] | None = None,
+        correlation_id: str | uuid.UUID | None = None,
+        fields: Mapping[str, str | int] | None = None,
+        backwards: bool = False,
+        limit: int | None = None,
+        batch: int = 1000,
+    ) -> Reading:
+        """Read events, in the order of their positions.
+
+        Args:
+            streams: One stream or several; ``"account-*"`` for all whose names begin so. Default: all.
+            start: First position, or time from which on. Default: the beginning.
+            until: Last position, or time up to which (both inclusive). Default: the end.
+            types: Only events of these types: classes or names.
+            correlation_id: Only events of this command or request.
+            fields: Only events whose data has these values in these fields; sealed ones are not seen. It looks at every
+                event that fits otherwise.
+            backwards: From the end to the beginning.
+            limit: How many at most.
+            batch: How many are fetched at once.
+
+        Returns:
+            The events, not read yet. Use ``async for event in log.read(...)``, or its pages.
+
+        Raises:
+            OptionError: An option is not what it has to be.
+        """
+        check_count("EventLog.read", "batch", batch, 1)
+        if limit is not None:
+            check_count("EventLog.read", "limit", limit, 0, "an integer of at least 0, or None")
+        for name, value in (("start", start), ("until", until)):
+            check_at("EventLog.read", name, value)
+        query = Query(
+            streams=tuple(stream_names(streams)),
+            types=tuple(self.types.names_of(types)),
+            correlation_id=None if correlation_id is None else str(correlation_id),
+            backwards=backwards,
+            fields=tuple((name, str(value)) for name, value in (fields or {}).items()),
+        )
+        return Reading(self, query, start, until, limit, batch)
+
+    async def event(self, which: int | uuid.UUID) -> Recorded:
+        """Return one event, by its position or its id.
+
+        Raises:
+            EventError: There is none.
+        """
+        if isinstance(which, uuid.UUID):
+            sql, _ = select(Query(), None, 1)
+            sql = sql.replace(" ORDER BY", " WHERE event_id = ? ORDER BY")
+            (rows,) = await self.store.transact([Statement(sql, (which.bytes,))])
+        else:
+            check_count("EventLog.event", "which", which, 0, "a position or an id")
+            rows = await self.rows(Query(start=which, until=which), None, 1)
+        if not rows:
+            raise EventError(self.store.name, "event", "in the log", which)
+        return (await self.page(rows))[0]
+
+    async def head(self) -> int:
+        """Return the position of the last event; 0: there is none."""
+        return (await self.store.head()).position
+
+    async def version(self, stream: str) -> int:
+        """Return the version of the last event of a stream; 0: there is no such stream."""
+        rows = await self.rows(Query(streams=(stream,), backwards=True), None, 1)
+        return int(rows[0][2]) if rows else 0
+
+    async def position_at(self, moment: datetime) -> int:
+        """Return the position of the last event that was recorded up to a time; 0: none was.
+
+        Found by halves, as times never go back with positions.
+        """
+        check_at("EventLog.position_at", "moment", moment)
+        micros = to_micros(moment)
+        low, high = 0, (await self.store.head()).position
+        while low < high:
+            middle = (low + high + 1) // 2
+            # The first event from there on: positions may have gaps, in a fork or after a write that was taken back.
+            rows = await self.rows(Query(start=middle, until=high), None, 1)
+            if rows and rows[0][6] <= micros:
+                low = rows[0][0]
+            else:
+                high = middle - 1
+        return low
+
+    async def streams(self, prefix: str = "", *, limit: int | None = None) -> list[StreamInfo]:
+        """Return the streams whose names begin so, by name."""
+        return await list_streams(self.store, prefix, limit)
+
+    async def rows(self, query: Query, cursor: Row | None, limit: int) -> list[Row]:
+        """Read some rows, archived ones included.
+
+        Args:
+            query: Which.
+            cursor: The last row that was read; None: from the beginning.
+            limit: How many at most.
+        """
+        return await self.archives.fill(query, cursor, limit, await self.store.read(query, cursor, limit))
+
+    async def page(self, rows: list[Row]) -> Page:
+        """Return rows as events, with the keys of those whose personal data they hold."""
+        if self._vault is None:
+            return Page(rows, self.types)
+        subjects = {row[12] for row in rows}
+        subjects.discard(None)
+        if not subjects:
+            return Page(rows, self.types)
+        return Page(rows, self.types.unlocked(await self._vault.lookup(subjects)))
+
+    async def bounds(self, start: At, until: At) -> tuple[int, int | None]:
+        """Return the first and the last position (inclusive) of a part that is given by positions or times."""
+        first = 1
+        if isinstance(start, datetime):
+            first = await self.position_at(start - timedelta(microseconds=1)) + 1
+        elif start is not None:
+            first = max(start, 1)
+        if isinstance(until, datetime):
+            return first, await self.position_at(until)
+        return first, until
+
+    # -- as stages ----------------------------------------------------------------------------------------------------
+
+    def producer(
+        self,
+        *,
+        start: At | str = None,
+        until: At = None,
+        streams: str | Iterable[str] | None = None,
+        types: str | type[Any] | Iterable[str | type[Any]] | None = None,
+        checkpoint: str | TakenUp | None = None,
+        live: bool = True,
+        batch: int = 1000,
+        **options: Any,
+    ) -> Child:
+        """Return the recipe of a stage that gives events: those that are there, then those that come, as asked for.
+
+        Args:
+            start: First position, time from which on, or ``"end"``: only what is still to come. Default: the beginning.
+            until: Last position or time; the stage then finishes. Default: it goes on for ever.
+            streams: As for `read`.
+            types: As for `read`.
+            checkpoint: Begin behind this checkpoint (`save_checkpoint`).
+            live: False: finish when all that is there has been given.
+            batch: How many events are read at once, at the most.
+            **options: The options of `Child`.
+
+        Raises:
+            OptionError: An option is not what it has to be.
+        """
+        if isinstance(start, str):
+            if start != END:
+                expected = "a position, a datetime with a time zone, 'end', or None"
+                raise OptionError("EventLog.producer", "start", expected, start)
+        else:
+            check_at("EventLog.producer", "start", start)
+        check_at("EventLog.producer", "until", until)
+        check_count("EventLog.producer", "batch", batch, 1)
+        options.setdefault("id", options.get("name") or "log")
+        names, kinds = tuple(stream_names(streams)), tuple(self.types.names_of(types))
+        return Child(LogProducer, self, start, until, names, kinds, checkpoint, live, batch, **options)
+
+    def consumer(
+        self,
+        stream: str | Callable[[Any], str] | None = None,
+        *,
+        event_id: Callable[[Any], Any] | None = None,
+        actor: str | None = None,
+        reason: str | None = None,
+        **options: Any,
+    ) -> Child:
+        """Return the recipe of a stage that appends what it is given, each batch in one transaction.
+
+        Args:
+            stream: The stream, or a function of an event that returns it. Default: the events are tuples of a stream
+                and an event.
+            event_id: A function of an event that returns what identifies it: what comes twice is appended once.
+            actor: Who does it.
+            reason: Why.
+            **options: The options of `Child`.
+        """
+        options.setdefault("id", options.get("name") or "append")
+        return Child(LogConsumer, self, stream, event_id, {"actor": actor, "reason": reason}, **options)
+
+    def group(
+        self,
+        name: str,
+        *,
+        partitions: int = 16,
+        types: str | type[Any] | Iterable[str | type[Any]] | None = None,
+        streams: str | Iterable[str] | None = None,
+        lease: float = 30.0,
+        batch: int = 1000,
+    ) -> Group:
+        """Return a member of a group that shares the events of this log, divided by their streams.
+
+        Args:
+            name: The group's.
+            partitions: Into how many parts the streams are divided: the same for all members, and for good.
+            types: Only events of these types.
+            streams: Only events of these streams.
+            lease: Seconds after which a member that is not heard of is replaced.
+            batch: How many events are read at once.
+        """
+        kinds, names = tuple(self.types.names_of(types)), tuple(stream_names(streams))
+        return Group(self, name, partitions=partitions, types=kinds, streams=names, lease=lease, batch=batch)
+
+    async def checkpoint(self, name: str) -> int:
+        """Return the position of a checkpoint; 0: there is none."""
+        return (await checkpoints.load(self.store, name)).position
+
+    async def save_checkpoint(self, name: str, position: int) -> None:
+        """Set a checkpoint: up to this position (inclusive) everything is done with.
+
+        Raises:
+            FencedError: Somebody else has moved it at the same time.
+        """
+        old = await checkpoints.load(self.store, name)
+        now = int(self.clock() * 1e6)
+        taken = old._replace(epoch=old.epoch + 1)
+        steps = [*checkpoints.taken(self.store, old, now), checkpoints.moved(self.store, taken, position, now)]
+        await self.store.transact(steps)
+
+    # -- projections --------------------------------------------------------------------------------------------------
+
+    def projector(self, projection: Projection, *, batch: int = 1000) -> Projector:
+        """Return what keeps a projection up to date.
+
+        Args:
+            projection: What to keep.
+            batch: How many events are folded in one transaction.
+        """
+        return Projector(self, projection, batch=batch)
+
+    async def fold(
+        self, projection: Projection, entity: str, *, until: At = None, snapshots: int | None = 1000
+    ) -> Folded:
+        """Return the state of one entity at a place in the log, folded from its events.
+
+        Args:
+            projection: How.
+            entity: Whose.
+            until: Position or time (inclusive). Default: now.
+            snapshots: Keep a snapshot when more events than these were needed, so that the next time is quick. None:
+                none are used or kept.
+        """
+        check_at("EventLog.fold", "until", until)
+        return await fold(self, projection, entity, until=until, snapshots=snapshots)
+
+    # -- personal data ------------------------------------------------------------------------------------------------
+
+    async def shred(self, subject: str) -> bool:
+        """Make the personal fields of a subject unreadable for good, in this log and wherever it was copied to.
+
+        Its key is destroyed; what was sealed with it stays as it is, and nothing opens it any more.
+
+        Returns:
+            False when there is no such key (any more).
+
+        Raises:
+            OptionError: The log was opened without ``master_key``.
+        """
+        if self._vault is None:
+            raise OptionError("EventLog", "master_key", "given, to find the keys of subjects", None)
+        return await self._vault.destroy(subject)
+
+
+def _several(events: Any) -> Iterable[Any]:
+    """A single event need not be in a list."""
+    if isinstance(events, (dict, str)) or not hasattr(events, "__iter__") or hasattr(events, "model_dump"):
+        return [events]
+    return events  # type: ignore[no-any-return]

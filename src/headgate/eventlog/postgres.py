@@ -1,0 +1,358 @@
+"""The log in PostgreSQL, by asyncpg. It needs the extra ``[postgres]``.
+
+The order of positions is the order of commits: whoever inserts events holds an advisory lock until his transaction
+ends, taken by a trigger, so that it holds for ``COPY`` and for statements typed by hand too. A reader that is at
+position N will never find something new before N. Readers are told by ``NOTIFY``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import time
+from collections.abc import AsyncGenerator, Callable, Sequence
+from typing import Any, Final
+from urllib.parse import urlsplit, urlunsplit
+
+from headgate.errors import EventLogError, HeadgateError, OptionError
+from headgate.eventlog.bell import Bell
+from headgate.eventlog.committing import Committer, Result
+from headgate.eventlog.planning import Appended, Condition, Found, Needs, Order, Plan, needs
+from headgate.eventlog.postgres_schema import migrations
+from headgate.eventlog.record import COLUMNS, Head, Row
+from headgate.eventlog.store import SCHEMA_VERSION, Query, Statement, select
+
+_HEAD: Final = "SELECT position, recorded_at, digest FROM ~events ORDER BY position DESC LIMIT 1"
+KINDS: Final = (
+    *("bigint", "text", "bigint", "text", "int", "bytea", "bigint", "bigint"),
+    *("text", "text", "bytea", "text", "text", "text", "text", "bytea"),
+)
+_COPY_FROM: Final = 200  # rows from which on COPY is quicker than INSERT
+_RETRIES: Final = (0.1, 5.0)  # seconds between attempts to listen again: at first, and at the most
+
+
+class PostgresStore:
+    """A store in a PostgreSQL database.
+
+    Args:
+        url: ``postgresql://user:password@host:port/database``.
+        durability: ``"power"``: with ``synchronous_commit``; ``"normal"``: as the server is set.
+        busy_timeout: Seconds to wait for other writers, and for a connection.
+        schema: Where our tables are.
+        create: False: the tables have to be there already.
+        clock: Unix time in seconds; ``time.time`` stands for the server's clock.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        durability: str = "normal",
+        busy_timeout: float = 30.0,
+        create: bool = True,
+        schema: str = "headgate",
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """Keep the options."""
+        if durability not in ("normal", "power"):
+            raise OptionError("EventLog", "durability", "'normal' or 'power'", durability)
+        if not schema.isidentifier() or not schema.isascii() or schema != schema.lower():
+            raise OptionError("EventLog", "schema", "a plain name in small letters", schema)
+        self.name = without_password(url)
+        self._url = url
+        self._durability = durability
+        self._busy_timeout = busy_timeout
+        self._create = create
+        self._schema = schema
+        self._clock = clock
+        self._bell = Bell()
+        self._committer = Committer(self._commit, self._bell.ring)
+        self._pool: Any = None
+        self._writer: Any = None
+        self._listener: asyncio.Task[None] | None = None
+        self._listening = asyncio.Event()
+        self._asyncpg: Any = None
+
+    # -- opening and closing ------------------------------------------------------------------------------------------
+
+    async def open(self) -> None:
+        """Make or bring up the tables, and be ready."""
+        try:
+            import asyncpg  # noqa: PLC0415 (an extra)
+        except ImportError:
+            expected = "a path, or the extra installed: pip install 'headgate[postgres]'"
+            raise OptionError("EventLog", "url", expected, self.name) from None
+        self._asyncpg = asyncpg
+        async with self._translated():
+            self._writer = await self._connect()
+            try:
+                await self._migrate()
+                self._pool = await asyncpg.create_pool(
+                    self._url, min_size=0, max_size=4, command_timeout=None, timeout=self._busy_timeout
+                )
+            except BaseException:
+                await self._writer.close()
+                raise
+        self._listening.clear()
+        self._listener = asyncio.create_task(self._listen(), name="headgate: log listener")
+
+    async def _connect(self) -> Any:
+        settings = {
+            **({"synchronous_commit": "on"} if self._durability == "power" else {}),
+            "lock_timeout": f"{int(self._busy_timeout * 1000)}",
+            "application_name": "headgate",
+        }
+        return await self._asyncpg.connect(self._url, timeout=self._busy_timeout, server_settings=settings)
+
+    async def _migrate(self) -> None:
+        db = self._writer
+        async with db.transaction():
+            await db.execute("SELECT pg_advisory_xact_lock(7236, hashtext($1))", self._schema)
+            there = await db.fetchval("SELECT to_regclass($1) IS NOT NULL", f"{self._schema}.meta")
+            version = 0
+            if there:
+                version = int(await db.fetchval(self._here("SELECT value FROM ~meta WHERE name = 'schema'")))
+            if not version and not self._create:
+                raise EventLogError(self.name, f"there is no event log in its schema {self._schema!r}")
+            if version > SCHEMA_VERSION:
+                why = f"its tables are of version {version}, and this Headgate knows up to {SCHEMA_VERSION}"
+                raise EventLogError(self.name, why)
+            if version == SCHEMA_VERSION:
+                return
+            for script in migrations(self._schema)[version:]:
+                await db.execute(script)
+            sql = "INSERT INTO ~meta VALUES ('schema', $1) ON CONFLICT (name) DO UPDATE SET value = excluded.value"
+            await db.execute(self._here(sql), str(SCHEMA_VERSION))
+
+    async def close(self) -> None:
+        """Write what waits, and give everything back."""
+        if self._pool is None:
+            return
+        pool, self._pool = self._pool, None
+        await self._committer.drained()
+        assert self._listener is not None  # noqa: S101 (it is there when the pool is)
+        self._listener.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._listener
+        await self._writer.close()
+        await pool.close()
+
+    # -- appending ----------------------------------------------------------------------------------------------------
+
+    async def append(self, orders: Sequence[Order]) -> list[Appended]:
+        """Append events to streams: all, or none. What several tasks append at the same time is one transaction."""
+        self._check_open()
+        return await self._committer.append(orders)
+
+    async def _commit(self, jobs: list[Sequence[Order]]) -> list[Result]:
+        """Write some appends in one transaction; one that is refused does not take back the others."""
+        async with self._translated():
+            if self._writer.is_closed():
+                self._writer = await self._connect()
+            async with self._writer.transaction():
+                everything = [order for orders in jobs for order in orders]
+                plan = await self._plan(self._writer, everything)
+                results: list[Result] = []
+                for orders in jobs:
+                    try:
+                        results.append(plan.place(orders))
+                    except HeadgateError as error:
+                        results.append(error)
+                await self._insert(self._writer, plan.rows)
+            return results
+
+    async def _plan(self, db: Any, orders: Sequence[Order]) -> Plan:
+        """Take the lock of the log's end, and look up what has to be known."""
+        need: Needs = needs(orders)
+        streams, ids, reversals = list(need.streams), list(need.ids), list(need.reversals)
+        count = sum(order.size for order in orders)
+        sql = self._here("SELECT * FROM ~begin_append($1, $2, $3, $4)")
+        found = await db.fetchrow(sql, streams, ids, reversals, count)
+        known: dict[bytes, Found] = {
+            each: Found(*place)
+            for each, *place in zip(
+                found["known_ids"] or (),
+                found["known_positions"] or (),
+                found["known_streams"] or (),
+                found["known_versions"] or (),
+                strict=True,
+            )
+        }
+        reversed_by: dict[bytes, int] = dict(zip(found["reversed_ids"] or (), found["reversed_at"] or (), strict=True))
+        now = found["now"] if self._clock is time.time else int(self._clock() * 1e6)
+        # Numbers come from a sequence, which is ahead of the last event when something was taken back.
+        head = Head(found["first"] - 1, found["recorded_at"], found["digest"])
+        unmet: dict[Condition, int] = {}
+        for condition in need.conditions:
+            sql, values = select(condition.query, None, 1)
+            position = await db.fetchval(numbered(self._here(sql)), *values)
+            if position is not None:
+                unmet[condition] = position
+        versions = dict(zip(streams, found["versions"], strict=True))
+        return Plan(self.name, head, now, versions, known, reversed_by, unmet)
+
+    async def _insert(self, db: Any, rows: list[Row]) -> None:
+        if not rows:
+            return
+        if len(rows) >= _COPY_FROM:
+            await db.copy_records_to_table("events", records=rows, columns=COLUMNS, schema_name=self._schema)
+            return
+        marks = ", ".join(f"${index}::{kind}[]" for index, kind in enumerate(KINDS, 1))
+        names = ", ".join(COLUMNS)
+        values = names.replace(", data,", ", data::json,").replace(", meta,", ", meta::json,")
+        sql = f"INSERT INTO ~events ({names}) SELECT {values} FROM unnest({marks}) AS t ({names}) ORDER BY position"  # noqa: S608 (names only)
+        await db.execute(self._here(sql), *map(list, zip(*rows, strict=True)))
+
+    async def append_in(self, connection: Any, orders: Sequence[Order]) -> list[Appended]:
+        """Append in a transaction of somebody else, who commits it."""
+        if not hasattr(connection, "is_in_transaction") or not connection.is_in_transaction():
+            expected = "an asyncpg.Connection to the same database on which a transaction was begun"
+            raise OptionError("EventLog.append", "connection", expected, connection)
+        async with self._translated():
+            plan = await self._plan(connection, orders)
+            results = plan.place(orders)
+            await self._insert(connection, plan.rows)
+            return results
+
+    async def adopt(self, rows: Sequence[Row]) -> None:
+        """Write rows of another log as they are."""
+        self._check_open()
+        if not rows:
+            return
+        async with self._translated(), self._writer.transaction():
+            await self._insert(self._writer, list(rows))
+            await self._writer.execute("SELECT setval($1, $2)", f"{self._schema}.positions", rows[-1][0])
+
+    # -- transactions -------------------------------------------------------------------------------------------------
+
+    async def transact(self, statements: Sequence[Statement]) -> list[list[tuple[Any, ...]]]:
+        """Run statements in one transaction, and give the rows of each."""
+        self._check_open()
+        async with self._translated(), self._pool.acquire() as db:
+            if len(statements) == 1 and statements[0].many is None and statements[0].changes is None:
+                return [await self._execute(db, statements[0])]
+            async with db.transaction():
+                return [await self._execute(db, each) for each in statements]
+
+    async def _execute(self, db: Any, statement: Statement) -> list[tuple[Any, ...]]:
+        sql = numbered(self._here(statement.sql))
+        if statement.many is not None:
+            await db.executemany(sql, statement.many)
+            return []
+        rows: list[tuple[Any, ...]] = []
+        if sql.startswith("SELECT") or " RETURNING " in sql:
+            rows = [tuple(row) for row in await db.fetch(sql, *statement.values)]
+            changes = len(rows)
+        else:
+            changes = int((await db.execute(sql, *statement.values)).rpartition(" ")[2])
+        if statement.changes is not None and changes != statement.changes:
+            raise statement.otherwise or EventLogError(self.name, f"expected {statement.changes} rows to change: {sql}")
+        return rows
+
+    async def run(self, work: Callable[[Any], Any], statements: Sequence[Statement] = ()) -> Any:
+        """Run a function of a connection in a transaction, and some statements after it in the same one."""
+        self._check_open()
+        async with self._pool.acquire() as db, db.transaction():
+            result = work(db)
+            if asyncio.iscoroutine(result):
+                result = await result
+            async with self._translated():
+                for each in statements:
+                    await self._execute(db, each)
+            return result
+
+    # -- reading ------------------------------------------------------------------------------------------------------
+
+    async def read(self, query: Query, cursor: Row | None, limit: int) -> list[Row]:
+        """Read some rows."""
+        self._check_open()
+        sql, values = select(query, cursor, limit)
+        async with self._translated(), self._pool.acquire() as db:
+            return [tuple(row) for row in await db.fetch(numbered(self._here(sql)), *values)]
+
+    async def head(self) -> Head:
+        """Say where the log ends."""
+        self._check_open()
+        async with self._translated(), self._pool.acquire() as db:
+            row = await db.fetchrow(self._here(_HEAD))
+        return Head() if row is None else Head(row[0], row[1], row[2] or b"")
+
+    async def check(self) -> list[str]:
+        """Nothing is to be looked at: the server sums its pages itself."""
+        return []
+
+    async def wait(self, after: int) -> None:
+        """Wait until there may be something after this position."""
+        await self._listening.wait()
+        while True:
+            self._check_open()
+            rung = self._bell.next()
+            if (await self.head()).position > after:
+                return
+            await asyncio.shield(rung)
+
+    async def _listen(self) -> None:
+        """Ring when something was appended; connect again when the connection is lost."""
+        pause, longest = _RETRIES
+        while True:
+            lost = asyncio.Event()
+            try:
+                db = await self._connect()
+            except (OSError, self._asyncpg.PostgresError, TimeoutError):
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, longest)
+                continue
+            pause = _RETRIES[0]
+            try:
+                db.add_termination_listener(functools.partial(_set, lost))
+                await db.add_listener(f"headgate_{self._schema}", self._told)
+                self._listening.set()
+                self._bell.ring()  # what came while nobody listened
+                await lost.wait()
+            finally:
+                db.terminate()
+
+    def _told(self, *_: Any) -> None:
+        self._bell.ring()
+
+    # -- helpers ------------------------------------------------------------------------------------------------------
+
+    def _here(self, sql: str) -> str:
+        return sql.replace("~", f"{self._schema}.")
+
+    def _check_open(self) -> None:
+        if self._pool is None:
+            why = "the log is not open; use it within 'async with', or open it by EventLog.open"
+            raise EventLogError(self.name, why)
+
+    @contextlib.asynccontextmanager
+    async def _translated(self) -> AsyncGenerator[None]:
+        try:
+            yield
+        except (self._asyncpg.PostgresError, self._asyncpg.InterfaceError) as error:
+            raise EventLogError(self.name, f"PostgreSQL says: {error}") from error
+        except (OSError, TimeoutError) as error:
+            raise EventLogError(self.name, f"no connection: {type(error).__name__}: {error}") from error
+
+
+def _set(event: asyncio.Event, _: Any) -> None:
+    event.set()
+
+
+@functools.lru_cache(maxsize=256)
+def numbered(sql: str) -> str:
+    """Return SQL with ``$1``, ``$2``, ... for each ``?``."""
+    parts = sql.split("?")
+    return "".join(f"{part}${index}" for index, part in enumerate(parts[:-1], 1)) + parts[-1]
+
+
+def without_password(url: str) -> str:
+    """Return an address that can be shown."""
+    parts = urlsplit(url)
+    place = parts.hostname or ""
+    if parts.port:
+        place += f":{parts.port}"
+    if parts.username:
+        place = f"{parts.username}@{place}"
+    return urlunsplit((parts.scheme, place, parts.path, "", ""))

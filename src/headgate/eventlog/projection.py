@@ -1,0 +1,204 @@
+"""`Projection`: state for each entity, folded from events."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import AsyncIterator, Callable, Iterable
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from headgate.errors import EventError, OptionError
+from headgate.eventlog.codecs import codec_for, loads
+from headgate.eventlog.record import Page, Recorded
+from headgate.eventlog.store import Statement
+
+if TYPE_CHECKING:
+    from headgate.eventlog.log import EventLog
+    from headgate.eventlog.reading import At
+
+_strict: Final = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
+
+
+class Folded(NamedTuple):
+    """The state of an entity at some place in the log.
+
+    Attributes:
+        state: What the projection has made of its events; None: there was none.
+        version: The version of the last event that it is made of; for an entity that is a stream, that of the stream.
+        position: The position of that event; 0: there was none.
+    """
+
+    state: Any
+    version: int
+    position: int
+
+
+class Projection:
+    """How events become state: a function of a state and an event that returns the next state.
+
+    Args:
+        name: Its name in the log.
+        apply: ``apply(state, event)``, or ``apply(state, event, entity)``; a state of None is removed. It may change
+            the state that it is given, and has to return it. It is run as often as needed, and does nothing else.
+        initial: Returns the state before the first event. Default: an empty dict.
+        entity: Which entity an event is about: its name, several, or None. Default: the event's stream.
+        streams_of: Which streams an entity's events are in, to look at one entity quickly. Default: the stream of its
+            name, when ``entity`` is left out; else all.
+        types: Only events of these types: classes or names.
+        streams: Only events of these streams.
+        state: The class of the states: a dataclass, msgspec struct or pydantic model. Default: what JSON holds.
+        logic: The version of ``apply``: another one does not go on with the states of this one.
+
+    Raises:
+        OptionError: An option is not what it has to be.
+    """
+
+    def __init__(  # noqa: PLR0913 (each is a choice of its own)
+        self,
+        name: str,
+        apply: Callable[..., Any],
+        *,
+        initial: Callable[[], Any] = dict,
+        entity: Callable[[Recorded], Any] | None = None,
+        streams_of: Callable[[str], Iterable[str]] | None = None,
+        types: Iterable[str | type[Any]] | None = None,
+        streams: Iterable[str] | str | None = None,
+        state: type[Any] | None = None,
+        logic: str = "1",
+    ) -> None:
+        """Check the options."""
+        where = f"Projection({name!r})"
+        if not isinstance(name, str) or not name.isprintable() or not name or "#" in name:
+            raise OptionError(where, "name", "text without '#' that can be printed", name)
+        if not callable(apply):
+            raise OptionError(where, "apply", "a function of a state and an event", apply)
+        if not isinstance(logic, str):
+            raise OptionError(where, "logic", "text", logic)
+        self.name = name
+        self.logic = logic
+        self.initial = initial
+        self.types = None if types is None else list(types)
+        self.streams = streams
+        self.streams_of = streams_of
+        self._entity = entity
+        self._apply = apply
+        self._with_entity = len(inspect.signature(apply).parameters) >= 3  # noqa: PLR2004 (state, event, entity)
+        self._codec = None
+        if state is not None:
+            self._codec = codec_for(state)
+            if self._codec is None:
+                raise OptionError(where, "state", "a dataclass, a msgspec struct or a pydantic model", state)
+
+    def __repr__(self) -> str:
+        """Show its name and version."""
+        return f"<Projection {self.name!r} logic {self.logic!r}>"
+
+    def entities(self, event: Recorded) -> list[str]:
+        """Return the names of the entities that an event is about."""
+        if self._entity is None:
+            return [event.stream]
+        found = self._entity(event)
+        if found is None:
+            return []
+        return [found] if isinstance(found, str) else list(found)
+
+    def step(self, states: dict[str, Any], event: Recorded) -> list[str]:
+        """Apply an event to states, and return the entities that it was about.
+
+        Args:
+            states: By entity; an entity that is not there is at its beginning.
+            event: The event.
+        """
+        entities = self.entities(event)
+        for entity in entities:
+            states[entity] = self.next(states.get(entity), event, entity)
+        return entities
+
+    def next(self, state: Any, event: Recorded, entity: str) -> Any:
+        """Return the state of an entity after an event; None stands for the beginning, before and after."""
+        if state is None:
+            state = self.initial()
+        return self._apply(state, event, entity) if self._with_entity else self._apply(state, event)
+
+    def dump(self, state: Any) -> str:
+        """Return the JSON text of a state.
+
+        Raises:
+            EventError: JSON cannot hold it.
+        """
+        try:
+            return _strict(state) if self._codec is None else self._codec.encode(state)
+        except (TypeError, ValueError, RecursionError) as error:
+            expected = f"such that JSON can hold it, or declared by 'state=' ({error})"
+            raise EventError(f"projection {self.name!r}", "its state", expected, state) from error
+
+    def load(self, text: str) -> Any:
+        """Return the state of a JSON text."""
+        found = loads(text)
+        return found if self._codec is None else self._codec.decode(found)
+
+    def reads(self, entity: str) -> list[str] | None:
+        """Return the streams that hold all events of an entity; None: any may."""
+        if self.streams_of is not None:
+            return list(self.streams_of(entity))
+        return [entity] if self._entity is None else None
+
+    async def pages(self, log: EventLog, start: At, until: At, batch: int = 1000) -> AsyncIterator[Page]:
+        """Read the events that it is about."""
+        async for page in log.read(self.streams, start=start, until=until, types=self.types, batch=batch).pages():
+            yield page
+
+
+async def fold(
+    log: EventLog, projection: Projection, entity: str, *, until: At = None, snapshots: int | None = 1000
+) -> Folded:
+    """Return the state of one entity at a place in the log.
+
+    Args:
+        log: The log.
+        projection: How.
+        entity: Whose.
+        until: Position or time (inclusive). Default: now.
+        snapshots: Keep a snapshot when more events than these were needed, so that the next time is quick. None: none
+            are used or kept.
+    """
+    _, last = await log.bounds(None, until)
+    last = await log.head() if last is None else last
+    state, position, version = None, 0, 0
+    if snapshots is not None:
+        state, position, version = await _snapshot(log, projection, entity, last)
+    own = projection.reads(entity)
+    streams = own if own is not None else projection.streams
+    count = 0
+    async for page in log.read(streams, start=position + 1, until=last, types=projection.types).pages():
+        for event in page:
+            if entity in projection.entities(event):
+                state = projection.next(state, event, entity)
+                position, version = event.position, event.version
+            count += 1
+    folded = Folded(state, version, position)
+    if snapshots is not None and count > snapshots and folded.state is not None:
+        await _keep(log, projection, entity, folded)
+    return folded
+
+
+async def _snapshot(log: EventLog, projection: Projection, entity: str, last: int) -> tuple[Any, int, int]:
+    sql = (
+        "SELECT position, data FROM ~snapshots WHERE name = ? AND logic = ? AND entity = ? AND position <= ? "
+        "ORDER BY position DESC LIMIT 1"
+    )
+    (rows,) = await log.store.transact([Statement(sql, (projection.name, projection.logic, entity, last))])
+    if not rows:
+        return None, 0, 0
+    kept = loads(rows[0][1])
+    return projection.load(kept["state"]), rows[0][0], kept["version"]
+
+
+async def _keep(log: EventLog, projection: Projection, entity: str, folded: Folded) -> None:
+    sql = (
+        "INSERT INTO ~snapshots (name, logic, entity, position, data) VALUES (?, ?, ?, ?, ?) "
+        "ON CONFLICT (name, logic, entity, position) DO NOTHING"
+    )
+    data = json.dumps({"version": folded.version, "state": projection.dump(folded.state)})
+    values = (projection.name, projection.logic, entity, folded.position, data)
+    await log.store.transact([Statement(sql, values)])

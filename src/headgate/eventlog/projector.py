@@ -1,0 +1,341 @@
+"""`Projector`: keeps the states of a projection, and its checkpoint, in the log's own database.
+
+States and checkpoint are written in one transaction, so each event counts exactly once, whatever crashes. The states of
+one *generation* belong together; a rebuild makes another generation beside the one that is read, and swaps them when it
+has caught up.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from headgate.errors import EventLogError, FencedError
+from headgate.eventlog import checkpoints
+from headgate.eventlog.checkpoints import Checkpoint
+from headgate.eventlog.projection import Projection
+from headgate.eventlog.record import Recorded
+from headgate.eventlog.store import Statement, after_prefix
+from headgate.runtime.options import Child, To
+from headgate.stage import Consumer
+
+if TYPE_CHECKING:
+    from headgate.eventlog.log import EventLog
+
+_CACHED: Final = 50_000  # states that are kept in memory
+_CHUNK: Final = 500
+
+
+class Lag(NamedTuple):
+    """How far a projection is behind.
+
+    Attributes:
+        positions: How many positions of the log it has not seen.
+        seconds: The age of the oldest of them.
+    """
+
+    positions: int
+    seconds: float
+
+
+class Projector:
+    """Keeps a projection up to date. Make it by `EventLog.projector`.
+
+    Args:
+        log: The log.
+        projection: What to keep.
+        batch: How many events are folded in one transaction.
+    """
+
+    def __init__(self, log: EventLog, projection: Projection, *, batch: int = 1000) -> None:
+        """Keep them; nothing is read yet."""
+        self.log = log
+        self.projection = projection
+        self.batch = batch
+        self._generation = 0
+        self._checkpoint: Checkpoint | None = None
+        self._states: dict[str, Any] = {}
+
+    def __repr__(self) -> str:
+        """Show the projection."""
+        return f"<Projector of {self.projection!r}>"
+
+    @property
+    def _own(self) -> str:
+        return checkpoint_name(self.projection, self._generation)
+
+    # -- keeping up ---------------------------------------------------------------------------------------------------
+
+    async def take_up(self) -> int:
+        """Go on from where the projection is, and fence off whoever else was at it.
+
+        Returns:
+            The position that it is at.
+
+        Raises:
+            EventLogError: It was built with another logic: `rebuild` it.
+        """
+        store, projection = self.log.store, self.projection
+        now = int(self.log.clock() * 1e6)
+        add = "INSERT INTO ~projections (name, generation, logic) VALUES (?, 1, ?) ON CONFLICT (name) DO NOTHING"
+        await store.transact([Statement(add, (projection.name, projection.logic))])
+        self._generation, logic = await self._live()
+        if logic != projection.logic:
+            why = f"projection {projection.name!r} was built with logic {logic!r}, and this is {projection.logic!r}"
+            raise EventLogError(store.name, f"{why}; rebuild it")
+        old = await checkpoints.load(store, self._own)
+        await store.transact(checkpoints.taken(store, old, now))
+        self._checkpoint = old._replace(epoch=old.epoch + 1)
+        self._states.clear()
+        return old.position
+
+    async def _live(self) -> tuple[int, str]:
+        sql = "SELECT generation, logic FROM ~projections WHERE name = ?"
+        (rows,) = await self.log.store.transact([Statement(sql, (self.projection.name,))])
+        return (rows[0][0], rows[0][1]) if rows else (0, self.projection.logic)
+
+    async def handle(self, events: Sequence[Recorded], *, upto: int | None = None) -> int:
+        """Fold a batch of events, and write states and checkpoint in one transaction.
+
+        Args:
+            events: In order; those that were folded already are left out.
+            upto: The position that it is at then. Default: that of the last event.
+
+        Returns:
+            How many were folded.
+
+        Raises:
+            FencedError: Somebody else keeps this projection by now.
+        """
+        checkpoint = self._checkpoint
+        if checkpoint is None:
+            await self.take_up()
+            if events:  # what it is taken up at may be behind the one who has these events
+                await self.catch_up(events[0].position - 1)
+            checkpoint = self._checkpoint
+            assert checkpoint is not None  # noqa: S101 (take_up sets it)
+        fresh = [event for event in events if event.position > checkpoint.position]
+        position = upto if upto is not None else fresh[-1].position if fresh else checkpoint.position
+        if position <= checkpoint.position:
+            return 0
+        projection = self.projection
+        await self._fetch({entity for event in fresh for entity in projection.entities(event)})
+        states = self._states
+        changed: dict[str, int] = {}
+        try:
+            for event in fresh:
+                for entity in projection.step(states, event):
+                    changed[entity] = event.position
+            await self._write(changed, checkpoint, position)
+        except BaseException:
+            self._checkpoint = None  # what is in memory may be ahead of what is written
+            raise
+        self._checkpoint = checkpoint._replace(position=position)
+        if len(states) > _CACHED:
+            states.clear()
+        return len(fresh)
+
+    async def _fetch(self, entities: set[str]) -> None:
+        """Get the states that are not in memory."""
+        missing = [each for each in entities if each not in self._states]
+        for at in range(0, len(missing), _CHUNK):
+            some = tuple(missing[at : at + _CHUNK])
+            for entity, _, data in await self._rows(f"entity IN ({', '.join('?' * len(some))})", some):
+                self._states[entity] = self.projection.load(data)
+
+    async def _write(self, changed: dict[str, int], checkpoint: Checkpoint, position: int) -> None:
+        name, generation, states = self.projection.name, self._generation, self._states
+        dump = self.projection.dump
+        kept = [
+            (name, generation, entity, at, dump(states[entity]))
+            for entity, at in changed.items()
+            if states[entity] is not None
+        ]
+        gone = [(name, generation, entity) for entity in changed if states[entity] is None]
+        steps = [checkpoints.moved(self.log.store, checkpoint, position, int(self.log.clock() * 1e6))]
+        if kept:
+            sql = (
+                "INSERT INTO ~states (projection, generation, entity, position, data) VALUES (?, ?, ?, ?, ?) "
+                "ON CONFLICT (projection, generation, entity) "
+                "DO UPDATE SET position = excluded.position, data = excluded.data"
+            )
+            steps.append(Statement(sql, many=kept))
+        if gone:
+            sql = "DELETE FROM ~states WHERE projection = ? AND generation = ? AND entity = ?"
+            steps.append(Statement(sql, many=gone))
+        await self.log.store.transact(steps)
+
+    async def catch_up(self, until: int | None = None) -> int:
+        """Fold all that is there.
+
+        Args:
+            until: Up to this position. Default: the end of the log as it is now.
+
+        Returns:
+            How many events were folded.
+        """
+        at = await self.take_up() if self._checkpoint is None else self._checkpoint.position
+        head = await self.log.head()
+        last = head if until is None else min(until, head)
+        count = 0
+        async for page in self.projection.pages(self.log, at + 1, last, self.batch):
+            count += await self.handle(list(page))
+        await self.handle([], upto=last)  # what is not of its types is behind it too
+        return count
+
+    def stages(self, name: str | None = None, **options: Any) -> list[Child]:
+        """Return recipes of two stages that keep the projection up to date: a producer, and a consumer of it.
+
+        Args:
+            name: What the producer is called; the consumer is ``NAME projector``. Default: the projection's name.
+            **options: The options of `Child`, for both.
+        """
+        name = name or self.projection.name
+        return [
+            self.log.producer(
+                streams=self.projection.streams,
+                types=self.projection.types,
+                checkpoint=self,
+                batch=self.batch,
+                name=name,
+                **options,
+            ),
+            Child(
+                _ProjectorStage,
+                self,
+                name=f"{name} projector",
+                subscribe_to=[To(name, max_demand=2 * self.batch, min_demand=self.batch)],
+                **options,
+            ),
+        ]
+
+    # -- looking ------------------------------------------------------------------------------------------------------
+
+    async def get(self, entity: str) -> Any:
+        """Return the state of an entity as it was written last; None: there is none."""
+        rows = await self._rows("entity = ?", (entity,), live=True)
+        return self.projection.load(rows[0][2]) if rows else None
+
+    async def all(self, prefix: str = "") -> dict[str, Any]:
+        """Return all states, or those of entities whose names begin so."""
+        rows = await self._rows("entity >= ? AND entity < ?", (prefix, after_prefix(prefix)), live=True)
+        return {entity: self.projection.load(data) for entity, _, data in rows}
+
+    async def position(self) -> int:
+        """Return the position that the states are at."""
+        generation, _ = await self._live()
+        return (await checkpoints.load(self.log.store, checkpoint_name(self.projection, generation))).position
+
+    async def lag(self) -> Lag:
+        """Return how far it is behind."""
+        at = await self.position()
+        head = await self.log.head()
+        if at >= head:
+            return Lag(0, 0.0)
+        oldest = await self.log.read(start=at + 1, limit=1).first()
+        if oldest is None:
+            return Lag(0, 0.0)
+        return Lag(head - at, max(0.0, self.log.clock() - oldest.recorded_at.timestamp()))
+
+    async def _rows(self, where: str, values: tuple[Any, ...], *, live: bool = False) -> list[tuple[Any, ...]]:
+        """Read states: those of the generation that is live, or those that this one works at."""
+        name = self.projection.name
+        if live:
+            generation, given = "(SELECT generation FROM ~projections WHERE name = ?)", (name, name, *values)
+        else:
+            generation, given = "?", (name, self._generation, *values)
+        sql = (
+            f"SELECT entity, position, data FROM ~states WHERE projection = ? AND generation = {generation} "  # noqa: S608
+            f"AND {where} ORDER BY entity"
+        )
+        (rows,) = await self.log.store.transact([Statement(sql, given)])
+        return rows
+
+    # -- building anew ------------------------------------------------------------------------------------------------
+
+    async def rebuild(self, *, until: int | None = None) -> int:
+        """Build the states anew from the beginning, beside those that are read, and swap them when they are complete.
+
+        Whoever keeps the old states is fenced off at the swap: he gets a `FencedError`, and goes on with the new ones
+        when he is started again, if he has this logic.
+
+        Args:
+            until: Fold up to this position before the swap. Default: until nothing is left.
+
+        Returns:
+            How many events were folded.
+        """
+        store, projection = self.log.store, self.projection
+        live, _ = await self._live()
+        new = _Beside(self.log, projection, live + 1, batch=self.batch)
+        await new.clear()
+        count = await new.catch_up(until)
+        while until is None and (more := await new.catch_up()):
+            count += more
+        now = int(self.log.clock() * 1e6)
+        # Wherever he is who keeps the old states, or if he has yet to begin.
+        fence = (
+            "INSERT INTO ~checkpoints AS old (name, partition, position, epoch, updated_at) VALUES (?, 0, 0, 1, ?) "
+            "ON CONFLICT (name, partition) DO UPDATE SET epoch = old.epoch + 1, updated_at = excluded.updated_at"
+        )
+        swap = (
+            "INSERT INTO ~projections (name, generation, logic) VALUES (?, ?, ?) "
+            "ON CONFLICT (name) DO UPDATE SET generation = excluded.generation, logic = excluded.logic"
+        )
+        drop = "DELETE FROM ~states WHERE projection = ? AND generation <> ?"
+        await store.transact(
+            [
+                Statement(fence, (checkpoint_name(projection, live), now)),
+                Statement(swap, (projection.name, live + 1, projection.logic)),
+                Statement(drop, (projection.name, live + 1)),
+            ]
+        )
+        self._checkpoint = None
+        if (
+            until is None
+        ):  # what the old states had that came last of all; who has taken up the new ones does it himself
+            with contextlib.suppress(FencedError):
+                count += await new.catch_up()
+        return count
+
+
+class _Beside(Projector):
+    """Builds a generation that nobody reads yet."""
+
+    def __init__(self, log: EventLog, projection: Projection, generation: int, *, batch: int) -> None:
+        super().__init__(log, projection, batch=batch)
+        self._generation = generation
+
+    async def clear(self) -> None:
+        """Remove what an attempt before this one has left."""
+        steps = [
+            Statement(
+                "DELETE FROM ~states WHERE projection = ? AND generation = ?", (self.projection.name, self._generation)
+            ),
+            Statement("DELETE FROM ~checkpoints WHERE name = ?", (self._own,)),
+        ]
+        await self.log.store.transact(steps)
+
+    async def take_up(self) -> int:
+        store, now = self.log.store, int(self.log.clock() * 1e6)
+        old = await checkpoints.load(store, self._own)
+        await store.transact(checkpoints.taken(store, old, now))
+        self._checkpoint = old._replace(epoch=old.epoch + 1)
+        self._states.clear()
+        return old.position
+
+
+class _ProjectorStage(Consumer):
+    """Folds what it is given."""
+
+    def __init__(self, projector: Projector) -> None:
+        self._projector = projector
+
+    async def handle_events(self, events: Any, source: Any) -> None:  # noqa: ARG002 (a callback's form)
+        await self._projector.handle(list(events))
+
+
+def checkpoint_name(projection: Projection, generation: int) -> str:
+    """Return the name of the checkpoint of a generation."""
+    return f"projection {projection.name}#{generation}"

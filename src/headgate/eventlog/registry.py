@@ -1,0 +1,288 @@
+"""`Types`: which classes events are, how old ones are read, what undoes them, what of them is personal."""
+
+from __future__ import annotations
+
+import copy
+import functools
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final, TypeVar, overload
+
+from headgate.errors import EventError, OptionError
+from headgate.eventlog import sealing
+from headgate.eventlog.codecs import Codec, codec_for, dumps, loads
+from headgate.eventlog.events import check_text
+from headgate.eventlog.record import DATA, EVENT_ID, POSITION, SCHEMA, SUBJECT, TYPE, Row
+
+C = TypeVar("C", bound=type[Any])
+N = TypeVar("N", bound=type[Any] | str)
+F = TypeVar("F", bound=Callable[..., Any])
+
+ERASED: Final = "[erased]"
+"""What stands in a field whose subject's key was destroyed."""
+SEALED: Final = "[sealed]"
+"""What stands in a field that was sealed with a key that this log was not opened with."""
+BOX: Final = "$sealed"
+"""The field that holds the sealed ones."""
+
+
+class Kind:
+    """One type of events."""
+
+    __slots__ = ("cls", "codec", "inverse", "name", "personal", "subject", "upcasters", "version")
+
+    def __init__(self, name: str) -> None:
+        """Begin with nothing but a name: its data are dicts."""
+        self.name = name
+        self.cls: type[Any] | None = None
+        self.codec: Codec | None = None
+        self.version = 1
+        self.personal: tuple[str, ...] = ()
+        self.subject: str | Callable[[Any], str] | None = None
+        self.upcasters: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
+        self.inverse: Callable[[Any], Any] | None = None
+
+
+class Types:
+    """A registry of types of events. A type that is not in it is a dict.
+
+    Args:
+        *classes: Registered by `add`, under their own names.
+    """
+
+    def __init__(self, *classes: type[Any]) -> None:
+        """Register the classes."""
+        self._by_name: dict[str, Kind] = {}
+        self._by_class: dict[type[Any], Kind] = {}
+        self._keys: Mapping[str, bytes | None] = {}
+        for each in classes:
+            self.add(each)
+
+    @overload
+    def add(
+        self,
+        cls: N,
+        *,
+        name: str | None = None,
+        version: int = 1,
+        personal: Iterable[str] = (),
+        subject: str | Callable[[Any], str] | None = None,
+    ) -> N: ...
+
+    @overload
+    def add(
+        self,
+        cls: None = None,
+        *,
+        name: str | None = None,
+        version: int = 1,
+        personal: Iterable[str] = (),
+        subject: str | Callable[[Any], str] | None = None,
+    ) -> Callable[[C], C]: ...
+
+    def add(
+        self,
+        cls: Any = None,
+        *,
+        name: str | None = None,
+        version: int = 1,
+        personal: Iterable[str] = (),
+        subject: str | Callable[[Any], str] | None = None,
+    ) -> Any:
+        """Register a class; as a decorator, or as a call. With a string: a type whose data are dicts.
+
+        Args:
+            cls: A dataclass, a msgspec struct or a pydantic model; or the name of a type without a class.
+            name: What it is called in the log. Default: the class's name.
+            version: Of its schema. What was written with an older one is brought up by `upcast`.
+            personal: Fields that are sealed with the key of their subject, so that they can be made unreadable.
+            subject: Whose: a field of it, or a function of the data. Default: what the `Event` says, or the stream.
+
+        Raises:
+            OptionError: It is of no such kind, or the name is taken.
+        """
+        if cls is None:
+            return functools.partial(self.add, name=name, version=version, personal=personal, subject=subject)
+        where = f"Types.add({cls if isinstance(cls, str) else getattr(cls, '__name__', cls)})"
+        if isinstance(cls, str):
+            label, codec = check_text(where, "cls", cls), None
+        else:
+            codec = codec_for(cls) if isinstance(cls, type) else None
+            if codec is None:
+                raise OptionError(where, "cls", "a dataclass, a msgspec struct, a pydantic model or a name", cls)
+            label = check_text(where, "name", name or cls.__name__)
+        if type(version) is not int or version < 1:
+            raise OptionError(where, "version", "an integer of at least 1", version)
+        kind = self._kind(label)
+        if kind.cls is not None and kind.cls is not cls:
+            raise OptionError(where, "name", f"a free one: {label!r} is {kind.cls.__qualname__}", label)
+        kind.codec, kind.version, kind.personal, kind.subject = codec, version, tuple(personal), subject
+        if not isinstance(cls, str):
+            kind.cls = cls
+            self._by_class[cls] = kind
+        return cls
+
+    def upcast(self, of: type[Any] | str, version: int) -> Callable[[F], F]:
+        """Register how data of an old version become those of the next: a function of a dict that returns one.
+
+        Args:
+            of: The type, or its name.
+            version: The version that the function takes; it gives the next.
+        """
+        kind = self.kind(of)
+
+        def register(function: F) -> F:
+            kind.upcasters[version] = function
+            return function
+
+        return register
+
+    def inverse(self, of: type[Any] | str) -> Callable[[F], F]:
+        """Register what undoes events of a type: a function of a `Recorded` that returns data or an `Event`."""
+        kind = self.kind(of)
+
+        def register(function: F) -> F:
+            kind.inverse = function
+            return function
+
+        return register
+
+    def kind(self, of: type[Any] | str) -> Kind:
+        """Return what is known about a type; of a name that is new, a fresh entry.
+
+        Raises:
+            EventError: The class is not registered.
+        """
+        if isinstance(of, str):
+            return self._kind(of)
+        found = self._by_class.get(of)
+        if found is None:
+            known = ", ".join(sorted(self._by_name)) or "none"
+            raise EventError(getattr(of, "__name__", repr(of)), "its type", f"registered (there are: {known})", of)
+        return found
+
+    def known(self) -> list[str]:
+        """Return the names."""
+        return sorted(self._by_name)
+
+    def names_of(self, types: Any) -> list[str]:
+        """Return the names of types that are given as classes or names; None: an empty list."""
+        if types is None:
+            return []
+        several = [types] if isinstance(types, (str, type)) else list(types)
+        return [each if isinstance(each, str) else self.kind(each).name for each in several]
+
+    def find(self, name: str) -> Kind | None:
+        """Return what is known about a name, or None."""
+        return self._by_name.get(name)
+
+    def _kind(self, name: str) -> Kind:
+        found = self._by_name.get(name)
+        if found is None:
+            found = self._by_name[name] = Kind(name)
+        return found
+
+    # -- writing ------------------------------------------------------------------------------------------------------
+
+    def named(self, data: Any, name: str | None) -> tuple[Kind | None, str]:
+        """Return the kind (None: it is not registered) and the name of the type of an event.
+
+        Raises:
+            EventError: Its class is not registered.
+        """
+        if name is None:
+            kind = self.kind(type(data))
+            return kind, kind.name
+        return self._by_name.get(name), name
+
+    def encode(self, data: Any, kind: Kind | None, name: str = "") -> str:
+        """Return the JSON text of an event's data.
+
+        Raises:
+            EventError: It cannot be JSON.
+        """
+        try:
+            if kind is not None and kind.codec is not None and not isinstance(data, dict):
+                return kind.codec.encode(data)
+            if not isinstance(data, dict):
+                raise EventError(name, "data", "a dict, as its type has no class", data)
+            return dumps(data)
+        except (ValueError, TypeError, RecursionError, OverflowError) as error:
+            if isinstance(error, EventError):
+                raise
+            where = name if kind is None else kind.name
+            raise EventError(where, "data", f"such that JSON can hold it ({error})", data) from error
+
+    # -- reading ------------------------------------------------------------------------------------------------------
+
+    def unlocked(self, keys: Mapping[str, bytes | None]) -> Types:
+        """Return the same registry with the keys of some subjects; None stands for one that was destroyed."""
+        made = copy.copy(self)
+        made._keys = keys  # noqa: SLF001 (of another of this class)
+        return made
+
+    def parse(self, text: str) -> Any:
+        """Read JSON text."""
+        return loads(text)
+
+    def open(self, row: Row) -> dict[str, Any]:
+        """Return the data of a row as a fresh dict, as it was written; what cannot be unsealed is marked."""
+        fields: dict[str, Any] = loads(row[DATA])
+        if BOX not in fields or row[SUBJECT] is None:
+            return fields
+        box = fields.pop(BOX)
+        if row[SUBJECT] in self._keys:
+            key = self._keys[row[SUBJECT]]
+            if key is not None:
+                fields.update(sealing.unseal(key, box["box"], row[EVENT_ID]))
+                return fields
+            mark = ERASED
+        else:
+            mark = SEALED
+        fields.update(dict.fromkeys(box["fields"], mark))
+        return fields
+
+    def upcasted(self, row: Row) -> dict[str, Any]:
+        """Return the data of a row as a dict of the newest version of its type.
+
+        Raises:
+            EventError: There is no function that brings that version up.
+        """
+        fields = self.open(row)
+        kind = self._by_name.get(row[TYPE])
+        if kind is None:
+            return fields
+        version = row[SCHEMA]
+        while version < kind.version:
+            upcaster = kind.upcasters.get(version)
+            if upcaster is None:
+                where = f"event {row[POSITION]} ({row[TYPE]})"
+                raise EventError(where, "its version", f"one that can be brought to {kind.version}", version)
+            fields = upcaster(fields)
+            version += 1
+        return fields
+
+    def decode(self, row: Row) -> Any:
+        """Return the data of a row as an object; as a dict when its type has no class.
+
+        A field that is erased or sealed holds a mark; if the class does not take that, None; else the data is a dict.
+
+        Raises:
+            EventError: The data does not fit the class.
+        """
+        fields = self.upcasted(row)
+        kind = self._by_name.get(row[TYPE])
+        if kind is None or kind.codec is None:
+            return fields
+        try:
+            return kind.codec.decode(fields)
+        except Exception as error:
+            if row[SUBJECT] is not None:
+                marked = [name for name, value in fields.items() if value in (ERASED, SEALED)]
+                if marked:
+                    try:
+                        return kind.codec.decode({**fields, **dict.fromkeys(marked)})
+                    except Exception:  # noqa: BLE001 (whatever a class does with what it is given)
+                        return fields
+            where = f"event {row[POSITION]} ({row[TYPE]})"
+            expected = f"fit for {getattr(kind.cls, '__name__', kind.name)} ({type(error).__name__}: {error})"
+            raise EventError(where, "data", expected, fields) from error

@@ -1,0 +1,232 @@
+"""Bugs to plant in the event log, as `tests.mutants.planted`: each breaks one thing, in this process, for good.
+
+Each has the tests that should find it: arguments for pytest, or the name of a function of `tests.eventlog.mutants`.
+"""
+
+import inspect
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from headgate.eventlog import checkpoints, planning, postgres_schema, projection, record
+from headgate.eventlog.archive import Archives
+from headgate.eventlog.groups import Group, Held
+from headgate.eventlog.masking import Policy
+from headgate.eventlog.planning import Plan
+from headgate.eventlog.projector import Projector
+from headgate.eventlog.sqlite import SqliteStore
+from headgate.eventlog.stages import LogProducer
+from tests.mutants.planted import CannotPlantError, edit
+
+# The package has functions of these names.
+archive, reverse, verify = (sys.modules[f"headgate.eventlog.{name}"] for name in ("archive", "reverse", "verify"))
+MUTANTS: dict[str, tuple[Callable[[], None], tuple[str, ...]]] = {}
+TESTS = "tests/eventlog/"
+
+
+def mutant(*found_by):
+    def put(function):
+        MUTANTS[function.__name__] = function, found_by
+        return function
+
+    return put
+
+
+def edit_function(module, name, *changes):
+    """Replace text in the source of a function, in all modules that have it."""
+    function = getattr(module, name)
+    source = "from __future__ import annotations\n" + inspect.getsource(function)
+    for old, new in changes:
+        if old not in source:
+            raise CannotPlantError(f"{module.__name__}.{name} has no {old!r}")
+        source = source.replace(old, new)
+    namespace: dict[str, Any] = {}
+    exec(compile(source, f"<mutant of {module.__name__}.{name}>", "exec"), vars(module), namespace)
+    for each in list(sys.modules.values()):
+        if getattr(each, "__name__", "").startswith("headgate") and vars(each).get(name) is function:
+            setattr(each, name, namespace[name])
+
+
+@mutant("scale_postgres")
+def positions_are_given_before_the_commit():
+    """Writers no longer wait for each other: a later position can be committed first."""
+    script = postgres_schema.EVENTS
+    lock = "PERFORM pg_advisory_xact_lock(7235, hashtext('{s}'));"
+    if script.count(lock) != 2:
+        raise CannotPlantError("postgres_schema.EVENTS")
+    postgres_schema.EVENTS = script.replace(lock, "")
+
+
+@mutant(TESTS + "test_faults_disk.py", "-k", "half")
+def checkpoint_in_a_second_transaction():
+    edit(
+        Projector,
+        "_write",
+        (
+            "await self.log.store.transact(steps)",
+            "await self.log.store.transact(steps[1:]); await self.log.store.transact(steps[:1])",
+        ),
+    )
+
+
+@mutant(TESTS + "test_append.py", TESTS + "test_stages.py")
+def acknowledged_before_the_commit():
+    edit(
+        SqliteStore,
+        "_write",
+        ("self._begin()", "self._db.in_transaction or self._begin()"),
+        ('self._db.execute("COMMIT")', "pass"),
+    )
+
+
+@mutant("storm_sqlite")
+def acknowledged_and_committed_with_the_next_one():
+    """The reader is the writer's own connection here, so that nobody sees it but after a kill."""
+    edit(
+        SqliteStore,
+        "_write",
+        ("self._begin()", "self._db.in_transaction or self._begin()"),
+        (
+            'self._db.execute("COMMIT")',
+            "self._turns = getattr(self, '_turns', 0) + 1; self._turns % 2 or self._db.execute('COMMIT')",
+        ),
+    )
+    edit(SqliteStore, "_transact", ("self._begin()", "self._db.in_transaction or self._begin()"))
+
+
+@mutant(TESTS + "test_faults_tail.py")
+def a_gap_is_not_waited_for():
+    """What is committed between the read and the look at the end is passed over."""
+    edit(LogProducer, "take", ("else upto + 1", "else (await store.head()).position + 1"))
+
+
+@mutant(TESTS + "test_verify.py", TESTS + "test_faults_damage.py")
+def the_chain_does_not_cover_who_did_it():
+    edit(Plan, "_write", ("{actor or ''}", ""))
+    edit_function(record, "digest_of", ("{actor or ''}", ""))
+
+
+@mutant(TESTS + "test_faults_damage.py")
+def nothing_and_an_empty_text_are_the_same_to_verify():
+    edit_function(verify, "_fits", ("    if not all", "    return True\n    if not all"))
+
+
+@mutant(TESTS + "test_append.py", TESTS + "test_reverse.py")
+def reversed_twice():
+    edit(Plan, "_check_reversals", ("if by is not None:", "if False:"))
+
+
+@mutant(TESTS + "test_reverse.py", TESTS + "test_properties.py")
+def what_was_undone_is_undone_again_with_its_command():
+    edit_function(reverse, "in_effect", ("if length % 2:", "if True:"))
+
+
+@mutant(TESTS + "test_faults_damage.py", "-k", "undone")
+def archived_and_reversed_twice():
+    edit_function(reverse, "_undo", ("if event.position <= archived:", "if False:"))
+
+
+@mutant(TESTS + "test_fork.py")
+def masks_differ_from_event_to_event():
+    edit(Policy, "mask", ("hmac.new(self._key,", "hmac.new(os.urandom(16),"))
+
+
+@mutant(TESTS + "test_append.py")
+def an_event_that_is_there_is_appended_again():
+    edit_function(planning, "needs", ("if draft.known:", "if False:"))
+
+
+@mutant(TESTS + "test_append.py")
+def expected_versions_are_not_looked_at():
+    edit(Plan, "_place", ("expected is not None and expected != version", "False"))
+
+
+@mutant(TESTS + "test_append.py", TESTS + "test_properties.py")
+def a_refused_append_is_written_by_half():
+    edit(Plan, "place", ("del self.rows[rows:]", "pass"))
+
+
+@mutant(TESTS + "test_append.py", TESTS + "test_properties.py")
+def times_go_back_with_the_clock():
+    edit(Plan, "__init__", ("max(now, head.recorded_at)", "now"))
+
+
+@mutant(TESTS + "test_append.py", TESTS + "test_properties.py")
+def what_others_have_written_is_not_noticed():
+    edit(SqliteStore, "_plan", ("if now != self._seen:", "if self._seen < 0:"))
+
+
+@mutant(TESTS + "test_faults_disk.py", "-k", "not postgres and not every")
+def versions_of_what_was_taken_back_stay_known():
+    edit(
+        SqliteStore,
+        "_write",
+        (
+            "_insert(self._db, plan.rows)",
+            "self._head = plan.head; self._versions.update(plan.versions); _insert(self._db, plan.rows)",
+        ),
+    )
+    edit(SqliteStore, "_rollback", ("self._seen = -1", "pass"))
+
+
+@mutant(TESTS + "test_faults_disk.py", "-k", "archive")
+def removed_before_it_is_archived():
+    edit_function(
+        archive,
+        "archive",
+        ("\n        await _remove(log, file, rows)\n        done", "\n        done"),
+        (
+            "        try:\n            if not",
+            "        await _remove(log, file, rows)\n        try:\n            if not",
+        ),
+    )
+
+
+@mutant(TESTS + "test_faults_damage.py", "-k", "two_logs")
+def archives_of_others_are_overwritten():
+    edit_function(archive, "_is_there", ("if not file.exists():", "if True:"))
+
+
+@mutant(TESTS + "test_faults_damage.py", "-k", "archive")
+def an_archive_that_was_cut_is_taken_for_whole():
+    edit_function(
+        archive,
+        "read_file",
+        ("end is None or", "end is not None and ("),
+        ("total.hexdigest():", "total.hexdigest()):"),
+    )
+
+
+@mutant(TESTS + "test_faults_damage.py", "-k", "read_before")
+def verify_trusts_what_is_in_memory():
+    setattr(Archives, "forget", lambda self: None)  # noqa: B010 (as mypy wants it)
+
+
+@mutant(TESTS + "test_stages.py", TESTS + "test_projection.py")
+def the_replaced_move_checkpoints():
+    edit_function(
+        checkpoints, "moved", ("AND position = ? AND epoch = ?", ""), (", old.position, old.epoch)", ")")
+    )  # fmt: skip
+
+
+@mutant(TESTS + "test_stages.py")
+def a_checkpoint_passes_what_is_not_handled():
+    setattr(Held, "reached", property(lambda self: self.read))  # noqa: B010
+
+
+@mutant(TESTS + "test_faults_groups.py")
+def a_lost_partition_is_kept():
+    async def forget(self):
+        pass
+
+    setattr(Group, "_forget_lost", forget)  # noqa: B010
+
+
+@mutant(TESTS + "test_projection.py", TESTS + "test_properties.py")
+def a_snapshot_from_the_future():
+    edit_function(projection, "_snapshot", ("AND position <= ? ", "AND position <= ? + 5 "))
+
+
+@mutant(TESTS + "test_projection.py")
+def a_rebuild_does_not_fence_off_the_old_one():
+    edit(Projector, "rebuild", ("Statement(fence, (checkpoint_name(projection, live), now)),", ""))

@@ -1,0 +1,313 @@
+"""Projections: exactly once in effect, snapshots, rebuilding beside, lag. Replays and their differences."""
+
+import asyncio
+import random
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from headgate import EventError, FencedError, OptionError, StoreError, Supervisor
+from headgate.eventlog import Event, EventLog, Projection, compare, compare_handlers
+from tests.eventlog.conftest import run
+from tests.eventlog.ledger import Deposited, Moved, Opened, Withdrawn, apply, balances, types, wrong_balances
+
+
+async def fill(log, count=200, seed=1):
+    chance = random.Random(seed)
+    for number in range(count):
+        account = f"account-{chance.randrange(7)}"
+        event = chance.choice([Opened(f"owner {number}"), Deposited(number), Withdrawn(number // 2), None])
+        if event is None:
+            other = f"account-{chance.randrange(7)}"
+            await log.append("moves", [Moved(account, other, number)])
+        else:
+            await log.append(account, [event])
+
+
+async def expected(log, projection=balances, until=None):
+    """The obvious way: fold everything from the beginning."""
+    states: dict[str, dict[str, object]] = {}
+    async for event in log.read(until=until):
+        for entity in projection.entities(event):
+            states[entity] = projection.next(states.get(entity), event, entity)
+    return states
+
+
+def test_states_are_what_a_fold_of_everything_gives(place):
+    @run
+    async def _():
+        async with place.log(types=types) as log:
+            await fill(log)
+            projector = log.projector(balances, batch=17)
+            assert await projector.catch_up() == 200
+            assert await projector.all() == await expected(log)
+            assert await projector.get("account-3") == (await expected(log))["account-3"]
+            assert await projector.get("nobody") is None
+            await fill(log, 50, seed=2)
+            again = log.projector(balances)
+            assert await again.catch_up() == 50
+            assert await again.all() == await expected(log)
+
+
+def test_lag_says_how_far_behind_it_is(place):
+    now = 1000.0
+
+    @run
+    async def _():
+        nonlocal now
+        async with place.log(types=types, clock=lambda: now) as log:
+            projector = log.projector(balances)
+            await fill(log, 10)
+            now = 1060.0
+            assert await projector.lag() == (10, 60.0)
+            await projector.catch_up()
+            assert await projector.lag() == (0, 0.0)
+
+
+def test_stages_keep_a_projection_up_to_date(place):
+    @run
+    async def _():
+        async with place.log(types=types) as log:
+            await fill(log, 100)
+            projector = log.projector(balances)
+            async with Supervisor(projector.stages()):
+                await fill(log, 100, seed=3)
+                while (await projector.lag()).positions:
+                    await asyncio.sleep(0.001)
+            assert await projector.all() == await expected(log)
+
+
+def test_a_crash_between_batches_counts_nothing_twice(place):
+    crashes = iter([False, True] * 6)
+
+    def shaky(state, event, entity):
+        if event.position % 13 == 0 and next(crashes, False):
+            raise ValueError("shaky")
+        return apply(state, event, entity)
+
+    @run
+    async def _():
+        async with place.log(types=types) as log:
+            await fill(log, 200)
+            projection = Projection("balances", shaky, entity=balances.entities)
+            projector = log.projector(projection, batch=10)
+            while (await projector.lag()).positions:
+                try:
+                    await projector.catch_up()
+                except ValueError:
+                    continue
+            assert await projector.all() == await expected(log)
+
+
+def test_two_who_keep_one_projection_do_not_count_twice(shared):
+    @run
+    async def _():
+        async with shared.log(types=types) as log:
+            await fill(log, 100)
+            one, two = log.projector(balances), log.projector(balances)
+            await one.catch_up(50)
+            await two.catch_up(80)
+            with pytest.raises(FencedError):
+                await one.catch_up()
+            await one.catch_up()
+            assert await one.all() == await expected(log)
+
+
+def test_another_logic_does_not_go_on_with_old_states(place):
+    @run
+    async def _():
+        async with place.log(types=types) as log:
+            await fill(log)
+            await log.projector(wrong_balances).catch_up()
+            with pytest.raises(StoreError, match="logic '1', and this is '2'; rebuild"):
+                await log.projector(balances).catch_up()
+
+
+def test_a_rebuild_is_read_only_when_it_is_complete_and_fences_off_the_old_one(place):
+    @run
+    async def _():
+        async with place.log(types=types) as log:
+            await fill(log)
+            old = log.projector(wrong_balances)
+            await old.catch_up()
+            seen: list[int] = []
+
+            def looking(state, event, entity):
+                if not seen:
+                    seen.append(event.position)
+                return apply(state, event, entity)
+
+            new = log.projector(Projection("balances", looking, entity=balances.entities, logic="2"))
+            before, after = await expected(log, wrong_balances), await expected(log)
+            rebuilding = asyncio.create_task(new.rebuild())
+            while not rebuilding.done():
+                found = await old.all()
+                assert found in (before, after)
+            assert await rebuilding == 200
+            await fill(log, 20, seed=5)
+            with pytest.raises(FencedError):
+                await old.catch_up()
+            with pytest.raises(StoreError, match="rebuild"):
+                await old.catch_up()
+            await new.catch_up()
+            assert await new.all() == await expected(log)
+
+
+def test_a_running_projection_is_rebuilt_by_another_and_misses_nothing(shared):
+    """The one that runs was ahead of the rebuild when they were swapped."""
+
+    @run
+    async def _():
+        async with shared.log(types=types) as log:
+            await fill(log, 60)
+            running, rebuilding = log.projector(balances), log.projector(balances)
+            await running.catch_up()
+            events = await log.read().all()
+            await rebuilding.rebuild(until=30)
+            await fill(log, 10, seed=8)
+            more = await log.read(start=61).all()
+            with pytest.raises(FencedError):
+                await running.handle(more)
+            await running.handle(more)  # as a stage gets it again: what is between is caught up
+            assert await running.all() == await expected(log)
+            assert len(events) == 60
+
+
+def test_a_state_that_json_cannot_hold_is_refused_unless_it_is_declared(place):
+    @dataclass
+    class Balance:
+        at: datetime
+        amount: int = 0
+
+    def step(state, event):
+        return Balance(event.recorded_at, getattr(state, "amount", 0) + event.data.amount)
+
+    @run
+    async def _():
+        async with place.log(types=types) as log:
+            await log.append("a", [Deposited(1), Deposited(2)])
+            with pytest.raises(EventError, match="its state"):
+                await log.projector(Projection("p", step)).catch_up()
+            projector = log.projector(Projection("q", step, state=Balance))
+            await projector.catch_up()
+            assert (await projector.get("a")).amount == 3
+            assert (await projector.get("a")).at == (await log.event(2)).recorded_at
+
+
+def test_a_state_of_none_is_removed(place):
+    def step(state, event):
+        return None if event.type == "closed" else {"n": state.get("n", 0) + 1}
+
+    @run
+    async def _():
+        async with place.log() as log:
+            projector = log.projector(Projection("p", step, types=["used", "closed"]))
+            await log.append_all([("a", [Event("used", {})]), ("b", [Event("used", {}), Event("other", {})])])
+            await projector.catch_up()
+            await log.append("a", [Event("closed", {})])
+            await projector.catch_up()
+            assert await projector.all() == {"b": {"n": 1}}
+            await log.append("a", [Event("used", {})])
+            await projector.catch_up()
+            assert await projector.all() == {"a": {"n": 1}, "b": {"n": 1}}
+
+
+@pytest.mark.parametrize(
+    "options", [{"name": "a#b"}, {"name": ""}, {"apply": 5}, {"logic": 2}, {"state": int}, {"name": "a\nb"}]
+)
+def test_options_of_a_projection_are_checked(options):
+    with pytest.raises(OptionError):
+        Projection(**{"name": "p", "apply": apply, **options})
+
+
+# -- the state of one entity, now and then -----------------------------------------------------------------------------
+
+
+@given(st.integers(0, 60), st.lists(st.integers(0, 60), max_size=5), st.sampled_from([None, 1, 3, 1000]))
+def test_a_fold_of_any_cut_with_snapshots_is_the_fold_of_the_whole(until, looks, snapshots):
+    @run
+    async def _():
+        async with EventLog(":memory:", types=types) as log:
+            await fill(log, 60)
+            for look in looks:  # each may leave a snapshot
+                await log.fold(balances, "account-2", until=look, snapshots=snapshots)
+            found = await log.fold(balances, "account-2", until=until, snapshots=snapshots)
+            assert found.state == (await expected(log, until=until)).get("account-2")
+            assert found.position <= until
+
+
+def test_the_state_of_an_entity_at_a_time(place):
+    now = 1000.0
+
+    @run
+    async def _():
+        nonlocal now
+        async with place.log(types=types, clock=lambda: now) as log:
+            for step in range(5):
+                now = 1000.0 + step
+                await log.append("a", [Deposited(10)])
+            own = Projection("own", apply)
+            at = datetime.fromtimestamp(1002.5, UTC)
+            assert await log.fold(own, "a", until=at) == ({"balance": 30}, 3, 3)
+            assert await log.fold(own, "a") == ({"balance": 50}, 5, 5)
+            assert await log.fold(own, "b") == (None, 0, 0)
+
+
+# -- replay ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_replay_shows_what_a_corrected_logic_changes_and_writes_nothing(place):
+    @run
+    async def _():
+        async with place.log(types=types) as log:
+            await log.append("a", [Opened("Ada"), Deposited(100), Withdrawn(30)])
+            await log.append("b", [Deposited(5)])
+            projector = log.projector(wrong_balances)
+            await projector.catch_up()
+            for found in (await compare(log, balances), await compare(log, balances, wrong_balances)):
+                assert (found.events, found.entities, found.position) == (4, 2, 4)
+                (change,) = found.changes
+                assert (change.entity, change.before["balance"], change.after["balance"]) == ("a", 100, 70)
+                assert change.fields == [("balance", 100, 70)]
+                assert change.since in (None, 3)
+            assert "a (since position 3)\n  balance: 100 -> 70" in str(found)
+            assert await projector.get("a") == {"owner": "Ada", "balance": 100}
+            await log.projector(balances).rebuild()
+            assert (await compare(log, balances)).changes == []
+
+
+@given(st.integers(0, 30), st.integers(0, 32))
+def test_a_replay_of_a_part_is_what_two_folds_give(start, until):
+    @run
+    async def _():
+        async with EventLog(":memory:", types=types) as log:
+            await fill(log, 30)
+            found = await compare(log, balances, wrong_balances, start=start, until=until)
+            before: dict[str, object] = {}
+            after: dict[str, object] = {}
+            async for event in log.read(until=until):
+                for entity in balances.entities(event):
+                    old = wrong_balances if event.position < start else balances
+                    before[entity] = wrong_balances.next(_copy(before.get(entity)), event, entity)
+                    after[entity] = old.next(_copy(after.get(entity)), event, entity)
+            differing = {each for each in before if before[each] != after[each]}
+            assert {each.entity for each in found.changes} == differing
+            assert all((each.before, each.after) == (before[each.entity], after[each.entity]) for each in found.changes)
+
+
+def _copy(state):
+    return None if state is None else dict(state)
+
+
+def test_two_versions_of_a_handler_are_compared_by_what_they_would_do(place):
+    @run
+    async def _():
+        async with place.log(types=types) as log:
+            await log.append("a", [Deposited(5), Deposited(500), Deposited(50)])
+            (found,) = await compare_handlers(
+                log, lambda event: event.data.amount > 100, lambda event: event.data.amount > 1000, types=Deposited
+            )
+            assert (found.event.position, found.before, found.after) == (2, False, True)

@@ -1,0 +1,168 @@
+"""Reading: by stream, position, time, type, correlation, forwards and backwards; against an obvious model."""
+
+import pickle
+import random
+import uuid
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from headgate import EventError, OptionError
+from headgate.eventlog import Event, EventLog, Page
+from tests.eventlog.conftest import run
+
+
+class Clock:
+    def __init__(self):
+        self.now = 1000.0
+
+    def __call__(self):
+        return self.now
+
+
+async def fill(log, clock, count=60):
+    chance = random.Random(3)
+    for number in range(count):
+        clock.now += chance.choice([0, 0, 1])
+        stream = chance.choice(["a-1", "a-2", "b-1", "a", "c"])
+        event = Event(chance.choice(["one", "two", "three"]), {"n": number})
+        await log.append(stream, [event], correlation_id=f"c{number % 5}")
+
+
+places = st.one_of(
+    st.none(), st.integers(0, 70), st.integers(999, 1035).map(lambda each: datetime.fromtimestamp(each, UTC))
+)
+
+
+@given(
+    st.sampled_from([None, "a-1", "a-*", ["a-1", "c"], ["b*", "a"], "none"]),
+    places,
+    places,
+    st.sampled_from([None, "one", ["one", "three"], "none"]),
+    st.sampled_from([None, "c1"]),
+    st.booleans(),
+    st.sampled_from([None, 0, 1, 7]),
+    st.sampled_from([1, 3, 1000]),
+)
+def test_a_part_is_what_a_filter_gives(streams, start, until, types, correlation, backwards, limit, batch):
+    clock = Clock()
+
+    def wanted(event):
+        def past(place, key):
+            return key(event) if isinstance(place, datetime) else event.position
+
+        names = [streams] if isinstance(streams, str) else streams
+        kinds = [types] if isinstance(types, str) else types
+        return (
+            (
+                names is None
+                or any(event.stream == n or (n[-1] == "*" and event.stream.startswith(n[:-1])) for n in names)
+            )
+            and (start is None or past(start, lambda each: each.recorded_at) >= start)
+            and (until is None or past(until, lambda each: each.recorded_at) <= until)
+            and (kinds is None or event.type in kinds)
+            and (correlation is None or event.correlation_id == correlation)
+        )
+
+    @run
+    async def _():
+        async with EventLog(":memory:", clock=clock) as log:
+            await fill(log, clock)
+            everything = await log.read().all()
+            expected = [each for each in everything if wanted(each)]
+            if backwards:
+                expected.reverse()
+            options = {"start": start, "until": until, "types": types, "correlation_id": correlation, "limit": limit}
+            reading = log.read(streams, backwards=backwards, batch=batch, **options)
+            assert await reading.all() == (expected if limit is None else expected[:limit])
+            assert await reading.first() == next(iter(expected[:limit]), None)
+
+
+@pytest.mark.parametrize("streams", [None, "a-1", "a-*", ["a-1", "c"]])
+@pytest.mark.parametrize("backwards", [False, True])
+def test_every_store_reads_the_same(place, streams, backwards):
+    clock = Clock()
+
+    @run
+    async def _():
+        async with place.log(clock=clock) as log, EventLog(":memory:", clock=Clock()) as other:
+            await fill(log, clock)
+            await fill(other, other.clock)
+            for options in ({}, {"types": "one"}, {"start": 20, "until": 40}, {"correlation_id": "c2"}):
+                here = await log.read(streams, backwards=backwards, batch=7, **options).all()
+                there = await other.read(streams, backwards=backwards, batch=7, **options).all()
+                assert [each.data for each in here] == [each.data for each in there]
+
+
+def test_the_position_at_a_time(place):
+    clock = Clock()
+
+    @run
+    async def _():
+        async with place.log(clock=clock) as log:
+            assert await log.position_at(datetime.now(UTC)) == 0
+            await fill(log, clock, 40)
+            events = await log.read().all()
+            for second in range(998, 1030):
+                moment = datetime.fromtimestamp(second, UTC)
+                expected = max((each.position for each in events if each.recorded_at <= moment), default=0)
+                assert await log.position_at(moment) == expected
+
+
+def test_streams_are_listed_with_what_is_known_about_them(place):
+    clock = Clock()
+
+    @run
+    async def _():
+        async with place.log(clock=clock) as log:
+            await log.append_all([("b", [Event("x", {}), Event("x", {})]), ("a-1", [Event("x", {})])])
+            clock.now = 2000.0
+            await log.append("b", [Event("x", {})])
+            one, two = await log.streams()
+            assert (one.name, one.version, one.events, one.first, one.last) == ("a-1", 1, 1, 3, 3)
+            assert (two.name, two.version, two.events, two.first, two.last) == ("b", 3, 3, 1, 4)
+            assert two.changed_at == datetime.fromtimestamp(2000, UTC)
+            assert [each.name for each in await log.streams("a")] == ["a-1"]
+            assert [each.name for each in await log.streams(limit=1)] == ["a-1"]
+
+
+def test_one_event_by_position_or_id(place):
+    @run
+    async def _():
+        async with place.log() as log:
+            await log.append("a", [Event("x", {"n": 1}), Event("x", {"n": 2})])
+            event = await log.event(2)
+            assert (await log.event(event.event_id)) == event
+            for missing in (3, 0, uuid.uuid4()):
+                with pytest.raises(EventError, match="in the log"):
+                    await log.event(missing)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"start": "x"}, {"until": datetime(2020, 1, 1)}, {"batch": 0}, {"limit": -1}, {"start": True}],  # noqa: DTZ001
+)
+def test_options_of_a_reading_are_checked(options):
+    with pytest.raises(OptionError):
+        EventLog(":memory:").read(**options)
+
+
+def test_a_page_is_a_sequence_that_makes_events_when_they_are_looked_at():
+    @run
+    async def _():
+        async with EventLog(":memory:") as log:
+            await log.append("a", [Event("x", {"n": number}) for number in range(10)])
+            async for page in log.read().pages():
+                assert len(page) == 10
+                assert page[3].data == {"n": 3}
+                assert isinstance(page[2:5], Page)
+                assert [each.data["n"] for each in page[2:5]] == [2, 3, 4]
+                assert page[-1] == page[9]
+                assert hash(page[0]) == hash(page[0])
+                assert "1 to 10" in repr(page)
+                assert "a@1 x" in repr(page[0])
+                there = pickle.loads(pickle.dumps(page))
+                assert list(there) == list(page)
+                assert there[0].data == page[0].data
