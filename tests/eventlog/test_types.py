@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headgate import EventError, OptionError
-from headgate.eventlog import ERASED, SEALED, Event, EventLog, Types
+from headgate.eventlog import ERASED, SEALED, Event, EventLog, Projection, Types
 from headgate.eventlog.codecs import DataclassCodec, dumps, loads
 from tests.eventlog.conftest import run
 
@@ -243,6 +243,22 @@ def test_personal_fields_are_sealed_and_unreadable_once_the_key_is_destroyed(pla
                     await log.append("p", [joined("5", "x", None, "free")])
                 with pytest.raises(OptionError, match="master_key"):
                     await log.shred("0")
+
+
+def test_what_was_read_before_goes_with_the_key(place):
+    """A snapshot held the personal fields in the clear."""
+    types, joined = people()
+    names = Projection("names", lambda state, event: {**state, event.data.person: event.data.name})
+
+    @run
+    async def _():
+        async with place.log(types=types, master_key=KEY) as log:
+            await log.append("p", [joined(str(n), f"Name{n}", None, "free") for n in range(3)])
+            before = await log.fold(names, "p", snapshots=1)
+            assert before.state == {"0": "Name0", "1": "Name1", "2": "Name2"}
+            await log.shred("1")
+            after = await log.fold(names, "p", snapshots=1)
+            assert after.state == {"0": "Name0", "1": ERASED, "2": "Name2"}
 
 
 def test_a_destroyed_key_leaves_nothing_in_the_file(tmp_path):

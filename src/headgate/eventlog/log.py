@@ -477,7 +477,9 @@ class EventLog:
     async def shred(self, subject: str) -> bool:
         """Make the personal fields of a subject unreadable for good, in this log and wherever it was copied to.
 
-        Its key is destroyed; what was sealed with it stays as it is, and nothing opens it any more.
+        Its key is destroyed; what was sealed with it stays as it is, and nothing opens it any more. Snapshots are
+        deleted, since they may hold what was read before. States of projections that keep personal fields have to be
+        made anew: `Projector.rebuild`.
 
         Returns:
             False when there is no such key (any more).

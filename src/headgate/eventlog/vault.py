@@ -59,13 +59,18 @@ class Vault:
         return {each: key for each in wanted if (key := found.get(each)) is not None}
 
     async def destroy(self, subject: str) -> bool:
-        """Destroy a key: what was sealed with it is never read again. False: there was none, or it is destroyed."""
+        """Destroy a key: what was sealed with it is never read again. False: there was none, or it is destroyed.
+
+        Snapshots go with it: they may hold in the clear what was read with it, and are made again when they are missed.
+        """
         sql = (
             "UPDATE ~data_keys SET sealed = NULL, destroyed_at = ? WHERE subject = ? AND sealed IS NOT NULL "
             "RETURNING subject"
         )
-        (rows,) = await self._store.transact([Statement(sql, (int(self._clock() * 1e6), subject))])
-        return bool(rows)
+        destroyed, _ = await self._store.transact(
+            [Statement(sql, (int(self._clock() * 1e6), subject)), Statement("DELETE FROM ~snapshots")]
+        )
+        return bool(destroyed)
 
     def _opened(self, subject: str, sealed: bytes) -> bytes:
         return sealing.decrypt(self._master, sealed, subject.encode(), f"the key of subject {subject!r}")
