@@ -128,6 +128,9 @@ class Result:
 class Storm:
     """One queue, its workers, and what they wrote down."""
 
+    module = "tests.connectors.queue_storm"
+    """What a worker runs."""
+
     def __init__(self, folder, *, seed, workers, ordered, fair):
         self.random = random.Random(seed)
         self.folder = Path(folder)
@@ -147,7 +150,7 @@ class Storm:
         self.logs.append(log)
         command = [
             "-m",
-            "tests.connectors.queue_storm",
+            self.module,
             "--worker",
             self.path,
             str(log),
@@ -332,9 +335,9 @@ class Storm:
             result.acknowledged += letter is None
 
 
-def storm(kills, *, workers=4, seed=0, ordered=False, fair=False):
+def storm(kills, *, workers=4, seed=0, ordered=False, fair=False, kind=Storm):
     with tempfile.TemporaryDirectory() as folder:
-        made = Storm(folder, seed=seed, workers=workers, ordered=ordered, fair=fair)
+        made = kind(folder, seed=seed, workers=workers, ordered=ordered, fair=fair)
         try:
             made.run(kills)
         finally:
@@ -345,7 +348,7 @@ def storm(kills, *, workers=4, seed=0, ordered=False, fair=False):
         return made.result
 
 
-def main():
+def main(kind=Storm, work=work):
     parser = argparse.ArgumentParser(description="kill -9 against workers of an SQLiteQueue")
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--workers", type=int, default=4)
@@ -357,7 +360,9 @@ def main():
     if given.worker:
         path, log, ordered, fair = given.worker
         work(path, log, given.seed, ordered == "1", fair == "1")
-    result = storm(given.kills, workers=given.workers, seed=given.seed, ordered=given.ordered, fair=given.fair)
+    result = storm(
+        given.kills, workers=given.workers, seed=given.seed, ordered=given.ordered, fair=given.fair, kind=kind
+    )
     print(result)
     return 1 if result.faults else 0
 

@@ -7,22 +7,18 @@ As `tests.connectors.queue_storm`, whose books these are, but each worker is a w
 batcher, retries, dead letters, leases that are extended.
 """
 
-import argparse
 import asyncio
 import json
 import logging
 import os
 import random
 import signal
-import subprocess
 import sys
-import tempfile
 import time
 
 from headgate import Backoff, Batcher, Pipeline, Processors, Reject
 from headgate.connectors.sqlite import SQLiteQueue
-from tests.connectors.queue_storm import BATCH, Storm, options
-from tests.running.helpers import ROOT
+from tests.connectors.queue_storm import BATCH, Storm, main, options
 
 
 class Noted(SQLiteQueue):
@@ -112,52 +108,13 @@ async def _run(worker):
 
 
 class PipelineStorm(Storm):
+    module = "tests.pipeline.storm"
+
     def may_die(self, log):
         """Not in its first moments: what was with several dead workers comes first, and would die by chance alone."""
         first = json.loads(log.read_bytes().split(b"\n")[0])
         return time.time() - first["at"] > self.random.random()
 
-    def start(self):
-        log = self.folder / f"{len(self.logs)}.log"
-        self.logs.append(log)
-        flags = [str(int(flag)) for flag in self.flags]
-        command = ["-m", "tests.pipeline.storm", "--worker", self.path, str(log), *flags]
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
-        process = subprocess.Popen(
-            [sys.executable, *command, "--seed", str(self.random.random())], cwd=ROOT, env=environment
-        )
-        return process, log
-
-
-def storm(kills, *, workers=4, seed=0, ordered=False, fair=False):
-    with tempfile.TemporaryDirectory() as folder:
-        made = PipelineStorm(folder, seed=seed, workers=workers, ordered=ordered, fair=fair)
-        try:
-            made.run(kills)
-        finally:
-            for process, _ in made.workers:
-                process.kill()
-                process.wait()
-            made.queue.close()
-        return made.result
-
-
-def main():
-    parser = argparse.ArgumentParser(description="kill -9 against pipelines at an SQLiteQueue")
-    parser.add_argument("--kills", type=int, default=200)
-    parser.add_argument("--workers", type=int, default=4)
-    parser.add_argument("--seed", default="0")
-    parser.add_argument("--ordered", action="store_true")
-    parser.add_argument("--fair", action="store_true")
-    parser.add_argument("--worker", nargs=4, metavar=("FILE", "LOG", "ORDERED", "FAIR"), help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    if given.worker:
-        path, log, ordered, fair = given.worker
-        work(path, log, given.seed, ordered == "1", fair == "1")
-    result = storm(given.kills, workers=given.workers, seed=given.seed, ordered=given.ordered, fair=given.fair)
-    print(result)
-    return 1 if result.faults else 0
-
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(PipelineStorm, work))
