@@ -306,7 +306,13 @@ class Feed:
                     if message.reason is not None:
                         sound = False
                 books.fetched += demand
-                return self._given(self._hand_out(messages if sound else self._sound(messages)))
+                stage = self.stage
+                if not sound or stage is None:
+                    return self._given(self._hand_out(self._sound(messages)))
+                run.in_steps += demand  # `_hand_out` and `_given`, spelt out
+                stage.given += demand
+                stage.latest = messages
+                return messages
             messages = self.link.check(messages, demand)
         except Exception as error:  # noqa: BLE001 (the user's source)
             self._failed(error, demand)
