@@ -97,12 +97,13 @@ class BatcherPlay(Play):
         rng = self.rng
         items: list[Message] = []
         one_key = rng.random() < 0.5  # noqa: PLR2004 (half)
-        key = rng.choice(self.keys)
+        key = rng.choice((None, *self.keys))
         for _ in range(rng.choice((1, 2, 3, 7))):
             self.number += 1
             wrong = rng.random() < self.wrong
             message = Message((self.number, -1 if wrong else rng.randint(0, 4), wrong and rng.random() < 0.5))  # noqa: PLR2004 (half)
-            message.batch_key = key if one_key else rng.choice(self.keys)
+            if not one_key or key is not None:  # most messages have none: nobody touches what says so
+                message.batch_key = key if one_key else rng.choice(self.keys)
             if wrong and rng.random() < 0.3:  # noqa: PLR2004 (some)
                 message.batch_key = []  # cannot be looked up
             if rng.random() < 0.05:  # noqa: PLR2004 (a few)
