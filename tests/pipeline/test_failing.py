@@ -178,7 +178,7 @@ async def test_a_source_that_takes_nothing_back():
 
 KINDS = {
     "retry": lambda source: source.nacked and source.nacked[0][1] > 0,
-    "requeue": lambda source: source.nacked and source.nacked[0][1] == 0,
+    "requeue": lambda source: source.nacked and source.nacked[0][1] > 0,
     "dead_letter": lambda source: source.lettered,
     "discard": lambda source: source.discarded,
 }

@@ -218,14 +218,15 @@ class Failures:
             most = source.max_deliveries or pipeline.max_deliveries
             given_up = not source.redelivers or message.deliveries >= most or expired
             wish = DEAD_LETTER if given_up else REQUEUE
-            if not given_up:
-                config = {"delay": pipeline.redelivery.delay(message.deliveries, self.random.random()), **config}
         if wish == DISCARD:
             self._note_failure(message, where, "it is discarded")
             message.keeper.settle(message, FAILED, 0.0)
         elif wish == REQUEUE:
             self._note_failure(message, where, "it is handed out again")
-            self.give_back(message, float(config.get("delay", 0.0)), counted=True)
+            delay = config.get("delay")  # without one it waits, longer each time: else it might come round and round
+            if delay is None:
+                delay = pipeline.redelivery.delay(message.deliveries, self.random.random())
+            self.give_back(message, float(delay), counted=True)
         else:
             self._bury(message, books, where)
 

@@ -98,8 +98,8 @@ class Pipeline(Supervisor):
             key. A list for both kinds.
         on_failure: What becomes of messages that have failed for good: ``"retry"`` (default): handed out again by the
             source, after a wait, up to ``max_deliveries`` times, then a dead letter; if the source takes nothing back,
-            a dead letter at once. ``"dead_letter"``. ``"requeue"``: handed out again, as often as it fails.
-            ``"discard"``: nobody keeps it.
+            a dead letter at once. ``"dead_letter"``. ``"requeue"``: as ``"retry"``, but as
+            often as it fails. ``"discard"``: nobody keeps it.
         max_deliveries: For sources that do not say it themselves. Default 5.
         redelivery: The waits before a message is handed out again. Default: from 1 second to 5 minutes.
         dead_letters: Called with the `DeadLetter` of each message that is given up (``event`` is the message), plain or

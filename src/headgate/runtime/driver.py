@@ -524,6 +524,8 @@ class TaskDriver(Driver):
                 except asyncio.CancelledError:
                     task = self._task
                     if self._suspended is None or task is None:
+                        if self._suspended is not None:  # begun, and killed before this took it over
+                            self._suspended.close()
                         raise
                     # The handler was begun and cancelled before this took it over (a timeout of 0): so it is for the
                     # handler. Cancelled now, this task will cancel what the handler waits for; it counts once.
