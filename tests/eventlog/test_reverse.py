@@ -2,7 +2,6 @@
 
 import asyncio
 import random
-import uuid
 from datetime import UTC, datetime
 
 import pytest
@@ -136,16 +135,3 @@ def test_a_move_is_undone_the_other_way_round(place):
             await reverse(log, 1)
             assert (await log.event(2)).data == Moved("b", "a", 5)
             assert (await log.fold(balances, "a")).state == {"balance": 0}
-
-
-def test_what_is_not_there_cannot_be_undone_by_hand_either(place):
-    @run
-    async def _():
-        async with place.log(types=types) as log:
-            await log.append("a", [Deposited(10)])
-            with pytest.raises(ReversalError, match="not in this log"):
-                await log.append("a", [Event(Withdrawn(10), reverses=uuid.uuid4())])
-            first = (await log.event(1)).event_id
-            done = await log.append("a", [Event(Withdrawn(10), reverses=first)])
-            assert (await log.event(done.last)).reverses == first
-            assert len(await log.read().all()) == 2

@@ -127,7 +127,6 @@ def needs(orders: Iterable[Order]) -> Needs:
                 found.ids.add(draft.event_id)
             if draft.reverses is not None:
                 found.reversals.add(draft.reverses)
-                found.ids.add(draft.reverses)  # it has to be there
     return found
 
 
@@ -318,14 +317,11 @@ class Plan:
             raise AppendConditionError(self._store, stream, condition.after, position)
 
     def _check_reversals(self, drafts: list[Draft]) -> None:
-        """Refuse to undo what was undone already, and what is not there (any more)."""
         for draft in drafts:
             if draft.reverses is None:
                 continue
             by = self._reversed_by.get(draft.reverses)
-            what = f"event {uuid.UUID(bytes=draft.reverses)}"
             if by is not None:
+                what = f"event {uuid.UUID(bytes=draft.reverses)}"
                 raise ReversalError(what, f"it was already, by position {by}" if by else "it is twice in this append")
-            if draft.reverses not in self._known and all(each.event_id != draft.reverses for each in drafts):
-                raise ReversalError(what, "it is not in this log, or was archived")
             self._reversed_by[draft.reverses] = 0
