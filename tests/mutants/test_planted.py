@@ -1,4 +1,7 @@
-"""The planted bugs still fit the code; whether each is found is for `python -m tests.mutants` to say."""
+"""The planted bugs still fit the code.
+
+Whether each is found is for `python -m tests.mutants` and `python -m tests.eventlog.mutants` to say.
+"""
 
 import os
 import subprocess
@@ -9,11 +12,12 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 CODE = """
-import os, sys
-from tests.mutants.planted import MUTANTS
+import importlib, os, sys
 
 misfits = []
-for name, plant in MUTANTS.items():
+for name, plant in importlib.import_module(sys.argv[1]).MUTANTS.items():
+    if isinstance(plant, tuple):  # with the check that finds it
+        plant = plant[0]
     child = os.fork()  # a planted bug stays for good
     if not child:
         try:
@@ -30,8 +34,9 @@ sys.exit(bool(misfits))
 
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="each bug is planted in a process of its own")
-def test_every_bug_can_be_planted():
+@pytest.mark.parametrize("planted", ["tests.mutants.planted", "tests.eventlog.planted"])
+def test_every_bug_can_be_planted(planted):
     run = subprocess.run(
-        [sys.executable, "-c", CODE], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", CODE, planted], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
     )
     assert (run.returncode, run.stdout) == (0, ""), run.stdout + run.stderr
