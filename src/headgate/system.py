@@ -213,7 +213,8 @@ class System:
         except asyncio.CancelledError:
             driver.ref.kill(SHUTDOWN)  # nobody has its reference
             raise
-        return driver.ref
+        ref: Ref = driver.ref
+        return ref
 
     async def start_all(self, children: Iterable[Child]) -> list[Ref]:
         """Start several stages, and let events flow only when all of them are there.

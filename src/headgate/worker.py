@@ -55,7 +55,10 @@ class WorkerNode(Node):
         """Leave names to home."""
 
     def bury(
-        self, letter: DeadLetter, kept: Callable[[], None], hook: Callable[[DeadLetter], Any] | None = None
+        self,
+        letter: DeadLetter,
+        kept: Callable[[], None],
+        hook: Callable[[DeadLetter], Any] | None = None,  # noqa: ARG002 (home has it)
     ) -> None:
         """Let home keep a dead letter."""
         self.exchange.bury(letter, kept)
@@ -64,10 +67,11 @@ class WorkerNode(Node):
 class WorkerExchange(Exchange):
     """The exchange of a worker."""
 
-    def __init__(self, node: Node, number: int, home: socket.socket, notes: Any, max_bytes: int) -> None:
+    def __init__(self, node: Node, number: int, home: socket.socket, notes: Any, max_bytes: int, budget: int) -> None:
         """Listen to home."""
         super().__init__(node, number)
         self.max_bytes = max_bytes
+        self.budget = budget
         self.over = node.loop.create_future()
         self._notes = notes
         self._slots: dict[int, int] = {}  # of stages, on the board
@@ -78,13 +82,13 @@ class WorkerExchange(Exchange):
         self._letters = 0
         self._told: dict[int, Any] = {}
         self._draining = False
-        self.links[HOME] = Link(self, HOME, home, max_bytes=max_bytes)
+        self.links[HOME] = Link(self, HOME, home, max_bytes=max_bytes, budget=budget)
 
     def link(self, where: int) -> Link:
         """Return the link to a node; one to another worker is asked for when it is needed first."""
         found = self.links.get(where)
         if found is None:
-            found = self.links[where] = Link(self, where, max_bytes=self.max_bytes)
+            found = self.links[where] = Link(self, where, max_bytes=self.max_bytes, budget=self.budget)
             if where in self._lost:
                 found.shut = True
             else:
@@ -198,10 +202,7 @@ class WorkerExchange(Exchange):
         if handler is None or slot is None:
             return
         self._slots[driver.number] = slot
-        plain = driver.on_events == handler
-        driver.handlers[m.HANDLE_EVENTS] = noting = board.noting(self._notes, slot, driver, handler)
-        if plain:
-            driver.on_events = noting
+        driver.wrap(board.noting(self._notes, slot, driver, handler))
 
     def _on_abandon(self, link: Link, number: int) -> None:  # noqa: ARG002 (a listener's form)
         driver = self._drivers.get(number)
@@ -230,7 +231,7 @@ class WorkerExchange(Exchange):
         sock = socket.socket(fileno=descriptor)
         found = self.links.get(where)
         if found is None:
-            self.links[where] = Link(self, where, sock, max_bytes=self.max_bytes)
+            self.links[where] = Link(self, where, sock, max_bytes=self.max_bytes, budget=self.budget)
         elif found.up or found.shut:
             sock.close()
         else:
@@ -317,10 +318,10 @@ class _ToHome(logging.Handler):
                 self._loop.call_soon_threadsafe(self._link.tell, "log", record)
 
 
-async def _serve(number: int, home: socket.socket, notes: Any, max_bytes: int) -> None:
+async def _serve(number: int, home: socket.socket, notes: Any, max_bytes: int, budget: int) -> None:
     node = WorkerNode(asyncio.get_running_loop())
     node.subscription_numbers = iter(range(number << 40, (number + 1) << 40))  # type: ignore[assignment]
-    exchange = WorkerExchange(node, number, home, notes, max_bytes)
+    exchange = WorkerExchange(node, number, home, notes, max_bytes, budget)
     beat = node.job(exchange.beat(), "beat")
     await exchange.over
     beat.cancel()
@@ -341,8 +342,8 @@ def _follow(lifeline: int) -> None:
 
 def main() -> None:
     """Run a worker: what it needs to know is on its command line."""
-    number, home, lifeline, notes, max_bytes = json.loads(sys.argv[2])
+    number, home, lifeline, notes, max_bytes, budget = json.loads(sys.argv[2])
     sys.argv[:] = [""]
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _follow(lifeline)
-    asyncio.run(_serve(number, socket.socket(fileno=home), board.open_there(notes), max_bytes))
+    asyncio.run(_serve(number, socket.socket(fileno=home), board.open_there(notes), max_bytes, budget))

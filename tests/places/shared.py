@@ -3,11 +3,12 @@
 import itertools
 import threading
 from multiprocessing.connection import Client, Listener
+from typing import Any
 
 _KEY = b"a test and its own workers"
-_lists = {}
+_lists: dict[int, list[Any]] = {}
 _numbers = itertools.count(1)
-_listener = None
+_listener: Any = None
 
 
 class Handle:
@@ -24,7 +25,7 @@ class Handle:
 class Remote:
     """The list, seen from another process."""
 
-    _connections = {}  # noqa: RUF012 (one for all)
+    _connections: dict[Any, Any] = {}  # noqa: RUF012 (one for all)
     _lock = threading.Lock()
 
     def __init__(self, address, number):
@@ -66,7 +67,7 @@ class Remote:
     def __eq__(self, other):
         return list(self) == other
 
-    __hash__ = None
+    __hash__ = None  # type: ignore[assignment]
 
 
 def _address():

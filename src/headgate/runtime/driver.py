@@ -185,6 +185,13 @@ class Driver(Endpoint):
         self.handlers = {name: getattr(instance, name) for name in CALLBACKS if name in defined}
         self.on_events = self.handlers.get(m.HANDLE_EVENTS, _no_handler)
 
+    def wrap(self, handler: Callable[..., Any]) -> None:
+        """Put something in the way of the handler of events, which calls it."""
+        before = self.handlers[m.HANDLE_EVENTS]
+        self.handlers[m.HANDLE_EVENTS] = handler
+        if self.on_events == before:  # else it looks there
+            self.on_events = handler
+
     # -- the port -----------------------------------------------------------------------------------------------------
 
     def subscribed(self, subscription: Subscription, error: BaseException | None) -> None:

@@ -15,6 +15,7 @@ of what it knows of them, so that a consumer can find out at once whether a prod
 from __future__ import annotations
 
 import asyncio
+import functools
 import itertools
 import weakref
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,7 @@ from headgate.errors import CrossingError, HandlerError, NoStageError, StageCras
 from headgate.protocol import messages as m
 from headgate.protocol.messages import ASK, EVENTS, End, Message, Subscription
 from headgate.protocol.stage import refuse
+from headgate.runtime.budget import Inflow, watching
 from headgate.runtime.driver import Endpoint
 from headgate.runtime.far import FarDriver
 from headgate.runtime.link import Link
@@ -88,6 +90,8 @@ class Exchange:
         self._waiting: dict[int, asyncio.Future[Any]] = {}
         self._tokens = itertools.count(1)
         self._lost: dict[int, Any] = {}  # nodes that have ended, and why
+        self.inflows: dict[int, Inflow] = {}
+        self._watched: weakref.WeakSet[Endpoint] = weakref.WeakSet()
         node.exchange = self
 
     # -- what crosses -------------------------------------------------------------------------------------------------
@@ -251,8 +255,18 @@ class Exchange:
             self.node.ask(driver.ref, message)
         else:
             if tag == m.CALL and message[2].__class__ is Caller:
-                driver.calls.add(message[2])
+                driver.calls.add(message[2])  # type: ignore[arg-type]  # it stands where a future would
             self.node.send(driver.ref, message)
+
+    def watch(self, number: int) -> None:
+        """See to it that a stage notes which messages of events it is done with."""
+        driver: Any = self.known.get(number)
+        if driver is None or driver.far or driver in self._watched:
+            return
+        handler = driver.handlers.get(m.HANDLE_EVENTS)
+        if handler is not None:
+            self._watched.add(driver)
+            driver.wrap(watching(driver, self.inflows, handler))
 
     def missing(self, number: int, message: Message) -> None:
         """Refuse a message for a stage that is not here."""
@@ -294,7 +308,7 @@ class Exchange:
         elif driver.done.done():
             link.tell("down", number, driver.done.result())
         else:
-            driver.monitors.append(lambda reason: link.tell("down", number, reason))
+            driver.monitors.append(functools.partial(link.tell, "down", number))
 
     def _on_down(self, link: Link, number: int, reason: Any) -> None:  # noqa: ARG002 (a listener's form)
         driver = self.known.get(number)

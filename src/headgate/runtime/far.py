@@ -184,7 +184,7 @@ class FarDriver(Endpoint):
 
     def _append(self, message: Message) -> None:
         if self.core.state == "ended":
-            refuse(self, message)
+            refuse(self, message)  # type: ignore[arg-type]  # as much of a port as that needs
             return
         if message[0] == m.KILL and self.process is not None:
             self.process.insist(self, message[1])
@@ -234,9 +234,9 @@ class FarDriver(Endpoint):
         """
         self._starting = self.node.loop.create_future()
         self._starting.add_done_callback(look_at)
-        self.node.drivers[self.number] = self
+        self.node.drivers[self.number] = self  # type: ignore[assignment]  # it stands where a driver would
         hold = self.core.out is not None and self.core.out.accumulating
-        await self.exchange.start(self, hold=hold)
+        await self.exchange.start(self, hold=hold)  # type: ignore[attr-defined]  # it is home's
         await self._starting
         if self.core.state == "starting":
             self.core.state = "running"
@@ -282,7 +282,7 @@ class FarDriver(Endpoint):
     def subscribed(self, number: int, error: BaseException | None) -> None:
         """Take note of how a subscription came out."""
         subscription, future = self._subscribing.pop(number, (None, None))
-        if future is not None and not future.done():
+        if subscription is not None and future is not None and not future.done():
             if error is None:
                 future.set_result(subscription)
             else:
@@ -311,7 +311,7 @@ class FarDriver(Endpoint):
             for monitor in self._monitors:
                 monitor(reason)
         else:
-            self.node.gone(self, reason)
+            self.node.gone(self, reason)  # type: ignore[arg-type]  # as above
         self.exchange.left(self)
 
     def statistics(self) -> StageStatistics:
@@ -323,11 +323,11 @@ class FarDriver(Endpoint):
 
     async def look(self) -> StageStatistics:
         """Ask for its numbers."""
+        numbers: StageStatistics = self.core.statistics
         if self.core.state != "ended":
-            numbers = await self.exchange.request(self.where, "statistics", self.number)
-            if numbers is not None:
-                self.core.statistics = numbers
-        return self.core.statistics
+            numbers = await self.exchange.request(self.where, "statistics", self.number) or self.core.statistics
+            self.core.statistics = numbers
+        return numbers
 
 
 class _Unknown:

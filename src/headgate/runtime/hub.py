@@ -12,6 +12,7 @@ import subprocess
 import sys
 import warnings
 from collections import deque
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from headgate.errors import CrossingError, OptionError, WorkerLostError
@@ -63,7 +64,7 @@ class Worker:
                     "-c",
                     _BOOT,
                     json.dumps(sys.path),
-                    json.dumps([number, theirs.fileno(), lifeline, there, place.max_bytes]),
+                    json.dumps([number, theirs.fileno(), lifeline, there, place.max_bytes, place.budget]),
                 ],
                 stdin=subprocess.DEVNULL,
                 pass_fds=(theirs.fileno(), lifeline, there),
@@ -80,7 +81,7 @@ class Worker:
         os.close(there)
         self.pid = self.process.pid
         self._watch()
-        self.link = Link(hub, number, ours, max_bytes=place.max_bytes)
+        self.link = Link(hub, number, ours, max_bytes=place.max_bytes, budget=place.budget)
 
     def _watch(self) -> None:
         """Be told when the process has ended."""
@@ -181,7 +182,7 @@ class Hub(Exchange):
             return found
         worker = None
         for idle in list(self._idle):
-            if not idle.over and idle.place.max_bytes == place.max_bytes:
+            if not idle.over and replace(idle.place, group=place.group) == place:
                 worker = idle
                 self._idle.remove(idle)
                 worker.place = place

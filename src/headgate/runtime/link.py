@@ -13,6 +13,7 @@ goes along; it is gone with the last one who has it open, however that one ends.
 from __future__ import annotations
 
 import array
+import functools
 import mmap
 import os
 import socket
@@ -22,8 +23,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from headgate.errors import CrossingError, short
+from headgate.protocol import messages as m
 from headgate.protocol.batching import cut
 from headgate.protocol.messages import ASK, EVENTS, Message
+from headgate.runtime.budget import Inflow, Outflow
 from headgate.runtime.wire import HINT, RICH, Codes
 
 if TYPE_CHECKING:
@@ -40,6 +43,11 @@ _ALIGN: Final = 64
 _PASSED: Final = 0x40
 """Flag of the encoding: a descriptor goes along that is part of the message."""
 _OTHER: Final = 0
+_CREDIT: Final = 3
+_DONE: Final = struct.Struct("<QQ")
+
+_FLOWING: Final = frozenset({EVENTS, m.REDELIVERED, m.CANCELLED})
+_LAST: Final = frozenset({m.CANCEL, m.CLOSED})
 
 READ: Final = 256 << 10
 HIGH: Final = 4 << 20
@@ -54,6 +62,11 @@ class Owner(Protocol):
     """The node that a link belongs to."""
 
     loop: asyncio.AbstractEventLoop
+    inflows: dict[int, Inflow]
+    """What has come on each subscription, by its number."""
+
+    def watch(self, number: int) -> None:
+        """See to it that a stage of this node notes what it is done with."""
 
     def codes(self, link: Link) -> Codes:
         """Return what is known of code on this link."""
@@ -87,6 +100,7 @@ class Link:
         sock: A connected stream socket, or None: what is sent waits until `attach`.
         local: Both ends are on one machine: descriptors can be passed.
         max_bytes: The most that a message of events may weigh.
+        budget: Bytes of events that may be on the way on one subscription.
 
     Attributes:
         up: It has a socket, and nobody has closed it.
@@ -100,11 +114,14 @@ class Link:
         *,
         local: bool = True,
         max_bytes: int = 64 << 20,
+        budget: int = 256 << 20,
     ) -> None:
         """Begin to read when there is a socket."""
         self.owner = owner
         self.peer = peer
         self.max_bytes = max_bytes
+        self.budget = budget
+        self._outflows: dict[int, Outflow] = {}
         self.shut = False
         self._codes = owner.codes(self)
         self._share = local and _CAN_SHARE
@@ -125,7 +142,7 @@ class Link:
 
     def attach(self, sock: socket.socket) -> None:
         """Begin to use a socket."""
-        sock.setblocking(False)
+        sock.setblocking(False)  # noqa: FBT003 (that is its form)
         for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
             sock.setsockopt(socket.SOL_SOCKET, option, HIGH)
         self._sock = sock
@@ -136,6 +153,14 @@ class Link:
 
     def post(self, number: int, message: Message) -> None:
         """Send a message to a stage at the other end."""
+        tag = message[0]
+        if tag in _FLOWING:
+            flow = self._outflows.get(message[1].id)
+            if flow is not None and (flow.held or (flow.full and tag == EVENTS)):
+                flow.held.append((number, message))
+                return
+        elif tag in _LAST:
+            self.owner.inflows.pop(message[1].id, None)
         self._put(number, message)
 
     def tell(self, *what: Any) -> None:
@@ -203,6 +228,26 @@ class Link:
             self.owner.refused(self, number, (EVENTS, subscription, batch), error)
             return
         self._write(EVENTS, parts, front=_EVENTS.pack(number, subscription.id, len(batch)))
+        flow = self._outflows.get(subscription.id)
+        if flow is None:
+            flow = self._outflows[subscription.id] = Outflow(self.budget)
+        flow.sent(weight)
+
+    def _credit(self, known: int, total: int) -> None:
+        """Tell the sender how many messages of a subscription are done with."""
+        body = _DONE.pack(known, total)
+        self._append(_HEAD.pack(_CREDIT, 0, 0, 0, len(body)) + body)
+        self._later()
+
+    def _credited(self, known: int, total: int) -> None:
+        """Send what had to wait for that."""
+        flow = self._outflows.get(known)
+        if flow is None:
+            return
+        flow.done(total)
+        held, flow.held = flow.held, deque()
+        while held:
+            self.post(*held.popleft())  # it may be held again, and then all that is behind it
 
     def _write(
         self,
@@ -275,7 +320,7 @@ class Link:
             return sent
         if len(out) == 1:
             return sock.send(data)
-        views = []
+        views: list[Any] = []
         for data, descriptor in out:
             if descriptor >= 0 or len(views) == _IOV:
                 break
@@ -334,8 +379,11 @@ class Link:
             if subscription is not None:  # else it is over
                 owner.deliver(self, number, (ASK, subscription, asked, acked))
             return
+        if kind == _CREDIT:
+            self._credited(*_DONE.unpack(body))
+            return
         at = 0
-        number, events, subscription = -1, 0, None
+        number, known, events, subscription = -1, -1, 0, None
         if kind == EVENTS:
             number, known, events = _EVENTS.unpack_from(body)
             at = _EVENTS.size
@@ -364,13 +412,27 @@ class Link:
             return
         if kind == EVENTS:
             if subscription is not None:
+                self._count(number, known, events, length + sum(sizes))
                 owner.deliver(self, number, (EVENTS, subscription, value))
             return
         number, message = value
         if number >= 0:
+            tag = message[0]
+            if tag == m.REDELIVERED and message[1].id in owner.inflows:
+                owner.inflows[message[1].id].received(len(message[2]))
+            elif tag in _LAST:
+                self._outflows.pop(message[1].id, None)
             owner.deliver(self, number, message)
         else:
             owner.heard(self, message if descriptor < 0 else (*message, descriptor))
+
+    def _count(self, number: int, known: int, events: int, weight: int) -> None:
+        """Count a message of events against the budget."""
+        inflow = self.owner.inflows.get(known)
+        if inflow is None:
+            self.owner.watch(number)
+            inflow = self.owner.inflows[known] = Inflow(self.budget, functools.partial(self._credit, known))
+        inflow.received(events, weight)
 
     # -- the end ------------------------------------------------------------------------------------------------------
 

@@ -256,7 +256,8 @@ class Node:
             from headgate.runtime.hub import Hub  # noqa: PLC0415 (only for those who use other places)
 
             self.exchange = Hub(self)
-        return self.exchange
+        hub: Hub = self.exchange
+        return hub
 
     def report(self, error: Exception) -> None:
         """Make an error known that does not end a stage."""

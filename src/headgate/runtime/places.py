@@ -1,4 +1,4 @@
-"""Places: where a stage runs. The short ones are words (``"inline"``, ``"task"``, ``"thread"``); others have options."""
+"""Places: where a stage runs. Some are words (``"inline"``, ``"task"``, ``"thread"``), others have options."""
 
 from __future__ import annotations
 

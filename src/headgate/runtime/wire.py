@@ -130,15 +130,15 @@ class Encoder(cloudpickle.Pickler):  # type: ignore[misc]  # it is not typed
             return None
         return self._code(value) if is_own(value) else None
 
-    def reducer_override(self, value: Any) -> Any:
+    def reducer_override(self, obj: Any) -> Any:
         """Take exceptions along with their traceback."""
-        if isinstance(value, BaseException):
+        if isinstance(obj, BaseException):
             if self._crude:
-                return _crude, (f"{type(value).__qualname__}: {short(value)}",)
-            return pickle_exception(value)
-        if isinstance(value, TracebackType):
-            return pickle_traceback(value)
-        return super().reducer_override(value)
+                return _crude, (f"{type(obj).__qualname__}: {short(obj)}",)
+            return pickle_exception(obj)
+        if isinstance(obj, TracebackType):
+            return pickle_traceback(obj)
+        return super().reducer_override(obj)
 
     def _code(self, value: Any) -> tuple[Any, ...] | None:
         codes = self._codes
