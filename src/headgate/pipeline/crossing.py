@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     from headgate.runtime.node import Node
     from headgate.runtime.wire import Codes
 
-HINT: Final = "Open files, sockets, locks and connections stay where they are: make them in `worker_started`, over there"
+HINT: Final = (
+    "Open files, sockets, locks and connections stay where they are: make them in `worker_started`, over there"
+)
 _KEPT: Final = ("name", "id", "context")
 _OPTIONS: Final = ("source", "processors", "batchers", "rate_limit")
 
@@ -61,23 +63,32 @@ def state_of(pipeline: Pipeline, ours: frozenset[str]) -> dict[str, Any]:
         pipeline: The pipeline.
         ours: The attributes that the library has put there: they stay here, but for a few.
     """
-    return {
+    state = {
         name: Stays(name) if name in ours and name not in _KEPT else value for name, value in vars(pipeline).items()
     }
+    return {name: Stays(name) for name in _OPTIONS} | state
 
 
 def codes_of(pipeline: Pipeline, codes: Codes) -> Codes:
     """Let sources and options stay here: they cross where their class does, if that is one of the program itself."""
     stays = {id(value): name for name, value in _options(pipeline)}
     known = codes.name
-    codes.name = lambda value: ("stays", stays[id(value)]) if id(value) in stays else known(value)
+
+    def name(value: Any) -> tuple[Any, ...] | None:
+        return ("stays", stays[id(value)]) if id(value) in stays else known(value)
+
+    codes.name = name
     return codes
 
 
 def codes_there(codes: Codes) -> Codes:
     """Put what stands for them in their place, on the other side."""
     known = codes.find
-    codes.find = lambda name: Stays(name[1]) if name[0] == "stays" else known(name)
+
+    def find(name: tuple[Any, ...]) -> Any:
+        return Stays(name[1]) if name[0] == "stays" else known(name)
+
+    codes.find = find
     return codes
 
 

@@ -48,7 +48,7 @@ class Elsewhere:
         self.place = place
         self._there: tuple[Ref, Codes] | None = None
         self._starting: asyncio.Task[None] | None = None
-        stage.ref.driver.monitors.append(lambda _: self.close())
+        stage.ref.driver.monitors.append(self._ended)
         self._begin()
 
     async def handle(self, messages: list[Message], info: Any, timeout: float | None) -> Any:  # noqa: ASYNC109 (ours)
@@ -178,7 +178,8 @@ class Elsewhere:
         """Let the handler go there, and whatever belongs to it."""
         pipeline = self.run.pipeline
         exchange: Any = self.run.node.exchange
-        codes = codes_of(pipeline, exchange.codes(exchange.link(ref.driver.where)))
+        driver: Any = ref.driver
+        codes = codes_of(pipeline, exchange.codes(exchange.link(driver.where)))
         answer = await ref.call(codes.encode((self.handler, hook_of(pipeline))), timeout=None)
         if isinstance(answer, str):
             raise CrossingError(f"stage {self.name!r}: {answer}")
@@ -190,6 +191,9 @@ class Elsewhere:
     def _forget(self) -> None:
         self._there = None
         self.run.replaced += 1
+
+    def _ended(self, reason: Any) -> None:  # noqa: ARG002 (a monitor's form)
+        self.close()
 
     def close(self) -> None:
         """End it at once, whatever it is at."""

@@ -6,7 +6,10 @@ as well, so that this stage lives as long as its process.
 
 from __future__ import annotations
 
+import contextlib
 import inspect
+import os
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
 STAYS: Final = frozenset({"keeper", "owner", "outcome", "receipt", "step"})
 """What a message has that is for the pipeline alone."""
 _ATOMS: Final = frozenset({str, bytes, int, float, bool, type(None)})
+_NEEDS: Final = "needs the pipeline, which is in another process (do it in a step that runs there, behind this one)"
 THESE: Final = "these"
 OTHER: Final = "other"
 
@@ -79,11 +83,8 @@ class Away:
         self._refuse("Message.ack_immediately()", message)
 
     def _refuse(self, what: str, message: Message) -> NoReturn:
-        expected = f"without a call of {what}: that needs the pipeline, which is in another process ({_INSTEAD})"
+        expected = f"without a call of {what}, which {_NEEDS}"
         raise HandlerError(self.stage, self.callback, expected, short(message))
-
-
-_INSTEAD: Final = "do it in a step that runs there, behind this one"
 
 
 class HandlerHost(Producer):
@@ -143,6 +144,8 @@ class HandlerHost(Producer):
             if inspect.isawaitable(result):
                 result = await result
             returned = self._returned(result, messages)
+        except (SystemExit, KeyboardInterrupt) as end:  # it means this process
+            _exit(end)
         except BaseException as raised:
             if not its_own(raised, before):
                 raise
@@ -163,10 +166,7 @@ class HandlerHost(Producer):
             return OTHER, result
         places = {id(message): at for at, message in enumerate(messages)}
         if not all(id(each) in places for each in found):
-            expected = (
-                "None or what it was given: other messages (by split, by merge, or new ones) need the pipeline, which "
-                f"is in another process ({_INSTEAD})"
-            )
+            expected = f"None or what it was given: a split, a merge or a new message {_NEEDS}"
             raise HandlerError(self.name, self.callback, expected, short(result))
         return THESE, [places[id(each)] for each in found]
 
@@ -176,10 +176,8 @@ class HandlerHost(Producer):
             return encoded(self.codes, changed, outcome, rich=error is not None)
         except Exception as failure:  # noqa: BLE001 (whatever cannot be pickled)
             cannot = failure
-        try:
-            return self.codes.encode(outcome, crude=True)  # it may be an exception's own attribute
-        except Exception:  # noqa: BLE001 (so it is something else)
-            pass
+        with contextlib.suppress(Exception):  # unless it is something else than an exception's own attribute
+            return self.codes.encode(outcome, crude=True)
         for state in changed:
             for name, value in state.items():
                 try:
@@ -187,6 +185,13 @@ class HandlerHost(Producer):
                 except Exception as failure:  # noqa: BLE001 (that is the question)
                     return f"message.{name} cannot come back from a worker: {short(value)} ({failure}). {HINT}"
         return f"what {self.callback} made cannot come back from a worker ({cannot}). {HINT}"
+
+
+def _exit(end: BaseException) -> NoReturn:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    code = getattr(end, "code", 1)
+    os._exit(code if isinstance(code, int) else int(code is not None))
 
 
 def _message(state: State, keeper: Away) -> Message:

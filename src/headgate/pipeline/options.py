@@ -207,6 +207,12 @@ def check_handler_place(
     return place
 
 
+def remark_of(place: str | Process) -> str:
+    """Say for pictures where a handler runs, if its stage does not."""
+    word = place.word if isinstance(place, Process) else place
+    return f"handler in a {word}" if word in ("thread", "process") else ""
+
+
 def is_async(handler: Any) -> bool:
     """Say whether a handler is an async function."""
     call = getattr(handler, "__call__", None)  # noqa: B004 (an object with an async __call__)

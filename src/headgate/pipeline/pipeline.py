@@ -22,6 +22,7 @@ from headgate.pipeline.options import (
     check_handler_place,
     is_async,
     named,
+    remark_of,
 )
 from headgate.pipeline.rates import RateLimiter
 from headgate.pipeline.routes import Route
@@ -324,7 +325,7 @@ class Pipeline(Supervisor):
             above.append(name)
         steps = list(self.step_options.items())
         for number, (step, options) in enumerate(steps):
-            _, _, kind = self.handlers[step]
+            _, place, kind = self.handlers[step]
             cls = KINDS[kind, number == len(steps) - 1]
             most = options.max_demand or (
                 options.concurrency if kind == "wide" else PLAIN_DEMAND if kind == "plain" else 1
@@ -342,6 +343,7 @@ class Pipeline(Supervisor):
                 **more,
             )
             recipe.grouped = kind != "wide"
+            recipe.remark = remark_of(place)
             children.append(recipe)
             above = [f"{base}.{step}"]
         for name, batcher in self.batcher_options.items():
@@ -361,6 +363,7 @@ class Pipeline(Supervisor):
             count=batcher.concurrency,
         )
         handlers.grouped = True
+        handlers.remark = remark_of(self.batch_handlers[name][1])
         batches = Child(BatchStage, self, name, name=stage, id=f"batcher.{name}", buffer_size=None, **_OURS)
         return [batches, handlers]
 
