@@ -163,6 +163,8 @@ class Encoder(cloudpickle.Pickler):  # type: ignore[misc]  # it is not typed
             return pickle_exception(obj)
         if isinstance(obj, TracebackType):
             return pickle_traceback(obj)
+        if isinstance(obj, (io.TextIOWrapper, io.BufferedIOBase, io.RawIOBase)) and not isinstance(obj, io.BytesIO):
+            raise TypeError(f"{obj!r} is an open file")  # cloudpickle would take a copy of what is in it
         if "pyarrow" in sys.modules and type(obj) in _table():
             return _table()[type(obj)](obj)
         return super().reducer_override(obj)
