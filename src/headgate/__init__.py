@@ -54,6 +54,7 @@ from headgate.errors import (
     WorkerLostError,
 )
 from headgate.observe.stall import Diagnosis, StageDiagnosis
+from headgate.ordered import ordered
 from headgate.protocol.children import Backoff
 from headgate.protocol.dispatch.base import Dispatcher
 from headgate.protocol.dispatch.broadcast import BroadcastDispatcher
@@ -183,6 +184,7 @@ __all__ = [
     "cores",
     "from_iterable",
     "merge",
+    "ordered",
     "run",
     "stable_hash",
     "stream",

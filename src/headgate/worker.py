@@ -157,7 +157,7 @@ class WorkerExchange(Exchange):
         else:
             getattr(awaited, what)(*args)
 
-    def _on_start(self, link: Link, number: int, name: str, data: bytes, buffers: list[bytes], hold: bool) -> None:  # noqa: FBT001
+    def _on_start(self, link: Link, number: int, name: str, data: bytes, buffers: list[bytearray], hold: bool) -> None:  # noqa: FBT001
         """Make what runs a stage, and start it."""
         self._latest = max(self._latest, number)
         early = self._early.pop(number, ())

@@ -105,6 +105,7 @@ NAMES = [
     "cores",
     "from_iterable",
     "merge",
+    "ordered",
     "run",
     "stable_hash",
     "stream",

@@ -29,7 +29,7 @@ from headgate.runtime.driver import Endpoint
 from headgate.runtime.far import FarDriver
 from headgate.runtime.link import Link
 from headgate.runtime.reference import Nobody, Ref
-from headgate.runtime.wire import HINT, Codes
+from headgate.runtime.wire import HINT, Bare, Codes
 
 if TYPE_CHECKING:
     from headgate.runtime.board import Held
@@ -97,6 +97,8 @@ class Exchange:
         self._tokens = itertools.count(1)
         self._lost: dict[int, Any] = {}  # nodes that have ended, and why
         self.inflows: dict[int, Inflow] = {}
+        self._crashes: weakref.WeakValueDictionary[tuple[int, int], StageCrashed] = weakref.WeakValueDictionary()
+        self._crash_numbers = itertools.count(1)
         self._watched: weakref.WeakSet[Endpoint] = weakref.WeakSet()
         node.exchange = self
 
@@ -125,6 +127,12 @@ class Exchange:
             return ("caller", value.node, value.number)
         if issubclass(kind, asyncio.Future):
             return ("caller", self.number, self._await(value))
+        if issubclass(kind, StageCrashed):  # it may come by several ways, and is one crash
+            name = value.__dict__.get("_crossing")
+            if name is None:
+                name = value._crossing = (self.number, next(self._crash_numbers))  # noqa: SLF001 (our own mark)
+            self._crashes[name] = value
+            return ("crash", name, Bare(value))
         return None
 
     def _find(self, name: tuple[Any, ...]) -> Any:
@@ -137,6 +145,10 @@ class Exchange:
             if node == self.number:
                 return self._waiting.get(number) or Caller(self, node, number)
             return Caller(self, node, number)
+        if kind == "crash":
+            _, crossing, crash = name
+            crash._crossing = crossing  # noqa: SLF001 (as above)
+            return self._crashes.setdefault(crossing, crash)
         _, number, producer, consumer, terms = name
         found = self._subscriptions.get(number)
         if found is None:

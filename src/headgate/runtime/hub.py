@@ -21,7 +21,7 @@ from headgate.runtime.exchange import Exchange
 from headgate.runtime.far import KILL_SECONDS, FarDriver, parts, stripped
 from headgate.runtime.link import Link
 from headgate.runtime.places import Process
-from headgate.runtime.wire import HINT, RICH, check
+from headgate.runtime.wire import HINT, check
 
 if TYPE_CHECKING:
     from headgate.runtime.node import Node
@@ -224,13 +224,11 @@ class Hub(Exchange):
         link = self.link(far.where)
         codes = self.codes(link)  # its own: what fails half-way is not known there
         try:
-            parts_ = codes.encode(stripped(child))
+            _, data, buffers = codes.encode(stripped(child))
         except Exception as error:
             check(child.where, parts(child), self.codes(link))
             raise CrossingError(f"{child.where} cannot go to another process: {error}. {HINT}") from error
-        if parts_[0] != RICH or parts_[2]:
-            parts_ = (RICH, codes.encode(stripped(child))[1], [])
-        link.tell("start", far.number, far.name, parts_[1], [bytes(each.raw()) for each in parts_[2]], hold)
+        link.tell("start", far.number, far.name, data, [bytearray(each.raw()) for each in buffers], hold)
 
     def left(self, far: FarDriver) -> None:
         """Let a worker without stages be used again."""

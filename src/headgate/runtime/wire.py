@@ -157,6 +157,8 @@ class Encoder(cloudpickle.Pickler):  # type: ignore[misc]  # it is not typed
 
     def reducer_override(self, obj: Any) -> Any:
         """Take exceptions along with their traceback."""
+        if type(obj) is Bare:
+            obj = obj.error
         if isinstance(obj, BaseException):
             if self._crude:
                 return _crude, (f"{type(obj).__qualname__}: {short(obj)}",)
@@ -184,6 +186,16 @@ class Encoder(cloudpickle.Pickler):  # type: ignore[misc]  # it is not typed
         codes.sent[value] = codes.number
         self.fresh.append(value)
         return ("code", codes.number, stream.getvalue())
+
+
+class Bare:
+    """An exception that is to cross by value, although there is a name for it."""
+
+    __slots__ = ("error",)
+
+    def __init__(self, error: BaseException) -> None:
+        """Wrap it; it comes out unwrapped."""
+        self.error = error
 
 
 class _Decoder(pickle.Unpickler):
