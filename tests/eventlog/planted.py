@@ -216,10 +216,10 @@ def a_checkpoint_passes_what_is_not_handled():
 
 @mutant(TESTS + "test_faults_groups.py")
 def a_lost_partition_is_kept():
-    async def forget(self):
+    async def look(self):
         pass
 
-    setattr(Group, "_forget_lost", forget)  # noqa: B010
+    setattr(Group, "_look_again", look)  # noqa: B010
 
 
 @mutant(TESTS + "test_projection.py", TESTS + "test_properties.py")
