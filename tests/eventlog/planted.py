@@ -11,6 +11,7 @@ from typing import Any
 from headgate.eventlog import checkpoints, planning, postgres_schema, projection, record
 from headgate.eventlog.archive import Archives
 from headgate.eventlog.groups import Group, Held
+from headgate.eventlog.leases import Leases
 from headgate.eventlog.masking import Policy
 from headgate.eventlog.planning import Plan
 from headgate.eventlog.projector import Projector
@@ -220,6 +221,31 @@ def a_lost_partition_is_kept():
         pass
 
     setattr(Group, "_look_again", look)  # noqa: B010
+
+
+@mutant(TESTS + "test_members.py")
+def a_checkpoint_goes_back_when_its_partition_is_let_go():
+    edit(
+        Leases,
+        "_released",
+        ("CASE WHEN position < ? THEN ? ELSE position END", "?"),
+        ("(reached, reached,", "(reached,"),
+    )
+
+
+@mutant(TESTS + "test_members.py")
+def what_was_written_without_an_answer_stays_open():
+    edit(Group, "_compare", ("elif found.position > held.checkpoint.position:", "elif False:"))
+
+
+@mutant(TESTS + "test_groups_lost.py")
+def what_was_lost_since_it_was_chosen_is_handed_out():
+    edit(Group, "_hand_out", ("if self._held.get(partition) is held and not held.leaving", "if True"))
+
+
+@mutant(TESTS + "test_groups_lost.py")
+def what_was_taken_up_meanwhile_is_let_go():
+    edit(Group, "_compare", ("before.items()", "list(self._held.items())"))
 
 
 @mutant(TESTS + "test_projection.py", TESTS + "test_properties.py")
