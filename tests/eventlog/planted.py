@@ -51,11 +51,12 @@ def edit_function(module, name, *changes):
 @mutant("scale_postgres")
 def positions_are_given_before_the_commit():
     """Writers no longer wait for each other: a later position can be committed first."""
-    script = postgres_schema.EVENTS
     lock = "PERFORM pg_advisory_xact_lock(7235, hashtext('{s}'));"
-    if script.count(lock) != 2:
-        raise CannotPlantError("postgres_schema.EVENTS")
-    postgres_schema.EVENTS = script.replace(lock, "")
+    for name in ("EVENTS", "ARCHIVED"):
+        script = getattr(postgres_schema, name)
+        if script.count(lock) != 1:
+            raise CannotPlantError(f"postgres_schema.{name}")
+        setattr(postgres_schema, name, script.replace(lock, ""))
 
 
 @mutant(TESTS + "test_faults_disk.py", "-k", "half")
@@ -181,6 +182,11 @@ def removed_before_it_is_archived():
             "        await _remove(log, file, rows)\n        try:\n            if not",
         ),
     )
+
+
+@mutant(TESTS + "test_faults_damage.py", TESTS + "test_properties.py", "-k", "not postgres and not every")
+def ids_are_forgotten_with_their_events():
+    edit_function(archive, "_remove", ("Statement(ids, (rows[-1][0],)),", ""))
 
 
 @mutant(TESTS + "test_faults_damage.py", "-k", "two_logs")
