@@ -14,7 +14,7 @@ from headgate.eventlog.groups import Group, Held
 from headgate.eventlog.leases import Leases
 from headgate.eventlog.masking import Policy
 from headgate.eventlog.planning import Plan
-from headgate.eventlog.projector import Projector
+from headgate.eventlog.projector import Projector, _Beside
 from headgate.eventlog.sqlite import SqliteStore
 from headgate.eventlog.stages import LogProducer
 from tests.mutants.planted import CannotPlantError, edit
@@ -261,4 +261,19 @@ def a_snapshot_from_the_future():
 
 @mutant(TESTS + "test_projection.py")
 def a_rebuild_does_not_fence_off_the_old_one():
-    edit(Projector, "rebuild", ("Statement(fence, (checkpoint_name(projection, live), now)),", ""))
+    edit(_Beside, "swap", ("Statement(fence, (checkpoint_name(projection, self._live_one), now)),", ""))
+
+
+@mutant(TESTS + "test_rebuilding.py")
+def two_build_a_projection_anew():
+    edit(_Beside, "begin", ("WHERE old.lease_until IS NULL OR old.lease_until < excluded.updated_at", ""))
+
+
+@mutant(TESTS + "test_rebuilding.py")
+def a_rebuild_begins_on_what_was_swapped_meanwhile():
+    edit(_Beside, "begin", ("Statement(unchanged, (name, self._live_one), changes=1, otherwise=other),", ""))
+
+
+@mutant(TESTS + "test_rebuilding.py")
+def one_who_was_taken_for_dead_swaps():
+    edit(_Beside, "swap", ("checkpoints.moved(store, checkpoint, checkpoint.position, now),", ""))
