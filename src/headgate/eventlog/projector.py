@@ -179,7 +179,8 @@ class Projector:
         if gone:
             sql = "DELETE FROM ~states WHERE projection = ? AND generation = ? AND entity = ?"
             steps.append(Statement(sql, many=gone))
-        await self.log.store.transact([*steps, *self._also()])
+        steps += self._also()
+        await self.log.store.transact(steps)
 
     def _also(self) -> list[Statement]:
         """Return what else belongs into the transaction of each batch."""
