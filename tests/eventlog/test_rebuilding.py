@@ -5,8 +5,8 @@ import pickle
 
 import pytest
 
-from headgate import FencedError
-from headgate.eventlog import Event, Projection, RebuildingError
+from headgate import FencedError, RebuildingError
+from headgate.eventlog import Event, Projection
 from tests.eventlog.conftest import run
 
 

@@ -74,6 +74,7 @@ NAMES = [
     "QueueFullError",
     "RateLimiter",
     "RateStatistics",
+    "RebuildingError",
     "RecordError",
     "Ref",
     "Reject",

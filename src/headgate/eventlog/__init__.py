@@ -9,7 +9,7 @@ from headgate.eventlog.log_types import Append, StreamInfo
 from headgate.eventlog.masking import Policy
 from headgate.eventlog.planning import Appended
 from headgate.eventlog.projection import Folded, Projection
-from headgate.eventlog.projector import Lag, Projector, RebuildingError
+from headgate.eventlog.projector import Lag, Projector
 from headgate.eventlog.reading import Reading
 from headgate.eventlog.record import Page, Recorded
 from headgate.eventlog.registry import ERASED, SEALED, Types
@@ -39,7 +39,6 @@ __all__ = [
     "Projection",
     "Projector",
     "Reading",
-    "RebuildingError",
     "Recorded",
     "StreamInfo",
     "Types",

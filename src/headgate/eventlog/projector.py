@@ -11,7 +11,7 @@ import contextlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from headgate.errors import EventLogError, FencedError
+from headgate.errors import EventLogError, FencedError, RebuildingError
 from headgate.eventlog import checkpoints
 from headgate.eventlog.checkpoints import Checkpoint
 from headgate.eventlog.projection import Projection
@@ -26,20 +26,6 @@ if TYPE_CHECKING:
 _CACHED: Final = 50_000  # states that are kept in memory
 _CHUNK: Final = 500
 _LEASE: Final = 30_000_000  # microseconds without progress after which another may build a projection anew
-
-
-class RebuildingError(EventLogError):
-    """Somebody else is building a projection anew.
-
-    Attributes:
-        projection: Its name.
-    """
-
-    def __init__(self, store: str, projection: str) -> None:
-        """Name the projection."""
-        super().__init__(store, f"projection {projection!r} is being built anew by somebody else")
-        self.args = (store, projection)
-        self.projection = projection
 
 
 class Lag(NamedTuple):
