@@ -17,7 +17,7 @@ from collections.abc import Callable
 from typing import Any
 
 from headgate.draining import begin, settle
-from headgate.errors import CrossingError, NoStageError
+from headgate.errors import CrossingError
 from headgate.observe.stall import explain
 from headgate.protocol import messages as m
 from headgate.protocol.messages import DeadLetter, Message
@@ -210,24 +210,6 @@ class WorkerExchange(Exchange):
         if driver is not None:
             driver.ref.kill()
 
-    def _on_subscribe(self, link: Link, number: int, subscription: Any, hasty: bool) -> None:  # noqa: FBT001
-        driver = self._drivers.get(number)
-        if driver is None:
-            link.tell("subscribed", number, subscription.id, NoStageError("the stage has ended"))
-            return
-        answer: Any = _Answer(lambda error: link.tell("subscribed", number, subscription.id, error))
-        driver.subscribe(subscription, answer, hasty=hasty)
-
-    def _on_wait(self, link: Link, number: int, name: str, terms: Any) -> None:  # noqa: ARG002 (a listener's form)
-        driver = self._drivers.get(number)
-        if driver is not None:
-            driver.wait(name, terms)
-
-    def _on_act(self, link: Link, number: int, method: str, args: tuple[Any, ...]) -> None:  # noqa: ARG002
-        driver = self._drivers.get(number)
-        if driver is not None:
-            driver.act(getattr(driver.core, method), *args)
-
     def _on_linked(self, link: Link, where: int, descriptor: int) -> None:  # noqa: ARG002 (a listener's form)
         sock = socket.socket(fileno=descriptor)
         found = self.links.get(where)
@@ -248,11 +230,6 @@ class WorkerExchange(Exchange):
         kept = self._kept.pop(token, None)
         if kept is not None:
             kept()
-
-    def _on_request(self, link: Link, what: str, number: int, caller: Any) -> None:  # noqa: ARG002
-        assert what == "statistics"  # noqa: S101 (there is nothing else to ask for)
-        driver = self._drivers.get(number)
-        caller.set_result(None if driver is None else statistics(driver.core))
 
     def _on_drain(self, link: Link) -> None:  # noqa: ARG002 (a listener's form)
         self._draining = True
@@ -275,30 +252,6 @@ class WorkerExchange(Exchange):
                     HOME, "beat", {number: each for number, each in found.items() if self._told.get(number) != each}
                 )
             self._told = found
-
-
-class _Answer:
-    """Stands where a future would, and tells at once: before whatever comes after it."""
-
-    def __init__(self, tell: Callable[[BaseException | None], None]) -> None:
-        self._tell = tell
-        self._done = False
-        self._after: list[Callable[[Any], None]] = []
-
-    def done(self) -> bool:
-        return self._done
-
-    def set_result(self, value: Any) -> None:  # noqa: ARG002 (a future's form)
-        self.set_exception(None)
-
-    def set_exception(self, error: BaseException | None) -> None:
-        self._done = True
-        for each in self._after:
-            each(self)
-        self._tell(error)
-
-    def add_done_callback(self, callback: Callable[[Any], None]) -> None:
-        self._after.append(callback)
 
 
 class _ToHome(logging.Handler):

@@ -18,6 +18,7 @@ import asyncio
 import functools
 import itertools
 import weakref
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from headgate.errors import CrossingError, HandlerError, NoStageError, StageCrashed, SubscriptionError, short
@@ -67,7 +68,15 @@ class Caller:
         self._answered = True
         if self.among is not None:
             self.among.discard(self)
-        self._exchange.tell(self.node, "answer", self.number, value, error)
+        link = self._exchange.link(self.node)
+        packed = None
+        if error is None:
+            try:
+                packed = link.pack(value)
+            except Exception as wrong:  # noqa: BLE001 (whatever cannot be pickled)
+                text = f"the answer cannot come back from another process: {short(value)} ({wrong}). {HINT}"
+                error = CrossingError(text)
+        link.tell("answer", self.number, packed, error)
 
 
 class Exchange:
@@ -199,7 +208,7 @@ class Exchange:
     async def request(self, where: int, *what: Any) -> Any:
         """Ask a node something, and wait for the answer; None when it has ended meanwhile."""
         future = self.loop.create_future()
-        self.link(where).tell("request", *what, future)
+        self.link(where).tell(*what, future)
         return await future
 
     def refused(self, link: Link, number: int, message: Message, error: Exception) -> None:
@@ -250,10 +259,7 @@ class Exchange:
     def _untold(self, link: Link, what: Message, error: Exception) -> None:
         """See to what a node was to be told and cannot."""
         text = f"{error}. {HINT}"
-        if what[0] == "answer":
-            crossing = CrossingError(f"the answer cannot come back from another process: {short(what[2])} ({text})")
-            link.tell("answer", what[1], None, crossing)
-        elif what[0] in ("ended", "down"):  # whatever the reason is, the fact has to be told
+        if what[0] in ("ended", "down"):  # whatever the reason is, the fact has to be told
             link.tell(what[0], what[1], short(what[2]), *what[3:])
         else:
             self.node.report(CrossingError(f"what a node was to be told cannot go there: {short(what)} ({text})"))
@@ -305,12 +311,53 @@ class Exchange:
 
     def heard(self, link: Link, what: tuple[Any, ...]) -> None:
         """Take in what another node tells."""
-        getattr(self, f"_on_{what[0]}")(link, *what[1:])
+        try:
+            getattr(self, f"_on_{what[0]}")(link, *what[1:])
+        except Exception as error:  # noqa: BLE001 (the link goes on)
+            self.node.report(error)
 
-    def _on_answer(self, link: Link, number: int, value: Any, error: BaseException | None) -> None:  # noqa: ARG002
+    def _here(self, number: int) -> Any:
+        """Return what drives a stage of this node."""
+        driver = self.known.get(number)
+        return None if driver is None or driver.far else driver
+
+    def _on_subscribe(self, link: Link, number: int, subscription: Subscription, hasty: bool) -> None:  # noqa: FBT001
+        driver = self._here(number)
+        if driver is None:
+            link.tell("subscribed", number, subscription.id, NoStageError("the stage has ended"))
+            return
+        answer: Any = _Answer(lambda error: link.tell("subscribed", number, subscription.id, error))
+        driver.subscribe(subscription, answer, hasty=hasty)
+
+    def _on_subscribed(self, link: Link, number: int, known: int, error: BaseException | None) -> None:  # noqa: ARG002
+        driver = self.known.get(number)
+        if isinstance(driver, FarDriver):
+            driver.subscribed(known, error)
+
+    def _on_wait(self, link: Link, number: int, name: str, terms: Any) -> None:  # noqa: ARG002 (a listener's form)
+        driver = self._here(number)
+        if driver is not None:
+            driver.wait(name, terms)
+
+    def _on_act(self, link: Link, number: int, method: str, args: tuple[Any, ...]) -> None:  # noqa: ARG002
+        driver = self._here(number)
+        if driver is not None:
+            driver.act(getattr(driver.core, method), *args)
+
+    def _on_statistics(self, link: Link, number: int, caller: Any) -> None:  # noqa: ARG002 (a listener's form)
+        driver = self._here(number)
+        caller.set_result(None if driver is None else driver.statistics())
+
+    def _on_answer(self, link: Link, number: int, packed: tuple[Any, ...] | None, error: BaseException | None) -> None:
         future = self._waiting.pop(number, None)
         if future is None or future.done():
             return
+        value = None
+        if packed is not None:
+            try:
+                value = link.unpack(packed)
+            except CrossingError as unreadable:
+                error = unreadable
         if error is None:
             future.set_result(value)
         else:
@@ -379,6 +426,30 @@ class Exchange:
 def _end_of(far: FarDriver, reason: Any) -> Any:
     """Return the reason that a stage has ended with whose node has."""
     return StageCrashed(far.name, reason) if far.killed is None else far.killed[0]
+
+
+class _Answer:
+    """Stands where a future would, and tells at once: before whatever comes after it."""
+
+    def __init__(self, tell: Callable[[BaseException | None], None]) -> None:
+        self._tell = tell
+        self._done = False
+        self._after: list[Callable[[Any], None]] = []
+
+    def done(self) -> bool:
+        return self._done
+
+    def set_result(self, value: Any) -> None:  # noqa: ARG002 (a future's form)
+        self.set_exception(None)
+
+    def set_exception(self, error: BaseException | None) -> None:
+        self._done = True
+        for each in self._after:
+            each(self)
+        self._tell(error)
+
+    def add_done_callback(self, callback: Callable[[Any], None]) -> None:
+        self._after.append(callback)
 
 
 class _Gone:

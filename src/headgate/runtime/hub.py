@@ -286,11 +286,6 @@ class Hub(Exchange):
         if far is not None:
             far.came_up(error)
 
-    def _on_subscribed(self, link: Link, number: int, known: int, error: BaseException | None) -> None:  # noqa: ARG002
-        far = self._far(number)
-        if far is not None:
-            far.subscribed(known, error)
-
     def _on_ended(self, link: Link, number: int, reason: Any, numbers: Any, *how: Any) -> None:  # noqa: ARG002
         far = self._far(number)
         if far is not None:
@@ -319,7 +314,10 @@ class Hub(Exchange):
         logging.getLogger(record.name).handle(record)
 
     def _on_warning(self, link: Link, message: Any, category: Any, filename: str, lineno: int) -> None:  # noqa: ARG002
-        warnings.warn_explicit(message, category, filename, lineno)
+        try:
+            warnings.warn_explicit(message, category, filename, lineno)
+        except Warning as error:  # it is one here
+            self.node.report(error)
 
     # -- ends ---------------------------------------------------------------------------------------------------------
 
