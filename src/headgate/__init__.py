@@ -38,6 +38,7 @@ from headgate.errors import (
     ProtocolError,
     QueueClosedError,
     QueueFullError,
+    RebuildingError,
     RecordError,
     Reject,
     RestartLimitError,
@@ -54,6 +55,7 @@ from headgate.errors import (
     WorkerLostError,
 )
 from headgate.observe.stall import Diagnosis, StageDiagnosis
+from headgate.ordered import ordered
 from headgate.protocol.children import Backoff
 from headgate.protocol.dispatch.base import Dispatcher
 from headgate.protocol.dispatch.broadcast import BroadcastDispatcher
@@ -152,6 +154,7 @@ __all__ = [
     "QueueFullError",
     "RateLimiter",
     "RateStatistics",
+    "RebuildingError",
     "RecordError",
     "Ref",
     "Reject",
@@ -183,6 +186,7 @@ __all__ = [
     "cores",
     "from_iterable",
     "merge",
+    "ordered",
     "run",
     "stable_hash",
     "stream",

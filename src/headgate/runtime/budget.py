@@ -72,11 +72,10 @@ class Inflow:
         self._done = 0
         self._untold = 0
 
-    def received(self, count: int, weight: int = -1) -> None:
-        """Count a message of so many events; one without a weight was not counted by the sender."""
+    def received(self, count: int, weight: int) -> None:
+        """Count a message of so many events."""
         self._total += count
-        if weight >= 0:
-            self._open.append((self._total, weight))
+        self._open.append((self._total, weight))
 
     def begin(self, handled: int) -> None:
         """Take note that a handler begins, when so many events were handled."""

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 _HEAD: Final = struct.Struct("<BBHIQ")
 _ASK: Final = struct.Struct("<QQQQ")
-_EVENTS: Final = struct.Struct("<QQQ")
+_EVENTS: Final = struct.Struct("<QQQQ")
 _SIZES: Final = 8
 _SHARED: Final = 0x80
 """Flag of the encoding: the buffers are in a memory file."""
@@ -47,6 +47,7 @@ _CREDIT: Final = 3
 _DONE: Final = struct.Struct("<QQ")
 
 _FLOWING: Final = frozenset({EVENTS, m.REDELIVERED, m.CANCELLED})
+_OF_EVENTS: Final = frozenset({EVENTS, m.REDELIVERED})
 _LAST: Final = frozenset({m.CANCEL, m.CLOSED})
 
 READ: Final = 256 << 10
@@ -156,7 +157,7 @@ class Link:
         tag = message[0]
         if tag in _FLOWING:
             flow = self._outflows.get(message[1].id)
-            if flow is not None and (flow.held or (flow.full and tag == EVENTS)):
+            if flow is not None and (flow.held or (flow.full and tag in _OF_EVENTS)):
                 flow.held.append((number, message))
                 return
         elif tag in _LAST:
@@ -194,16 +195,32 @@ class Link:
             _, subscription, asked, acked = message
             body = _ASK.pack(number, subscription.id, asked, acked)
             self._append(_HEAD.pack(ASK, 0, 0, 0, len(body)) + body)
-        elif tag == EVENTS:
-            self._events(number, message[1], message[2])
+        elif tag in _OF_EVENTS:
+            self._events(number, message)
         else:
-            what = (number, message)
             try:
-                data = self._encode(what)
+                if tag == m.CALL:
+                    message = (tag, self.pack(message[1]), message[2])
+                data = self._encode((number, message))
             except Exception as error:  # noqa: BLE001 (whatever cannot be pickled)
                 self.owner.refused(self, number, message, error)
                 return
             self._write(_OTHER, data)
+
+    def pack(self, value: Any) -> tuple[Any, ...]:
+        """Encode a part of a message by itself, so that it is only that part which may turn out to be unreadable."""
+        return self._codes.encode_events(value)
+
+    def unpack(self, packed: tuple[Any, ...]) -> Any:
+        """Decode such a part.
+
+        Raises:
+            CrossingError: It cannot be read here.
+        """
+        try:
+            return self._codes.decode(*packed)
+        except Exception as error:
+            raise _unreadable("what came", error) from error
 
     def _encode(self, what: Any) -> tuple[int, bytes, list[pickle.PickleBuffer]]:
         try:
@@ -211,23 +228,24 @@ class Link:
         except Exception:  # noqa: BLE001 (an exception's own attributes may be what cannot cross)
             return self._codes.encode(what, crude=True)
 
-    def _events(self, number: int, subscription: Any, batch: Any) -> None:
+    def _events(self, number: int, message: Message) -> None:
         """Encode a batch; one that is too large goes in halves."""
+        tag, subscription, batch, *deliveries = message
         try:
             parts = self._codes.encode_events(batch)
             weight = len(parts[1]) + sum(each.raw().nbytes for each in parts[2])
             if weight > self.max_bytes:
                 size = len(batch)
                 if size > 1:
-                    self._events(number, subscription, cut(batch, 0, size // 2))
-                    self._events(number, subscription, cut(batch, size // 2, size))
+                    self._events(number, (tag, subscription, cut(batch, 0, size // 2), *deliveries))
+                    self._events(number, (tag, subscription, cut(batch, size // 2, size), *deliveries))
                     return
                 text = f"one event weighs {weight} bytes, no more than max_bytes={self.max_bytes} can go at once"
                 raise CrossingError(f"event {short(batch[0])}: {text}")  # noqa: TRY301 (as for all that cannot cross)
         except Exception as error:  # noqa: BLE001 (whatever cannot be pickled)
-            self.owner.refused(self, number, (EVENTS, subscription, batch), error)
+            self.owner.refused(self, number, message, error)
             return
-        self._write(EVENTS, parts, front=_EVENTS.pack(number, subscription.id, len(batch)))
+        self._write(EVENTS, parts, front=_EVENTS.pack(number, subscription.id, len(batch), *deliveries or (0,)))
         flow = self._outflows.get(subscription.id)
         if flow is None:
             flow = self._outflows[subscription.id] = Outflow(self.budget)
@@ -383,9 +401,9 @@ class Link:
             self._credited(*_DONE.unpack(body))
             return
         at = 0
-        number, known, events, subscription = -1, -1, 0, None
+        number, known, events, deliveries, subscription = -1, -1, 0, 0, None
         if kind == EVENTS:
-            number, known, events = _EVENTS.unpack_from(body)
+            number, known, events, deliveries = _EVENTS.unpack_from(body)
             at = _EVENTS.size
             subscription = owner.subscription(known)
         sizes = struct.unpack_from(f"<{count}Q", body, at)
@@ -403,25 +421,29 @@ class Link:
             value = self._codes.decode(how & RICH, data, buffers)
         except Exception as error:  # noqa: BLE001 (a module that is not there, ...)
             if kind != EVENTS:
-                owner.heard(self, ("garbled", CrossingError(f"what came from another process cannot be read: {error}")))
+                owner.heard(self, ("garbled", _unreadable("what came", error)))
             elif subscription is not None:
-                text = f"events from another process cannot be read here: {type(error).__name__}: {error}. {HINT}"
-                crossing = CrossingError(text)
-                crossing.__cause__ = error
-                owner.undelivered(number, subscription, events, crossing)
+                owner.undelivered(number, subscription, events, _unreadable("events", error))
             return
         if kind == EVENTS:
             if subscription is not None:
                 self._count(number, known, events, length + sum(sizes))
-                owner.deliver(self, number, (EVENTS, subscription, value))
+                if deliveries:
+                    owner.deliver(self, number, (m.REDELIVERED, subscription, value, deliveries))
+                else:
+                    owner.deliver(self, number, (EVENTS, subscription, value))
             return
         number, message = value
         if number >= 0:
             tag = message[0]
-            if tag == m.REDELIVERED and message[1].id in owner.inflows:
-                owner.inflows[message[1].id].received(len(message[2]))
-            elif tag in _LAST:
+            if tag in _LAST:
                 self._outflows.pop(message[1].id, None)
+            elif tag == m.CALL:
+                try:
+                    message = (tag, self.unpack(message[1]), message[2])
+                except CrossingError as error:
+                    message[2].set_exception(error)
+                    return
             owner.deliver(self, number, message)
         else:
             owner.heard(self, message if descriptor < 0 else (*message, descriptor))
@@ -457,6 +479,15 @@ class Link:
         self._out.clear()
         self._waiting.clear()
         self._reader.close()
+
+
+def _unreadable(what: str, error: Exception) -> CrossingError:
+    """Return the error for what cannot be read on this side."""
+    crossing = CrossingError(
+        f"{what} from another process cannot be read here: {type(error).__name__}: {error}. {HINT}"
+    )
+    crossing.__cause__ = error
+    return crossing
 
 
 class _Reader:
@@ -506,7 +537,7 @@ class _Reader:
                 body = memoryview(buffer)[start + size : start + size + length]
                 if head[2]:  # what is made of it may keep its buffers
                     body = memoryview(bytearray(size) + body)[size:]
-                start += size + length
+                self._from = start = start + size + length  # whatever comes of it, it has come
                 self._frame(head, body, self._descriptor(head))
             elif size + length > READ // 2:  # it gets a place of its own, aligned as it was sent
                 whole = memoryview(bytearray(size + length))[size:]
