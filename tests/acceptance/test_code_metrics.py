@@ -99,7 +99,7 @@ def test_sums():
 
 
 async def measured(paths, place):
-    found = []
+    found: list[File] = []
     async with asyncio.timeout(60), app(paths, found, place=place, workers=2) as running:
         await running.wait()
     return found

@@ -254,8 +254,10 @@ async def test_an_exception_comes_with_its_traceback_and_cause():
         assert isinstance(message.reason.__cause__, KeyError)
         assert "deeper" in message.traceback
         message = await started.test_message(lambda _: raises(ValueError(threading.Lock())))
-        assert isinstance(message.reason, CrossingError)  # but its text
-        assert "ValueError: ValueError(<unlocked" in str(message.reason)
+        assert isinstance(message.reason, ValueError)  # what cannot cross of it comes as text
+        assert "<unlocked _thread.lock" in str(message.reason)
+        message = await started.test_message(lambda _: raises(Reject(threading.Lock())))
+        assert isinstance(message.reason, Reject)
         message = await started.test_message(lambda _: raises(asyncio.CancelledError("its own")))
         assert isinstance(message.reason, asyncio.CancelledError)
         assert (await started.test_message(1)).ok

@@ -66,7 +66,7 @@ async def storm(kills: int, seed: int, folder: Path, *, durable: bool) -> dict[s
 
         async def feed() -> int:
             numbers = running.statistics()
-            missing = AHEAD - (put - numbers.outcomes["acknowledged"])
+            missing: int = AHEAD - (put - numbers.outcomes["acknowledged"])
             for number in range(put, put + missing):
                 await asyncio.to_thread(queue.put, number) if durable else queue.put(number)
             return put + max(0, missing)
@@ -89,7 +89,9 @@ async def storm(kills: int, seed: int, folder: Path, *, durable: bool) -> dict[s
                     raise RuntimeError(f"no worker came back: {running.children()}")
             back.append(time.monotonic() - begun)
             await asyncio.sleep(rng.expovariate(1 / 0.05))
-            os.kill(rng.choice(at_work()).pid, 9)
+            victim = rng.choice(at_work())
+            os.kill(victim.pid, 9)
+            await victim.gone
             killed += 1
         async with asyncio.timeout(120):
             while running.statistics().outcomes["acknowledged"] < put:
