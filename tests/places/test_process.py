@@ -26,7 +26,7 @@ from headgate import (
     stream,
 )
 from tests.places import abroad
-from tests.places.helpers import Collect, Emitter, System, Times, To, calm, child, lend, run, shows, until
+from tests.places.helpers import Collect, Emitter, System, To, calm, child, lend, run, shows, until
 from tests.places.stages import Mute, Silent
 from tests.running.helpers import ended
 
