@@ -24,7 +24,7 @@ from headgate import (
     stream,
 )
 from tests.places import abroad
-from tests.places.helpers import Collect, Counter, Emitter, System, Times, To, child, lend, run, shows, until
+from tests.places.helpers import Collect, Counter, Emitter, System, Times, To, child, run, shows, until
 from tests.running.helpers import Program, poll
 
 pytestmark = pytest.mark.slow
@@ -239,8 +239,7 @@ def test_a_blocked_handler_is_killed_with_its_worker_and_its_events_go_back(how)
         seen, log = [], []
         async with System() as system:
             counter = await system.start(home(Counter, 30))
-            stuck = Child(abroad.Stuck, [], 0, lend("process", log), place=Process(), shutdown=0.05)
-            stuck = await system.start(stuck)
+            stuck = await system.start(there(abroad.Stuck, [], 0, log, shutdown=0.05))
             subscribing = asyncio.ensure_future(stuck.subscribe(counter))
             await until(lambda: log)
             if how == "kill":
