@@ -203,7 +203,7 @@ class WorkerExchange(Exchange):
         if handler is None or slot is None:
             return
         self._slots[driver.number] = slot
-        driver.wrap(board.noting(self._notes, slot, driver, handler))
+        driver.wrap(board.noting(self._notes, slot, driver, handler, self))
 
     def _on_abandon(self, link: Link, number: int) -> None:  # noqa: ARG002 (a listener's form)
         driver = self._drivers.get(number)

@@ -66,6 +66,8 @@ class Owner(Protocol):
     """The node that a link belongs to."""
 
     loop: asyncio.AbstractEventLoop
+    pending: list[Link]
+    """Links that have something to write."""
     inflows: dict[int, Inflow]
     """What has come on each subscription, by its number."""
 
@@ -152,7 +154,7 @@ class Link:
             sock.setsockopt(socket.SOL_SOCKET, option, HIGH)
         self._sock = sock
         self.owner.loop.add_reader(sock, self._readable)
-        self._flush()
+        self.flush()
 
     # -- sending ------------------------------------------------------------------------------------------------------
 
@@ -190,7 +192,8 @@ class Link:
     def _later(self) -> None:
         if not self._flushing and not self._writing and self._sock is not None:
             self._flushing = True
-            self.owner.loop.call_soon(self._flush)
+            self.owner.pending.append(self)
+            self.owner.loop.call_soon(self._turned)
 
     def _encode_out(self, number: int, message: Any) -> None:
         """Turn one message into bytes that wait for the socket."""
@@ -315,7 +318,14 @@ class Link:
         self._out.append((data, descriptor))
         self._weight += len(data)
 
-    def _flush(self) -> None:
+    def _turned(self) -> None:
+        """Write what was put in in this turn, if nobody has meanwhile."""
+        if self._flushing:
+            if self in self.owner.pending:
+                self.owner.pending.remove(self)
+            self.flush()
+
+    def flush(self) -> None:
         """Write what the socket takes."""
         self._flushing = False
         sock, out = self._sock, self._out
@@ -331,11 +341,11 @@ class Link:
         except (BlockingIOError, InterruptedError):
             if not self._writing:
                 self._writing = True
-                self.owner.loop.add_writer(sock, self._flush)
+                self.owner.loop.add_writer(sock, self.flush)
             return
         except OSError as error:
             if error.errno == errno.ETOOMANYREFS:  # too many descriptors are on the way: they will arrive
-                self.owner.loop.call_later(BREAK, self._flush)
+                self.owner.loop.call_later(BREAK, self.flush)
             else:
                 self._lost()
             return
@@ -393,7 +403,7 @@ class Link:
         """Write all that waits, however long that takes: there is nothing else to do any more."""
         if self._sock is not None:
             self._sock.setblocking(True)  # noqa: FBT003 (that is its form)
-            self._flush()
+            self.flush()
 
     def drain(self) -> None:
         """Read what has arrived already: the other side has ended."""

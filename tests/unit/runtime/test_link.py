@@ -25,6 +25,7 @@ class Owner:
         self.loop = asyncio.get_running_loop()
         self.subscriptions = subscriptions
         self.inflows = {}
+        self.pending = []
         self.got = []
         self.told = []
         self.wrong = []
