@@ -347,6 +347,7 @@ class Link:
             if error.errno == errno.ETOOMANYREFS:  # too many descriptors are on the way: they will arrive
                 self.owner.loop.call_later(BREAK, self.flush)
             else:
+                self.drain()  # its last words
                 self._lost()
             return
         if self._writing:
