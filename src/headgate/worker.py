@@ -203,7 +203,7 @@ class WorkerExchange(Exchange):
         if handler is None or slot is None:
             return
         self._slots[driver.number] = slot
-        driver.wrap(board.noting(self._notes, slot, driver, handler))
+        driver.wrap(board.noting(self._notes, slot, driver, handler, self))
 
     def _on_abandon(self, link: Link, number: int) -> None:  # noqa: ARG002 (a listener's form)
         driver = self._drivers.get(number)
@@ -254,6 +254,9 @@ class WorkerExchange(Exchange):
             self._told = found
 
 
+_PLAIN = frozenset({str, int, float, bool, bytes, type(None)})
+
+
 class _ToHome(logging.Handler):
     """Sends log records home, where they are logged."""
 
@@ -264,10 +267,14 @@ class _ToHome(logging.Handler):
         self._thread = threading.get_ident()
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Send one, from any thread."""
-        record.msg, record.args = record.getMessage(), None
-        if record.exc_info and record.exc_info[0] is None:
-            record.exc_info = None
+        """Send one, from any thread: its traceback as text, and of what was added to it no more than can cross."""
+        plain = {name: value for name, value in vars(record).items() if type(value) in _PLAIN}
+        text = record.exc_text
+        if record.exc_info and record.exc_info[0] is not None and not text:
+            text = logging.Formatter().formatException(record.exc_info)
+        record = logging.makeLogRecord(
+            plain | {"msg": record.getMessage(), "args": None, "exc_info": None, "exc_text": text}
+        )
         if threading.get_ident() == self._thread:
             self._link.tell("log", record)
         else:

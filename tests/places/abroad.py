@@ -260,3 +260,34 @@ class CountsIn(Consumer):
 class CountsOut(Producer):
     def handle_call(self, request):
         return records()
+
+
+class Careful(Producer):
+    """Gives whole numbers up to an end, and says at its own end how many it gave."""
+
+    def __init__(self, end, pids):
+        self.next = 0
+        self.end = end
+        self.pids = pids
+
+    def started(self):
+        self.pids.append(os.getpid())
+
+    def handle_demand(self, demand):
+        first, self.next = self.next, min(self.end, self.next + demand)
+        if self.next == self.end:
+            self.stage.finish()
+        return range(first, self.next)
+
+
+class Between(ProducerConsumer):
+    """Passes everything on, and notes its process."""
+
+    def __init__(self, pids):
+        self.pids = pids
+
+    def started(self):
+        self.pids.append(os.getpid())
+
+    def handle_events(self, events, source):
+        return list(events)

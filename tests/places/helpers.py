@@ -39,9 +39,9 @@ def _async(plain):
 
 
 def child(place, cls, *args, **options):
-    args = [lend(place, each) for each in args]
+    lent = [lend(place, each) for each in args]
     options = {name: each if name == "subscribe_to" else lend(place, each) for name, each in options.items()}
-    return Child(at(place, cls), *args, place=spot(place), **options)
+    return Child(at(place, cls), *lent, place=spot(place), **options)
 
 
 def spot(place):

@@ -48,6 +48,18 @@ def test_a_stage_ends_with_the_reason_that_it_was_stopped_with(place, reason):
     run(scenario)
 
 
+@pytest.mark.parametrize("reason", [["an", "object"], ValueError("given")], ids=["list", "error"])
+def test_a_reason_that_somebody_outside_gave_is_no_news_to_them(place, reason):
+    async def scenario():
+        async with System() as system:
+            counter = await system.start(child(place, Counter))
+            sink = await system.start(child(place, Collect, subscribe_to=[To(counter, max_demand=5)]))
+            await counter.stop(reason)
+            await until(lambda: not sink.alive)
+
+    run(scenario)  # and nothing is raised at its end
+
+
 def test_a_kill_needs_no_terminate(place):
     async def scenario():
         ends = []

@@ -26,7 +26,7 @@ from headgate import (
     stream,
 )
 from tests.places import abroad
-from tests.places.helpers import Collect, Emitter, System, Times, To, calm, child, lend, run, shows, until
+from tests.places.helpers import Collect, Emitter, System, To, calm, child, lend, run, shows, until
 from tests.places.stages import Mute, Silent
 from tests.running.helpers import ended
 
@@ -416,14 +416,12 @@ def test_no_message_weighs_more_than_max_bytes(source_is):
     async def scenario():
         place = Process(max_bytes=10_000)
         seen, batches = [], []
-        near, far = ({}, {"place": place}) if source_is == "home" else ({"place": place}, {})
+        near, far = (None, place) if source_is == "home" else (place, None)
         async with System() as system:
-            source = await system.start(Child(abroad.Given, name="source", **near))
+            source = await system.start(Child(abroad.Given, name="source", place=near))
             mine = [lend("process", each) for each in (seen, batches)] if far else [seen, batches]
-            sink = Child(
-                Collect, *mine, subscribe_to=[To(source, max_demand=200, min_demand=0, cancel="temporary")], **far
-            )
-            sink = await system.start(sink)
+            to = To(source, max_demand=200, min_demand=0, cancel="temporary")
+            sink = await system.start(Child(Collect, *mine, subscribe_to=[to], place=far))
             events = [bytes([number]) * 1000 for number in range(100)]
             source.cast(events)
             await until(lambda: len(seen) == 100)
@@ -490,9 +488,7 @@ def test_hundreds_of_subscriptions_leave_nothing_behind_on_any_side():
 
             async def rounds(count):
                 for _ in range(count):
-                    subscription = await sink.subscribe(source, mode="manual")
-                    sink.cancel(subscription)
-                del subscription
+                    sink.cancel(await sink.subscribe(source, mode="manual"))
                 await shows(source, lambda read: read.consumers == ())
                 await calm(source, sink)
                 return [abroad.records(), await source.call("count"), await sink.call("count")]

@@ -108,6 +108,7 @@ class Exchange:
         self.inflows: dict[int, Inflow] = {}
         self._crashes: weakref.WeakValueDictionary[tuple[int, int], StageCrashed] = weakref.WeakValueDictionary()
         self._crash_numbers = itertools.count(1)
+        self.pending: list[Link] = []  # links that have something to write
         self._watched: weakref.WeakSet[Endpoint] = weakref.WeakSet()
         node.exchange = self
 
@@ -205,6 +206,12 @@ class Exchange:
         """Tell a node something."""
         self.link(where).tell(*what)
 
+    def flush(self) -> None:
+        """Write what waits for the end of the turn."""
+        pending, self.pending[:] = list(self.pending), []
+        for link in pending:
+            link.flush()
+
     async def request(self, where: int, *what: Any) -> Any:
         """Ask a node something, and wait for the answer; None when it has ended meanwhile."""
         future = self.loop.create_future()
@@ -291,7 +298,7 @@ class Exchange:
         handler = driver.handlers.get(m.HANDLE_EVENTS)
         if handler is not None:
             self._watched.add(driver)
-            driver.wrap(watching(driver, self.inflows, handler))
+            driver.wrap(watching(driver, handler, self))
 
     def missing(self, number: int, message: Message) -> None:
         """Refuse a message for a stage that is not here."""
@@ -411,13 +418,19 @@ class Exchange:
             if consumer.far and consumer.where == where and not producer.far:
                 crash = _end_of(consumer, reason)
                 had = failed.get(subscription.id)
+                done = 0
                 if had is not None:
-                    self.node.send(subscription.producer, (m.FAILED, subscription, had.start, had.stop, crash))
-                self.node.send(subscription.producer, (m.CANCEL, subscription, End("down", crash), 0, 0))
+                    if had.stop > had.start:
+                        self.node.send(subscription.producer, (m.FAILED, subscription, had.start, had.stop, crash))
+                    if consumer.core.role == m.CONSUMER:  # else what it was done with may not have got on
+                        done = had.start
+                self.node.send(subscription.producer, (m.CANCEL, subscription, End("down", crash), done, done))
             elif producer.far and producer.where == where and not consumer.far:
                 crash = _end_of(producer, reason)
                 self.node.send(subscription.consumer, (m.CANCELLED, subscription, End("down", crash)))
-        failures = {each.stage: (each.stop - each.start, each.deliveries) for each in failed.values()}
+        failures = {
+            each.stage: (each.stop - each.start, each.deliveries) for each in failed.values() if each.stop > each.start
+        }
         for known in list(self.known.values()):
             if isinstance(known, FarDriver) and known.where == where:
                 known.ended(_end_of(known, reason), failure=failures.get(known.number))

@@ -20,7 +20,7 @@ from headgate.runtime import board
 from headgate.runtime.exchange import Exchange
 from headgate.runtime.far import KILL_SECONDS, FarDriver, parts, stripped
 from headgate.runtime.link import Link
-from headgate.runtime.places import Process
+from headgate.runtime.places import Process, cores
 from headgate.runtime.wire import HINT, check
 
 if TYPE_CHECKING:
@@ -95,11 +95,12 @@ class Worker:
         except (AttributeError, OSError):  # not on this system
             self._handle = -1
             waiting = loop.run_in_executor(None, self.process.wait)
-            waiting.add_done_callback(lambda _: self._exited())
+            waiting.add_done_callback(lambda _: self.exited())
             return
-        loop.add_reader(self._handle, self._exited)
+        loop.add_reader(self._handle, self.exited)
 
-    def _exited(self) -> None:
+    def exited(self) -> None:
+        """Take note that the process has ended."""
         if self.over:
             return
         self.over = True
@@ -165,6 +166,8 @@ class Hub(Exchange):
     def driver(self, child: Child) -> FarDriver:
         """Return what stands for a stage that is to run in a worker."""
         place = child.place
+        if not hasattr(socket, "AF_UNIX"):
+            raise OptionError(child.where, "place", "a place in this process, on a system like this", place)
         if not isinstance(place, Process):
             raise OptionError(child.where, "place", "a place that this version knows", place)
         number = next(self.node.numbers)
@@ -240,6 +243,8 @@ class Hub(Exchange):
             if worker.place.group is not None and self._groups.get(worker.place.group) is worker:
                 del self._groups[worker.place.group]
             self._idle.append(worker)
+            if len(self._idle) > cores():
+                self._idle.popleft().link.tell("exit")
 
     # -- links --------------------------------------------------------------------------------------------------------
 
@@ -356,3 +361,9 @@ class Hub(Exchange):
         """End all workers at once."""
         for worker in list(self.workers.values()):
             worker.kill()
+
+    def reap(self) -> None:
+        """End all workers at once, and see them end: there will be no loop any more that could."""
+        self.kill()
+        for worker in list(self.workers.values()):
+            worker.exited()

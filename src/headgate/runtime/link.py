@@ -5,14 +5,15 @@ which). It decides nothing about demand: events are only ever sent since somebod
 is bounded by what was asked. Frames that the socket does not take yet wait as messages, not as bytes, beyond a bound.
 
 A frame is a head of 16 bytes (kind, how it is encoded, number of buffers, length of the pickle, length of all that
-follows) and a body. Events, asks and everything else are the three kinds. Large buffers of events (arrays) do not go
-through the socket where there is a better way: they are written to an unnamed memory file (`memfd`), whose descriptor
-goes along; it is gone with the last one who has it open, however that one ends.
+follows) and a body. Events, asks and everything else are the three kinds. What is large does not go through the socket,
+whose buffer it would fill many times over, where there is a better way: it is written to an unnamed memory file
+(`memfd`), whose descriptor goes along; it is gone with the last one who has it open, however that one ends.
 """
 
 from __future__ import annotations
 
 import array
+import errno
 import functools
 import mmap
 import os
@@ -54,7 +55,9 @@ READ: Final = 256 << 10
 HIGH: Final = 4 << 20
 """Bytes that may wait for the socket; beyond them messages wait as they are."""
 SHARE: Final = 256 << 10
-"""Buffers of more bytes than this go by a memory file."""
+"""What weighs more bytes than this goes by a memory file."""
+BREAK: Final = 0.005
+"""Seconds after which to try again what the system refuses for now."""
 _CAN_SHARE: Final = hasattr(os, "memfd_create") and hasattr(socket, "SCM_RIGHTS")
 _IOV: Final = 64
 
@@ -63,6 +66,8 @@ class Owner(Protocol):
     """The node that a link belongs to."""
 
     loop: asyncio.AbstractEventLoop
+    pending: list[Link]
+    """Links that have something to write."""
     inflows: dict[int, Inflow]
     """What has come on each subscription, by its number."""
 
@@ -129,6 +134,7 @@ class Link:
         self._sock: socket.socket | None = None
         self._out: deque[tuple[Any, int]] = deque()  # bytes, and a descriptor to go along (or -1)
         self._weight = 0
+        self._files: dict[int, int] = {}  # memory files that wait as well, and what they weigh
         self._waiting: deque[tuple[int, Any]] = deque()
         self._writing = False
         self._flushing = False
@@ -148,7 +154,7 @@ class Link:
             sock.setsockopt(socket.SOL_SOCKET, option, HIGH)
         self._sock = sock
         self.owner.loop.add_reader(sock, self._readable)
-        self._flush()
+        self.flush()
 
     # -- sending ------------------------------------------------------------------------------------------------------
 
@@ -186,7 +192,8 @@ class Link:
     def _later(self) -> None:
         if not self._flushing and not self._writing and self._sock is not None:
             self._flushing = True
-            self.owner.loop.call_soon(self._flush)
+            self.owner.pending.append(self)
+            self.owner.loop.call_soon(self._turned)
 
     def _encode_out(self, number: int, message: Any) -> None:
         """Turn one message into bytes that wait for the socket."""
@@ -275,6 +282,10 @@ class Link:
         front: bytes = b"",
     ) -> None:
         how, data, buffers = parts
+        weight = len(data) + sum(each.raw().nbytes for each in buffers)
+        if self._share and descriptor < 0 and weight > SHARE:
+            self._write_shared(kind, parts, front)
+            return
         if not buffers:
             head = _HEAD.pack(kind, how, 0, len(data), len(front) + len(data))
             if len(data) < READ:
@@ -285,24 +296,36 @@ class Link:
             return
         raws = [each.raw() for each in buffers]
         sizes = struct.pack(f"<{len(raws)}Q", *(raw.nbytes for raw in raws))
-        shared = self._share and descriptor < 0 and sum(raw.nbytes for raw in raws) > SHARE
         length = len(front) + len(sizes) + len(data)
-        pieces = list(_padded(raws, 0 if shared else length + _HEAD.size))
-        if shared:
-            how |= _SHARED
-            descriptor = os.memfd_create("headgate")
-            _write_all(descriptor, pieces)
-            pieces = []
+        pieces = list(_padded(raws, length + _HEAD.size))
         body = length + sum(len(piece) for piece in pieces)
         self._append(_HEAD.pack(kind, how, len(raws), len(data), body) + front + sizes + data, descriptor)
         for piece in pieces:
             self._append(piece)
 
+    def _write_shared(self, kind: int, parts: tuple[int, bytes, list[pickle.PickleBuffer]], front: bytes) -> None:
+        """Write the pickle and its buffers to a memory file, which goes along."""
+        how, data, buffers = parts
+        raws = [each.raw() for each in buffers]
+        sizes = struct.pack(f"<{len(raws)}Q", *(raw.nbytes for raw in raws))
+        descriptor = os.memfd_create("headgate")
+        self._files[descriptor] = _write_all(descriptor, [data, *_padded(raws, len(data))])
+        self._weight += self._files[descriptor]
+        head = _HEAD.pack(kind, how | _SHARED, len(raws), len(data), len(front) + len(sizes))
+        self._append(head + front + sizes, descriptor)
+
     def _append(self, data: Any, descriptor: int = -1) -> None:
         self._out.append((data, descriptor))
         self._weight += len(data)
 
-    def _flush(self) -> None:
+    def _turned(self) -> None:
+        """Write what was put in in this turn, if nobody has meanwhile."""
+        if self._flushing:
+            if self in self.owner.pending:
+                self.owner.pending.remove(self)
+            self.flush()
+
+    def flush(self) -> None:
         """Write what the socket takes."""
         self._flushing = False
         sock, out = self._sock, self._out
@@ -318,10 +341,14 @@ class Link:
         except (BlockingIOError, InterruptedError):
             if not self._writing:
                 self._writing = True
-                self.owner.loop.add_writer(sock, self._flush)
+                self.owner.loop.add_writer(sock, self.flush)
             return
-        except OSError:
-            self._lost()
+        except OSError as error:
+            if error.errno == errno.ETOOMANYREFS:  # too many descriptors are on the way: they will arrive
+                self.owner.loop.call_later(BREAK, self.flush)
+            else:
+                self.drain()  # its last words
+                self._lost()
             return
         if self._writing:
             self._writing = False
@@ -334,6 +361,7 @@ class Link:
             rights = array.array("i", [descriptor])
             sent = sock.sendmsg([data], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
             os.close(descriptor)
+            self._weight -= self._files.pop(descriptor, 0)
             out[0] = (data, -1)
             return sent
         if len(out) == 1:
@@ -376,7 +404,7 @@ class Link:
         """Write all that waits, however long that takes: there is nothing else to do any more."""
         if self._sock is not None:
             self._sock.setblocking(True)  # noqa: FBT003 (that is its form)
-            self._flush()
+            self.flush()
 
     def drain(self) -> None:
         """Read what has arrived already: the other side has ended."""
@@ -408,15 +436,14 @@ class Link:
             subscription = owner.subscription(known)
         sizes = struct.unpack_from(f"<{count}Q", body, at)
         at += _SIZES * count
-        data = body[at : at + length]
-        buffers: list[memoryview] = []
-        if count:
-            if how & _SHARED:
-                whole = _map(descriptor)
-                descriptor = -1
-                buffers = list(_slices(whole, sizes, 0))
-            else:
-                buffers = list(_slices(body, sizes, at + length, offset=_HEAD.size))
+        if how & _SHARED:
+            whole = _map(descriptor)
+            descriptor = -1
+            data = whole[:length]
+            buffers = list(_slices(whole, sizes, length))
+        else:
+            data = body[at : at + length]
+            buffers = list(_slices(body, sizes, at + length, offset=_HEAD.size))
         try:
             value = self._codes.decode(how & RICH, data, buffers)
         except Exception as error:  # noqa: BLE001 (a module that is not there, ...)
@@ -582,11 +609,15 @@ def _slices(whole: memoryview, sizes: tuple[int, ...], at: int, offset: int = 0)
         at += size
 
 
-def _write_all(descriptor: int, pieces: list[Any]) -> None:
+def _write_all(descriptor: int, pieces: list[Any]) -> int:
+    """Write them all, and return how many bytes that were."""
+    total = 0
     for piece in pieces:
         view = memoryview(piece)
+        total += len(view)
         while view:
             view = view[os.write(descriptor, view) :]
+    return total
 
 
 def _map(descriptor: int) -> memoryview:
