@@ -99,8 +99,7 @@ class Combiner:
         course = time.watermarks.look(source, events, times)
         if self._store is None:
             self._store = self._make_store(time)
-        lowest = self._lowest(time, min(times))
-        if lowest <= course.value:
+        if self._lowest(time, [min(times)])[0] <= course.value:
             self._add_in_pieces(time, events, times, keys, course.each(), now)
         else:
             self._store.put(events, times, keys, now)
@@ -126,8 +125,8 @@ class Combiner:
     ) -> None:
         """Keep events apart that come when the mark has passed their windows: they may be late where they get to."""
         begin, before = 0, time.watermarks.value
-        for index, (at, mark) in enumerate(zip(times, marks, strict=True)):
-            if self._lowest(time, at) <= mark and before > self._before:
+        for index, (lowest, mark) in enumerate(zip(self._lowest(time, times), marks, strict=True)):
+            if lowest <= mark and before > self._before:
                 self._put(events, times, keys, slice(begin, index), now)
                 self._seal(before)
                 begin = index
@@ -138,10 +137,12 @@ class Combiner:
         if part.start < part.stop:
             self._store.put(events[part], times[part], None if keys is None else keys[part], now)
 
-    def _lowest(self, time: EventTime, at: Any) -> Any:
-        """Return the first mark at which it matters that an event of this time comes no earlier."""
-        soonest = self._store.soonest(at)
-        return soonest if self._store.in_bulk else min(soonest, at + time.lateness)
+    def _lowest(self, time: EventTime, times: list[Any]) -> list[Any]:
+        """Return the first mark at which it matters that an event of each time comes no earlier."""
+        soonest = self._store.soonest(times)
+        if self._store.in_bulk:
+            return soonest  # type: ignore[no-any-return]
+        return [min(mark, at + time.lateness) for mark, at in zip(soonest, times, strict=True)]
 
     def _make_store(self, time: EventTime) -> Any:
         spec = self._spec

@@ -58,3 +58,17 @@ class Grid:
             return [self.last(time) for time in times]
         every, offset = self.every, self.offset
         return [(time - offset) // every for time in times] if offset else [time // every for time in times]
+
+    def firsts(self, times: list[Any], lasts: list[Any]) -> list[Any]:
+        """Return the first window of each time, of which the last one is known."""
+        if self.overlap == 1:
+            return lasts
+        if self.overlap:
+            before = self.overlap - 1
+            return [k - before for k in lasts]
+        return [self.first(time) for time in times]
+
+    def ends(self, ks: list[Any], after: float = 0) -> list[Any]:
+        """Return the first moment after each window, and so much more."""
+        every, base = self.every, self.offset + self.size + after
+        return [k * every + base for k in ks] if self._exact else [self.end(k) + after for k in ks]

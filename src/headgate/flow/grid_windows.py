@@ -95,17 +95,16 @@ class GridWindows:
         """How many accumulators there are."""
         return sum(len(window.accs) for window in self._windows.values())
 
-    def gone_at(self, times: Sequence[Any]) -> list[Any]:
+    def gone_at(self, times: list[Any]) -> list[Any]:
         """Return from which mark on each time is late."""
         assert self._grid is not None  # noqa: S101 (it is, or nobody would have come here)
-        base = self._grid.offset + self._grid.size + self._lateness
-        every = self._grid.every
-        return [k * every + base for k in self._grid.lasts(list(times))]
+        return self._grid.ends(self._grid.lasts(times), self._lateness)
 
-    def soonest(self, time: Any) -> Any:
-        """Return the first mark at which something happens to a window of a time."""
+    def soonest(self, times: list[Any]) -> list[Any]:
+        """Return the first mark at which something happens to a window of each time."""
         assert self._grid is not None  # noqa: S101 (it is, or nobody would have come here)
-        return self._grid.end(self._grid.first(time)) + (0 if self.phased else self._lateness)
+        firsts = self._grid.firsts(times, self._grid.lasts(times))
+        return self._grid.ends(firsts, 0 if self.phased else self._lateness)
 
     def gone(self, k: Any) -> Any:
         """Return the mark at which a window closes."""
@@ -227,16 +226,19 @@ class GridWindows:
         grid = self._grid
         assert grid is not None  # noqa: S101 (it is, or nobody would have come here)
         lowest = grid.first(self._mark - self._lateness) if self._mark > BEGINNING else BEGINNING
-        spans = [(grid.first(time), last) for time, last in zip(times, grid.lasts(times), strict=True)]
-        for (span, key), group in _groups(zip(spans, keys or repeat(None), strict=False), events).items():
-            k, last = span
-            k = max(k, lowest)
+        groups: defaultdict[Any, list[Any]] = defaultdict(list)
+        lasts = grid.lasts(times)
+        firsts = grid.firsts(times, lasts)
+        for event, first, last, key in zip(events, firsts, lasts, keys or repeat(None), strict=False):
+            k = max(lowest, first)
             while k <= last:
-                if self._plain:
-                    self._fold(k, key, group)
-                else:
-                    self._feed(k, key, group, now)
+                groups[k, key].append(event)
                 k += 1
+        for (k, key), group in groups.items():
+            if self._plain:
+                self._fold(k, key, group)
+            else:
+                self._feed(k, key, group, now)
 
     def _fold(self, k: Any, key: Hashable, group: Sequence[Any]) -> None:
         accs = self._open(k).accs

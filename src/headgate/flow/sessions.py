@@ -87,14 +87,15 @@ class SessionWindows:
         """How many accumulators there are."""
         return len(self)
 
-    def gone_at(self, times: Sequence[Any]) -> list[Any]:
+    def gone_at(self, times: list[Any]) -> list[Any]:
         """Return from which mark on each time is late: when a session of it alone would have closed."""
         reach = self._gap + self._lateness
         return [time + reach for time in times]
 
-    def soonest(self, time: Any) -> Any:
-        """Return the first mark at which something happens to a session of this time alone."""
-        return time + self._gap + (0 if self.phased else self._lateness)
+    def soonest(self, times: list[Any]) -> list[Any]:
+        """Return the first mark at which something happens to a session of each time alone."""
+        reach = self._gap + (0 if self.phased else self._lateness)
+        return [time + reach for time in times]
 
     def gone(self, span: tuple[Any, Any]) -> Any:
         """Return the mark at which a session closes."""

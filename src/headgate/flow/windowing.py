@@ -190,14 +190,14 @@ class Windowing:
         store = self._store or self._make_store(time)
         mark, lowest = course.value, min(times)
         marks: list[float] | None = None
-        if store.gone_at((lowest,))[0] <= mark:  # some may be late: look at each
+        if store.gone_at([lowest])[0] <= mark:  # some may be late: look at each
             marks = course.each()
             good = [gone > at for gone, at in zip(store.gone_at(times), marks, strict=True)]
             if not all(good):
                 self._leave_out(events, good)
                 events, times, marks = (list(compress(kept, good)) for kept in (events, times, marks))
                 keys = None if keys is None else list(compress(keys, good))
-        quiet = mark < store.next_mark() and mark < store.soonest(lowest)
+        quiet = mark < store.next_mark() and mark < store.soonest([lowest])[0]
         in_order = not store.phased and (store.in_bulk or lowest >= mark - time.lateness)
         if quiet or in_order:
             if len(events):
@@ -219,8 +219,7 @@ class Windowing:
             if begin < end:
                 store.put(events[begin:end], times[begin:end], None if keys is None else keys[begin:end], now)
 
-        for index, (time, mark) in enumerate(zip(times, marks, strict=True)):
-            soonest = store.soonest(time)
+        for index, (soonest, mark) in enumerate(zip(store.soonest(times), marks, strict=True)):
             if soonest <= mark:  # it came when the mark had passed (one of) its windows
                 put(index)
                 store.advance(before, now)
