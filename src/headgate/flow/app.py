@@ -1,0 +1,572 @@
+"""A flow that runs: its stages under one supervisor, and what happens when one of them ends."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any, Final
+
+from headgate.errors import FlowError, HeadgateError, OperatorError, OptionError, StageCrashed, WorkerLostError, short
+from headgate.flow.exchange import CLERK, SpreadDispatcher
+from headgate.flow.graph import Node
+from headgate.flow.inputs import StageInput
+from headgate.flow.plan import INLINE, Layer, Plan
+from headgate.flow.program import SAMPLES, Report
+from headgate.flow.steps import Joining, Windowing_
+from headgate.flow.times import in_seconds
+from headgate.flow.triggers import Periodically, Trigger
+from headgate.flow.windows import EventTimeSpec, PeriodicSpec
+from headgate.flow.workers import FIRE, TICK, WORK, Caller, Clerk, Collector, Outlet, Worker
+from headgate.protocol.messages import is_normal
+from headgate.runtime.options import Child, To
+from headgate.runtime.reference import Ref
+from headgate.supervision.running import Supervision
+from headgate.supervision.supervisor import Supervisor
+
+if TYPE_CHECKING:
+    from headgate.system import System
+
+PACKETS: Final = 8
+"""Packets that a worker has at most of each other worker; it asks for more when half of them are done."""
+SHORTEST_TICK: Final = 0.005
+TICKS: Final = 10
+"""How often windows look at the clock within the shortest of their times: so late a trigger may be at most."""
+
+_numbers = itertools.count(1)
+
+
+@dataclass
+class FlowStatistics:
+    """What a run of a flow has done, true at this moment as far as workers have told.
+
+    Attributes:
+        read: Events that were read from sources.
+        volume: Bytes that were read from files.
+        emitted: By layer: events that it has given to the next.
+        skipped: By operator: how many events were left out since it has failed with them.
+        samples: By operator: some of these events, each with its error.
+        late: Events that were late for their windows.
+        lost: Workers that were lost, and whose work others have done again.
+        gauges: What workers hold: keys, open windows, ..., by layer and worker.
+        restarts: How often all of it was done again from the beginning.
+        seconds: How long it took, when it is over.
+    """
+
+    read: int = 0
+    volume: int = 0
+    emitted: dict[str, int] = field(default_factory=dict)
+    skipped: dict[str, int] = field(default_factory=dict)
+    samples: dict[str, list[tuple[Any, str]]] = field(default_factory=dict)
+    late: int = 0
+    lost: int = 0
+    gauges: dict[str, dict[str, int]] = field(default_factory=dict)
+    restarts: int = 0
+    seconds: float = 0.0
+
+    def take(self, report: Report) -> None:
+        """Add what a worker tells."""
+        self.read += report.read
+        self.volume += report.volume
+        self.late += report.late
+        self.emitted[report.layer] = self.emitted.get(report.layer, 0) + report.emitted
+        for operator, (count, samples) in report.skipped.items():
+            self.skipped[operator] = self.skipped.get(operator, 0) + count
+            kept = self.samples.setdefault(operator, [])
+            kept.extend(samples[: SAMPLES - len(kept)])
+        if report.gauges:
+            self.gauges[f"{report.layer}[{report.index}]"] = report.gauges
+
+
+class FlowApp(Supervisor):
+    """The recipe of a running flow: an app, as a `Supervisor` is one, and a child of supervisors.
+
+    Made by `Flow.app`.
+
+    Args:
+        node: The end of the flow.
+        workers: How many a layer has.
+        place: Where they run.
+        name: What its results can be subscribed to by; also the name of the app.
+        id: Names it among its siblings.
+        restart: For the supervisor above.
+        shutdown: Seconds for stopping.
+        demand: ``"forward"``, or ``"accumulate"``: nothing flows before `FlowRun.forward`.
+        consume: ``"drain"`` (default): results go where the flow says, or nowhere; ``"stages"``: they wait for whoever
+            subscribes; or a function that gets them in batches.
+        watch: Seconds between two reports of the workers; None: they report at the end.
+    """
+
+    def __init__(
+        self,
+        node: Node,
+        *,
+        workers: int | None = None,
+        place: Any = None,
+        name: str | None = None,
+        id: str | None = None,  # noqa: A002 (the field's word)
+        restart: str = "permanent",
+        shutdown: float = 30.0,
+        demand: str = "forward",
+        consume: str | Callable[[Any], Any] = "drain",
+        watch: float | None = None,
+    ) -> None:
+        """Plan it, so that what cannot be built is known at once."""
+        super().__init__([], name=name, id=id or name or "flow", restart=restart, shutdown=shutdown)
+        if demand not in ("forward", "accumulate"):
+            raise OptionError(self.where, "demand", "'forward' or 'accumulate'", demand)
+        self.auto_shutdown = True
+        self.node = node
+        self.workers = workers
+        self.place = place
+        self.demand = demand
+        self.consume = consume
+        self.watch = watch
+        self.plan = Plan(node, workers=workers, place=place)
+
+    def names(self) -> Iterator[str]:
+        """Return the name of the stage that has the results."""
+        if self.name is not None:
+            yield self.name
+
+    def supervise(self, system: System, path: tuple[str, ...]) -> FlowRun:
+        """Make what runs it."""
+        return FlowRun(self, system, path)
+
+
+class _Built(Supervisor):
+    """The stages of one run."""
+
+    def __init__(self, app: FlowApp, children: list[Child]) -> None:
+        super().__init__(children, name=app.name, id=app.id, restart=app.restart, shutdown=app.shutdown)
+        self.auto_shutdown = True
+
+
+class FlowRun(Supervision):
+    """A flow that runs: all of `Supervision`, its statistics, and its results.
+
+    Attributes:
+        app: What it was started from.
+        statistics_: What workers have told.
+        outlet: The stage that has the results, where they go to stages; else None.
+    """
+
+    def __init__(self, app: FlowApp, system: System, path: tuple[str, ...]) -> None:
+        """Make the recipes of the stages."""
+        self.app = app
+        self.plan = app.plan
+        self.numbers = FlowStatistics()
+        self.base = app.name or f"{app.id}-{next(_numbers)}"
+        self._layer_of: dict[str, Layer] = {}
+        self._living: dict[Layer, set[str]] = {}
+        self._forwarded = False
+        self._externals: list[tuple[Any, str]] = []
+        self.failure: HeadgateError | None = None
+        self._children = _Stages(self)
+        super().__init__(_Built(app, self._children.children), system, path)
+        self._began = self.node.loop.time()
+
+    async def start(self, hold: list[Any] | None = None) -> None:
+        """Start the stages; then let events flow, unless somebody else is to.
+
+        Raises:
+            HeadgateError: A stage could not be started.
+        """
+        await super().start([])
+        for member in self._members:
+            if isinstance(member.handle, Ref):
+                self._watch(member.recipe.id, member.handle)
+        for stage, outlet in self._children.externals:
+            ref = stage if isinstance(stage, Ref) else self.system.ref(stage)
+            await ref.subscribe(To(outlet, cancel="transient"))
+        self._ticking()
+        if self.app.demand == "forward":
+            if hold is None:
+                self.forward()
+            else:
+                hold.append(_Held(self))
+
+    def forward(self) -> None:
+        """Let events flow."""
+        if not self._forwarded:
+            self._forwarded = True
+            for member in self._members:
+                handle = member.handle
+                if isinstance(handle, Ref) and handle.alive and member.recipe.id in self._children.sources:
+                    handle.set_demand("forward")
+            for stage in self._children.outside:
+                ref = stage if isinstance(stage, Ref) else self.node.names.get(stage)
+                if ref is not None and ref.demand == "accumulate":
+                    ref.set_demand("forward")
+
+    @property
+    def outlet(self) -> Ref:
+        """The stage that has the results.
+
+        Raises:
+            FlowError: They go somewhere else.
+        """
+        name = self._children.outlet
+        if name is None:
+            raise FlowError(f"flow {self.base!r}: its results go where it says; nobody can subscribe to them")
+        return self.system.ref(name)
+
+    def flow_statistics(self) -> FlowStatistics:
+        """Return what workers have told so far."""
+        self.numbers.seconds = self.node.loop.time() - self._began
+        return self.numbers
+
+    def fire(self, name: Any) -> None:
+        """Fire a trigger by hand: all open windows give what they have, under this name."""
+        self._cast((FIRE, name))
+
+    async def wait(self) -> Any:
+        """Wait until it has ended.
+
+        Raises:
+            OperatorError: A function of the user's has raised.
+            FlowError: It did not get to its end for another reason.
+        """
+        reason = await asyncio.shield(self.done)
+        self.numbers.seconds = self.node.loop.time() - self._began
+        if isinstance(reason, HeadgateError):
+            self.node.observed.append(reason)
+            raise reason
+        return reason
+
+    # -- stages that end ----------------------------------------------------------------------------------------------
+
+    def _watch(self, id: str, ref: Ref) -> None:  # noqa: A002 (the field's word)
+        layer = self._layer_of.get(id)
+        if layer is not None:
+            self._living.setdefault(layer, set()).add(id)
+        if ref.alive:
+            ref.driver.monitors.insert(0, lambda reason: self._gone(id, ref, reason))
+        else:
+            self._gone(id, ref, ref.reason)
+
+    def _gone(self, id: str, ref: Ref, reason: Any) -> None:  # noqa: A002 (the field's word)
+        """See what the end of a stage means for the others."""
+        layer = self._layer_of.get(id)
+        living = self._living.get(layer, set()) if layer is not None else set()
+        living.discard(id)
+        if is_normal(reason) or self._stopping.done() or self._draining:
+            return
+        self.node.see(ref.driver)
+        cause = reason.__cause__ if isinstance(reason, StageCrashed) else reason
+        if isinstance(cause, HeadgateError) and not isinstance(cause, StageCrashed):
+            self.fail(cause)
+        elif layer is None:
+            self.fail(reason if isinstance(reason, HeadgateError) else FlowError(f"stage {id!r} ended: {reason}"))
+        elif layer.recovers and living:
+            self.numbers.lost += 1
+        else:
+            why = "it was the last of its layer" if layer.recovers else "what it had cannot be had again"
+            error = WorkerLostError(id, ", ".join(each.describe() for each in layer.steps) or layer.name, short(reason), why)
+            error.__cause__ = cause if isinstance(cause, BaseException) else None
+            self.fail(error)
+
+    def fail(self, error: HeadgateError) -> None:
+        """End the flow with an error."""
+        if isinstance(error, OperatorError) and error.__cause__ is None:
+            error.add_note(error.traceback)
+        if self.failure is None:
+            self.failure = error
+        if not self._stopping.done():
+            self._stopping.set_result(error)
+            self._wake.set()
+
+    # -- time ---------------------------------------------------------------------------------------------------------
+
+    def _ticking(self) -> None:
+        """Let windows know the time, as often as they want to."""
+        every = tick_of(self.plan)
+        if every is not None:
+            self.node.job(self._tick(every), f"time of {self.base}")
+
+    async def _tick(self, every: float) -> None:
+        loop = self.node.loop
+        number, began = 1, loop.time()
+        while self.alive:
+            await asyncio.wait([self.done], timeout=max(0.0, began + number * every - loop.time()))
+            number = max(number + 1, math.floor((loop.time() - began) / every))
+            if self.alive:
+                self._cast((TICK,))
+
+    def _cast(self, message: tuple[Any, ...]) -> None:
+        for member in self._members:
+            layer = self._layer_of.get(member.recipe.id)
+            timed = layer is not None and any(isinstance(each, (Windowing_, Joining)) for each in layer.steps)
+            if timed and isinstance(member.handle, Ref) and member.handle.alive:
+                member.handle.cast(message)
+
+
+class _Held:
+    """What a supervisor above lets go when everything is there."""
+
+    def __init__(self, run: FlowRun) -> None:
+        self._run = run
+
+    def set_demand(self, mode: str) -> None:  # noqa: ARG002 (as of a reference)
+        self._run.forward()
+
+
+class _Stages:
+    """The recipes of all stages of a run.
+
+    Attributes:
+        children: In the order of their start.
+        sources: The ids of those that hand out work.
+        outside: Running producers that belong to somebody else.
+        externals: Running stages that are to subscribe, and to whom.
+        outlet: The name of the stage that has the results; None: they go elsewhere.
+    """
+
+    def __init__(self, run: FlowRun) -> None:
+        self._run = run
+        self._base = run.base
+        self.children: list[Child] = []
+        self.sources: set[str] = set()
+        self.outside: list[Any] = []
+        self.externals: list[tuple[Any, str]] = []
+        self.outlet: str | None = None
+        self._names: dict[int, Any] = {}
+        plan = run.plan
+        for number, source in enumerate(plan.sources):
+            self._source(number, source)
+        ready = self._ends_between()
+        for layer in plan.layers:
+            if layer.through:
+                ready[layer.through[0]]()
+            self._layer(layer)
+        self._clerk()
+        for layer, name, targets in plan.ends:
+            if name not in ready:
+                self._end(layer, name, targets)
+
+    def _source(self, number: int, source: Any) -> None:
+        if source.outside:
+            assert isinstance(source, StageInput)  # noqa: S101 (the only one)
+            producer = source.stage.producer if isinstance(source.stage, To) else source.stage
+            self._names[number] = source.stage
+            self.outside.append(producer)
+            return
+        child = source.child(f"{self._base}.source-{number + 1}", number)
+        self._names[number] = child.name
+        self.children.append(child)
+        self.sources.add(child.id)
+
+    def _layer(self, layer: Layer) -> None:
+        run = self._run
+        for index in range(layer.workers):
+            id_ = f"{self._base}.{layer.name}.{index + 1}"
+            subscriptions = [to for link in layer.links for to in self._subscriptions(layer, link, index)]
+            subscriptions += [To(name, cancel="temporary", key=(WORK, -1)) for name in self._through(layer)]
+            spec = layer.program(run.app.watch)
+            arguments: tuple[Any, ...] = (layer.calls, spec) if layer.calls else (spec, index)
+            child = Child(
+                Caller if layer.calls else Worker,
+                *arguments,
+                name=id_,
+                subscribe_to=subscriptions,
+                dispatcher=SpreadDispatcher(spec.lanes()),
+                buffer_size=None,
+                max_deliveries=None,
+                delivery="at_most_once",
+                restart="temporary",
+                place=None if layer.calls or layer.place == INLINE else layer.place,
+            )
+            self.children.append(child)
+            run._layer_of[id_] = layer  # noqa: SLF001 (its other half)
+
+    def _subscriptions(self, layer: Layer, link: Any, index: int) -> Iterator[To]:
+        if link.layer is None:
+            source = self._run.plan.sources[link.source]
+            yield To(
+                self._names[link.source],
+                max_demand=source.max_demand,
+                min_demand=source.min_demand,
+                cancel="temporary",
+                key=(WORK, link.source),
+            )
+            return
+        route = next(each for each in link.layer.routes if each.name.startswith(f"{layer.name}:") and self._is(each, link, layer))
+        for number in range(link.layer.workers):
+            yield To(
+                f"{self._base}.{link.layer.name}.{number + 1}",
+                max_demand=PACKETS,
+                cancel="temporary",
+                partition=(route.name, index),
+                key=(link.port, (link.layer.name, number)),
+            )
+
+    def _is(self, route: Any, link: Any, layer: Layer) -> bool:
+        return route.name == f"{layer.name}:{link.port}:{layer.links.index(link)}"
+
+    def _ends_between(self) -> dict[str, Callable[[], None]]:
+        """Return what makes the stages behind layers whose results go through stages of the user's."""
+        plan = self._run.plan
+        between = {layer.through[0]: layer for layer in plan.layers if layer.through}
+        return {
+            name: (lambda layer=layer, name=name: self._between(layer, name))  # type: ignore[misc]
+            for layer, name, _ in plan.ends
+            if name in between
+        }
+
+    def _between(self, layer: Layer, name: str) -> None:
+        outlet = self._make_outlet(layer, name, f"{self._base}.{name}")
+        target = next(each for each in self._run.plan.layers if each.through and each.through[0] == name)
+        self._attach(target.through[1], outlet)
+
+    def _through(self, layer: Layer) -> list[Any]:
+        if not layer.through:
+            return []
+        return [each if isinstance(each, (Ref, str)) else self._names[id(each)] for each in layer.through[1]]
+
+    def _attach(self, stages: tuple[Any, ...], outlet: str) -> None:
+        """Let stages subscribe to an outlet: recipes become stages of the flow."""
+        import copy  # noqa: PLC0415
+
+        for number, stage in enumerate(stages):
+            if not isinstance(stage, Child):
+                self.externals.append((stage, outlet))
+                continue
+            child = copy.copy(stage)
+            child.id = f"{outlet}.{stage.id}-{number + 1}"
+            child.name = stage.name or child.id
+            terms = [To(outlet, cancel="transient")] if not stage.subscribe_to else []
+            child.subscribe_to = [*terms, *(_renamed(to, outlet) for to in stage.subscribe_to)]
+            self._names[id(stage)] = child.name
+            self.children.append(child)
+
+    def _clerk(self) -> None:
+        run = self._run
+        terms = [
+            To(f"{self._base}.{layer.name}.{index + 1}", partition=CLERK, cancel="temporary", key=("in", CLERK))
+            for layer in run.plan.layers
+            for index in range(layer.workers)
+        ]
+        self.children.append(
+            Child(_Clerk, run, id=f"{self._base}.clerk", subscribe_to=terms, restart="temporary", max_deliveries=None)
+        )
+
+    def _end(self, layer: Layer, name: str, targets: tuple[Any, ...]) -> None:
+        run = self._run
+        first = name == "out"
+        if targets:
+            outlet = self._make_outlet(layer, name, (run.app.name if first else None) or f"{self._base}.{name}")
+            self._attach(targets, outlet)
+            self.outlet = outlet if first else self.outlet
+        elif first and run.app.consume == "stages":
+            self.outlet = self._make_outlet(layer, name, run.app.name or f"{self._base}.{name}")
+        else:
+            consume = run.app.consume
+            take = consume if first and callable(consume) else _nothing
+            self.children.append(
+                Child(
+                    _Collector,
+                    take,
+                    id=f"{self._base}.{name}",
+                    subscribe_to=self._lane(layer, name),
+                    restart="temporary",
+                    max_deliveries=None,
+                )
+            )
+
+    def _make_outlet(self, layer: Layer, name: str, called: str) -> str:
+        self.children.append(
+            Child(
+                Outlet,
+                name=called,
+                subscribe_to=self._lane(layer, name),
+                buffer_size=None,
+                restart="temporary",
+                max_deliveries=None,
+            )
+        )
+        return called
+
+    def _lane(self, layer: Layer, name: str) -> list[To]:
+        return [
+            To(
+                f"{self._base}.{layer.name}.{index + 1}",
+                max_demand=PACKETS,
+                partition=(name, 0),
+                cancel="temporary",
+                key=("in", (layer.name, index)),
+            )
+            for index in range(layer.workers)
+        ]
+
+
+def _renamed(to: To, outlet: str) -> To:
+    """Return a subscription of a user's recipe, to the outlet instead of to nobody in particular."""
+    import copy  # noqa: PLC0415
+
+    if to.producer != "flow":
+        return to
+    renamed = copy.copy(to)
+    renamed.producer = outlet
+    return renamed
+
+
+def _nothing(events: Any) -> None:
+    """Take results that nobody wants."""
+
+
+class _Ending:
+    """A consumer that ends when all its producers have."""
+
+    stage: Any
+
+    def handle_cancel(self, reason: Any, peer: Any) -> None:  # noqa: ARG002 (a callback's form)
+        if not self.stage.subscriptions:
+            self.stage.stop()
+
+
+class _Collector(_Ending, Collector):
+    """Ends with the flow."""
+
+
+class _Clerk(_Ending, Clerk):
+    """Counts, and hands out side outputs."""
+
+    def __init__(self, run: FlowRun) -> None:
+        super().__init__(self._report)
+        self._run = run
+
+    def _report(self, report: Report) -> None:
+        self._run.numbers.take(report)
+        for number, events in report.sides.items():
+            self._run.plan.sides[number].take(events)
+
+
+def tick_of(plan: Plan) -> float | None:
+    """Return how often windows are told the time; None: none of them goes by it."""
+    spans: list[float] = []
+    for layer in plan.layers:
+        for step in layer.steps:
+            spec = step.spec if isinstance(step, Windowing_) else step.window if isinstance(step, Joining) else None
+            if isinstance(spec, PeriodicSpec):
+                spans.append(in_seconds(spec.every))
+            if isinstance(spec, EventTimeSpec) and spec.idle_after is not None:
+                spans.append(in_seconds(spec.idle_after))
+            if spec is not None and spec.trigger is not None:
+                spans += _periods(spec.trigger)
+    return max(SHORTEST_TICK, min(spans) / TICKS) if spans else None
+
+
+def _periods(trigger: Trigger) -> list[float]:
+    """Return the processing times that a trigger goes by, and those that it is made of."""
+    found: list[float] = []
+    for each in fields(trigger):
+        value = getattr(trigger, each.name)
+        if isinstance(value, Trigger):
+            found += _periods(value)
+        elif isinstance(value, tuple):
+            found += [period for part in value if isinstance(part, Trigger) for period in _periods(part)]
+    if isinstance(trigger, Periodically):
+        found.append(in_seconds(trigger.period))
+    return found
