@@ -291,6 +291,11 @@ class Join:
         if self._keep_late:
             self._late += [(side, element) for element in late]
 
+    @property
+    def late_count(self) -> int:
+        """How many elements have come when their window had closed."""
+        return self._late_count
+
     def take_late(self) -> list[tuple[str, Any]]:
         """Return the late elements that have come since this was last asked for, as (side, element)."""
         late, self._late = self._late, []

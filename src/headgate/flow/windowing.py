@@ -273,6 +273,11 @@ class Windowing:
             time.watermarks.take(source, segment.after, now)
         return self._follow(now)
 
+    @property
+    def late_count(self) -> int:
+        """How many events have come when their window had closed."""
+        return self._late_count
+
     def take_late(self) -> list[Any]:
         """Return the late events that have come since this was last asked for; empty unless ``keep_late``."""
         late, self._late = self._late, []
