@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
+from itertools import repeat
 from typing import Any, NamedTuple
 
 from headgate.errors import OptionError
@@ -10,7 +11,7 @@ from headgate.flow.event_time import EventTime
 from headgate.flow.grid_windows import GridWindows
 from headgate.flow.panes import Reduce, Reducing, rows
 from headgate.flow.sessions import SessionWindows
-from headgate.flow.times import BEGINNING, Field, keys_of, reader
+from headgate.flow.times import BEGINNING, NEVER, Field, keys_of, reader
 from headgate.flow.windows import CountSpec, EventTimeSpec, SessionSpec, Window, WindowSpec
 
 
@@ -123,13 +124,22 @@ class Combiner:
     def _add_in_pieces(
         self, time: EventTime, events: Any, times: list[Any], keys: Any, marks: list[float], now: float
     ) -> None:
-        """Keep events apart that come when the mark has passed their windows: they may be late where they get to."""
+        """Keep events apart that come when the mark has passed their windows: they may be late where they get to.
+
+        What is late is late as a whole window of a grid; but a session has to be judged event by event.
+        """
         begin, before = 0, time.watermarks.value
-        for index, (lowest, mark) in enumerate(zip(self._lowest(time, times), marks, strict=True)):
-            if lowest <= mark and before > self._before:
+        gone = self._store.gone_at(times) if isinstance(self._spec, SessionSpec) else repeat(NEVER)
+        for index, (lowest, end, mark) in enumerate(zip(self._lowest(time, times), gone, marks, strict=False)):
+            alone = end <= mark
+            if alone or (lowest <= mark and before > self._before):
                 self._put(events, times, keys, slice(begin, index), now)
                 self._seal(before)
                 begin = index
+            if alone:
+                self._put(events, times, keys, slice(index, index + 1), now)
+                self._seal(mark)
+                begin = index + 1
             before = mark
         self._put(events, times, keys, slice(begin, len(times)), now)
 

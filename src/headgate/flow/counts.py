@@ -54,8 +54,8 @@ class CountWindows:
         """How many accumulators there are."""
         return len(self)
 
-    def put(self, events: Sequence[Any], keys: Sequence[Hashable] | None, now: float) -> None:
-        """Take events."""
+    def put(self, events: Sequence[Any], _: Any, keys: Sequence[Hashable] | None, now: float) -> None:
+        """Take events, as `GridWindows.put`; their times do not matter."""
         if keys is None:
             self._put(None, list(events), now)
             return

@@ -335,7 +335,7 @@ class Join:
         if self._time is not None:
             return self._time.watermarks.deadline()
         if self._period is not None and self._closing:
-            return self._began + self._period.end(self._closing[0])
+            return float(self._began + self._period.end(self._closing[0]))
         return NEVER
 
     def tick(self, now: float) -> list[Any]:

@@ -223,7 +223,10 @@ class Timeline:
             self._fix(time)
         if kind != self.kind:
             raise TypeError(time)
-        return (time - self._epoch) // _MICROSECOND if kind != "number" else time  # type: ignore[operator, return-value]
+        if isinstance(time, datetime):
+            return (time - self._epoch) // _MICROSECOND
+        number: int | float = time
+        return number
 
     def agree(self, kind: str) -> None:
         """Have times of this kind, as somebody else has seen some.

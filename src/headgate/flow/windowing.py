@@ -26,6 +26,7 @@ from headgate.flow.windows import (
     CountSpec,
     EventTimeSpec,
     FixedSpec,
+    GlobalSpec,
     PeriodicSpec,
     SessionSpec,
     SlidingSpec,
@@ -104,10 +105,9 @@ class Windowing:
         self.where = where = where or spec.where
         self._spec = spec
         self._key = None if key is None else reader(key, where, "key")
-        if key is not None and getattr(spec, "fill", 0):
-            raise OptionError(
-                where, "fill", "0 where there are keys, as nobody knows all keys", getattr(spec, "fill", 0)
-            )
+        fill: int = getattr(spec, "fill", 0)
+        if key is not None and fill:
+            raise OptionError(where, "fill", "0 where there are keys, as nobody knows all keys", fill)
         if isinstance(spec, SessionSpec) and reduce.combine is None:
             raise OptionError(where, "combine", "a function, as sessions may become one", None)
         self._reducing = Reducing(reduce, spec.trigger, emit, on_trigger, where)
@@ -116,10 +116,9 @@ class Windowing:
         self._events = self._late_count = self._clipped = self._late_partials = 0
         self._began = now
         self._time = EventTime(spec, where, bounded=bounded) if isinstance(spec, EventTimeSpec) else None
-        self._counts: CountWindows | None = None
         self._store: Any = None  # of event time: made when it is known what times are
         if isinstance(spec, CountSpec):
-            self._counts = CountWindows(spec.count, self._reducing, fill=spec.fill)
+            self._store = CountWindows(spec.count, self._reducing, fill=spec.fill)
         elif isinstance(spec, PeriodicSpec):
             period = in_seconds(spec.every)
             grid = Grid(period, period, 0)
@@ -174,8 +173,6 @@ class Windowing:
         keys = keys_of(self._key, events, self.where) if self._key is not None else None
         if self._time is not None:
             self._add_timed(self._time, events, keys, source, now)
-        elif self._counts is not None:
-            self._counts.put(events, keys, now)
         elif isinstance(self._spec, PeriodicSpec):
             self._store.advance(now - self._began, now)
             self._store.put(events, [now - self._began] * len(events), keys, now)
@@ -187,7 +184,7 @@ class Windowing:
     def _add_timed(self, time: EventTime, events: Any, keys: Any, source: Hashable, now: float) -> None:
         times = time.read(events)
         course = time.watermarks.look(source, events, times)
-        store = self._store or self._make_store(time)
+        store = self._make_store(time) if self._store is None else self._store
         mark, lowest = course.value, min(times)
         marks: list[float] | None = None
         if store.gone_at([lowest])[0] <= mark:  # some may be late: look at each
@@ -249,7 +246,7 @@ class Windowing:
         check_combinable(self._spec, self._reducing.reduce, self.where)
         time = self._time
         if time is None:
-            number = 0
+            number: float = 0
             if isinstance(self._spec, PeriodicSpec):
                 self._store.advance(now - self._began, now)
                 number = (now - self._began) // in_seconds(self._spec.every)
@@ -261,7 +258,7 @@ class Windowing:
             time.settle()
         if segment.before is not None:
             time.watermarks.take(source, segment.before, now)
-        store = self._store or (self._make_store(time) if segment.kind else None)
+        store = self._make_store(time) if self._store is None and segment.kind else self._store
         if store is not None:
             store.advance(time.watermarks.value, now)
             for number, key, accumulator in segment.partials:
@@ -291,7 +288,7 @@ class Windowing:
         if self._time is not None:
             return min(deadline, self._time.watermarks.deadline())
         if isinstance(self._spec, PeriodicSpec):
-            return min(deadline, self._began + self._store.next_mark())
+            return min(deadline, float(self._began + self._store.next_mark()))
         return deadline
 
     def tick(self, now: float) -> list[Any]:
@@ -315,19 +312,17 @@ class Windowing:
         if accumulator not in (KEEP, RESET):
             raise OptionError(self.where, "accumulator", f"{KEEP!r} or {RESET!r}", accumulator)
         self._follow_store(now)
-        store = self._counts or self._store
-        if store is not None:
-            store.fire(name, accumulator)
+        if self._store is not None:
+            self._store.fire(name, accumulator)
         return self._take()
 
     def done(self, now: float) -> list[Any]:
         """Close all windows, as nothing more will come. The global window without keys gives something in any case."""
         self._follow_store(now)
-        if self._time is None and self._counts is None and not isinstance(self._spec, PeriodicSpec) and not self._key:
+        if isinstance(self._spec, GlobalSpec) and self._key is None:
             self._store.exist(now)
-        store = self._counts or self._store
-        if store is not None:
-            store.finish(now)
+        if self._store is not None:
+            self._store.finish(now)
         return self._take()
 
     def _follow(self, now: float) -> list[Any]:
@@ -365,8 +360,7 @@ class Windowing:
 
     def statistics(self) -> WindowStatistics:
         """Return what has been done, and what is held."""
-        store = self._counts or self._store
-        time = self._time
+        store, time = self._store, self._time
         marks = {} if time is None else time.watermarks.sources
         return WindowStatistics(
             events=self._events,

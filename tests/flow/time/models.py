@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass
@@ -12,7 +13,7 @@ class Marks:
 
     bound: float
     idle_after: float = math.inf
-    sources: dict = field(default_factory=dict)
+    sources: dict[Any, list[Any]] = field(default_factory=dict)
     value: float = -math.inf
 
     def open(self, source, now):
@@ -45,7 +46,7 @@ class Marks:
         if active:
             self.value = max(self.value, min(active))
         elif everyone:
-            self.value = max(self.value, max(everyone))
+            self.value = max(self.value, *everyone)
 
 
 class Grid:

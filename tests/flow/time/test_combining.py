@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from collections import Counter
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -22,13 +23,14 @@ kinds = st.sampled_from(["global", "fixed", "sliding", "jagged", "session"])
 
 
 def spec_of(kind, size, **options):
-    return {
-        "global": lambda: windows.global_(),
+    makers: dict[str, Any] = {
+        "global": windows.global_,
         "fixed": lambda: windows.fixed(size, by=0, **options),
         "sliding": lambda: windows.sliding(3 * size, size, by=0, **options),
         "jagged": lambda: windows.sliding(2 * size + 1, size + 1, by=0, **options),
         "session": lambda: windows.session(size, by=0, **options),
-    }[kind]()
+    }
+    return makers[kind]()
 
 
 def content(out):
@@ -85,10 +87,11 @@ def test_many_mappers_before_many_reducers_over_bounded_input(parts, kind, size,
     out = []
     for number, part in enumerate(parts):
         combiner = Combiner(spec, COUNT, key=1, bounded=True)
-        while part:
-            size = random.randint(1, 9)
-            combiner.add(part[:size], 0, 0.0)
-            part = part[size:]
+        start = 0
+        while start < len(part):
+            stop = start + random.randint(1, 9)
+            combiner.add(part[start:stop], 0, 0.0)
+            start = stop
         assert len(combiner) <= 200
         for segment in combiner.flush():
             for key, reducer in reducers.items():
@@ -127,11 +130,19 @@ def test_datetimes_and_numbers_do_not_meet():
     ("spec", "reduce", "option"),
     [
         (windows.global_(), SUM, "combine"),
-        (windows.global_(), Reduce(list, lambda acc, event: ([event], acc), combine=list.__add__, emits=True), "combine"),
+        (
+            windows.global_(),
+            Reduce(list, lambda acc, event: ([event], acc), combine=list.__add__, emits=True),
+            "combine",
+        ),
         (windows.count(5), COUNT, "window"),
         (windows.global_(trigger=triggers.every(3)), COUNT, "trigger"),
         (windows.fixed(3, 0, trigger=triggers.on_watermark(early=triggers.every(3))), COUNT, "trigger"),
-        (windows.global_(trigger=triggers.custom(list, lambda events, state: triggers.Continue(state))), COUNT, "trigger"),
+        (
+            windows.global_(trigger=triggers.custom(list, lambda events, state: triggers.Continue(state))),
+            COUNT,
+            "trigger",
+        ),
     ],
 )
 def test_what_goes_by_single_events_is_not_combined(spec, reduce, option):

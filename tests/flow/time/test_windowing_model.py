@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -105,7 +107,9 @@ def test_sessions_are_those_of_the_model(pairs, sizes, gap, late, bound):
 
 operations = st.lists(
     st.one_of(
-        st.tuples(st.just("add"), st.sampled_from("xyz"), st.lists(st.tuples(times, st.sampled_from("ab")), max_size=6)),
+        st.tuples(
+            st.just("add"), st.sampled_from("xyz"), st.lists(st.tuples(times, st.sampled_from("ab")), max_size=6)
+        ),
         st.tuples(st.just("idle"), st.sampled_from("xyz")),
         st.tuples(st.just("end"), st.sampled_from("xyz")),
         st.tuples(st.just("tick"), st.integers(0, 8)),
@@ -119,10 +123,13 @@ def test_many_sources_some_of_them_idle(steps, kind, size, late, bound):
     """Model and engine are given the same, in the same order, and have the same at every step."""
     options = {"allowed_lateness": late, "watermark": watermarks.out_of_order(bound), "idle_after": 7}
     marks = Marks(bound, idle_after=7)
+    spec: Any
+    model: Any
     if kind == "fixed":
         spec, model = windows.fixed(size, by=0, **options), GridModel(Grid(size, size), late, marks)
     elif kind == "sliding":
-        spec, model = windows.sliding(2 * size + 1, size, by=0, **options), GridModel(Grid(2 * size + 1, size), late, marks)
+        far = 2 * size + 1
+        spec, model = windows.sliding(far, size, by=0, **options), GridModel(Grid(far, size), late, marks)
     else:
         spec, model = windows.session(size, by=0, **options), SessionModel(size, late, marks)
     engine = Windowing(spec, LIST if kind == "session" else PLAIN_LIST, key=1, keep_late=True)
@@ -236,7 +243,7 @@ def test_how_events_are_batched_makes_no_difference_to_any_trigger(pairs, sizes,
         for batch in split(batches, numbered(pairs)):
             out += engine.add(batch, "s", 0.0)
         out += engine.done(0.0)
-        panes = {}
+        panes: dict[Any, Any] = {}
         for window, firing, key, acc in out:
             panes.setdefault((window, key), []).append((firing, acc))
         seen.append((panes, engine.statistics().late, engine.statistics().firings))
@@ -251,7 +258,9 @@ def test_how_events_are_batched_makes_no_difference_to_sessions_with_triggers(pa
         spec = windows.session(
             gap, by=0, allowed_lateness=late, watermark=watermarks.out_of_order(bound), trigger=trigger
         )
-        engine = Windowing(spec, COUNT, key=1, on_trigger=lambda key, acc, window, firing: ([(window, key, firing, acc)], acc))
+        engine = Windowing(
+            spec, COUNT, key=1, on_trigger=lambda key, acc, window, firing: ([(window, key, firing, acc)], acc)
+        )
         out = []
         for batch in split(batches, numbered(pairs)):
             out += engine.add(batch, "s", 0.0)
@@ -265,8 +274,6 @@ def test_how_events_are_batched_makes_no_difference_to_sessions_with_triggers(pa
 
 @pytest.mark.parametrize("kind", ["aware", "naive"])
 def test_windows_of_datetimes_are_those_of_numbers(kind):
-    from datetime import UTC, datetime, timedelta
-
     epoch = datetime(1970, 1, 1, tzinfo=UTC if kind == "aware" else None)
     seconds = [-7200, -3601, -1, 0, 1, 3599, 3600, 10**9]
     counted = Windowing(windows.fixed(3600, by=0), COUNT)
