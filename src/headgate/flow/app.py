@@ -436,7 +436,7 @@ class _Stages:
             child = copy.copy(stage)
             child.id = f"{outlet}.{stage.id}-{number + 1}"
             child.name = stage.name or child.id
-            terms = [To(outlet, cancel="transient")] if not stage.subscribe_to else []
+            terms = [To(outlet)] if not stage.subscribe_to else []
             child.subscribe_to = [*terms, *(_renamed(to, outlet) for to in stage.subscribe_to)]
             self._names[id(stage)] = child.name
             self.children.append(child)

@@ -285,9 +285,9 @@ class _Windowing(Step):
         out = self._engine.add(events, source, now) if events else []
         if origin.watermark is not None:
             out += self._engine.advance(source, origin.watermark, now)
-        if self._engine.late_count > self._late:
-            self._program.report.late += self._engine.late_count - self._late
-            self._late = self._engine.late_count
+        if self._engine.statistics().late > self._late:
+            self._program.report.late += self._engine.statistics().late - self._late
+            self._late = self._engine.statistics().late
             self._program.aside(self._spec.late, self._engine.take_late())
         return out
 
@@ -484,7 +484,7 @@ class _Joining(Step):
         out = self._join.add(origin.port, list(events), origin.source, now) if len(events) else []
         if origin.watermark is not None:
             out = [*out, *self._join.advance(origin.port, origin.source, origin.watermark, now)]
-        late = self._join.late_count
+        late = self._join.statistics().late
         if late > self._late:
             self._program.report.late += late - self._late
             self._late = late
