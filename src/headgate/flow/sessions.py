@@ -6,10 +6,12 @@ become one. A key has a list of them in order of time, nearly always of one; a l
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Hashable, Sequence
 from heapq import heappop, heappush
 from itertools import repeat
-from typing import Any
+from operator import attrgetter
+from typing import Any, Final
 
 from headgate.flow._trigger_states import NOTHING, TriggerState
 from headgate.flow.panes import Pane, Reducing
@@ -17,6 +19,7 @@ from headgate.flow.times import BEGINNING, NEVER
 from headgate.flow.windows import Window
 
 Show = Callable[[Any, Any, Any], Window]
+_START: Final = attrgetter("start")
 
 
 class Session(Pane):
@@ -150,8 +153,8 @@ class SessionWindows:
         """Return the session that a span of time belongs to: a new one, a longer one, or one made of several."""
         mine = self._sessions.setdefault(key, [])
         place = len(mine)
-        while place and mine[place - 1].start >= end:
-            place -= 1
+        if place and mine[-1].start >= end:
+            place = bisect_left(mine, end, key=_START)
         if not place or mine[place - 1].end <= start:
             return self._begin(mine, place, key, start, end, now)
         session = mine[place - 1]
