@@ -73,6 +73,7 @@ class SessionWindows:
         self._lateness = lateness
         trigger = reducing.trigger
         self.phased = trigger is not None and trigger.needs_watermark()
+        self._singly = trigger is not None and trigger.counts()  # what is given has to be of the session as it was then
         self._sessions: dict[Hashable, list[Session]] = {}
         # Heaps of (end, number, session). Sessions only grow: an end that is too early is put right in its turn.
         self._closing: list[tuple[Any, int, Session]] = []
@@ -127,6 +128,8 @@ class SessionWindows:
             if not session.waiting:
                 touched[session] = None
             session.waiting.append(event)
+            if self._singly:
+                self._settle(session, now)
         for session in touched:
             if not session.gone:
                 self._settle(session, now)
@@ -209,7 +212,7 @@ class SessionWindows:
         if session.passed and not both:
             self._push(self._ending, session)
         session.passed = both
-        session.end = max(session.end, later.end)
+        session.start, session.end = min(session.start, later.start), max(session.end, later.end)
         later.gone = True
         later.due = NEVER
         reducing.watch(session)
