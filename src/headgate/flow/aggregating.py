@@ -318,7 +318,7 @@ def _values(get: Key, events: Iterable[Any]) -> Iterable[Any]:
     return events if get is None else map(get, events)
 
 
-def _count(total: int, event: Any) -> int:  # noqa: ARG001 (a step's form)
+def _count(total: int, event: Any) -> int:  # noqa: ARG001 (a step)
     return total + 1
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from headgate.errors import OptionError
 from headgate.flow.aggregating import Aggregating
+from headgate.flow.explain import explain
 from headgate.flow.graph import (
     AsyncNode,
     DepartitionNode,
@@ -26,6 +27,7 @@ from headgate.flow.graph import (
     UniqueNode,
 )
 from headgate.flow.inputs import ChildInput, FilesInput, Input, IterableInput, StageInput, check_iterable
+from headgate.flow.joining import Join
 from headgate.flow.operators import (
     FILTER,
     FLAT_MAP,
@@ -195,7 +197,7 @@ class Flow(Aggregating, Running):
     def from_parquet(cls, paths: Paths, *, columns: Iterable[str] | None = None, batch: int | None = None) -> Self:
         """Take the rows of Parquet files, in batches of columns (``pyarrow.RecordBatch``); needs the extra ``columns``.
 
-        `map_batches`, `where` and the aggregations of `Columns` take such batches as they are; every other operator
+        `map_batches`, `where` and `aggregate` take such batches as they are; every other operator
         gets rows, as dictionaries.
 
         Args:
@@ -210,7 +212,7 @@ class Flow(Aggregating, Running):
         return cls._files("from_parquet", paths, PARQUET, None, "", "", (("columns", names), ("batch", batch)))
 
     @classmethod
-    def _files(  # noqa: PLR0913, PLR0917
+    def _files(
         cls,
         kind: str,
         paths: Any,
@@ -338,6 +340,39 @@ class Flow(Aggregating, Running):
         if rate is not None and (isinstance(rate, bool) or not isinstance(rate, (int, float)) or not rate > 0):
             raise OptionError(described.where, "rate", "calls a second, above 0, or None", rate)
         return self._with(AsyncNode((self._node,), described, concurrency, rate, ordered))
+
+    def where(self, expression: Any) -> Self:
+        """Keep the rows of columns for which an expression of ``pyarrow.compute`` is true; needs the extra ``columns``.
+
+        Args:
+            expression: Such as ``pc.field("delay") > 60``.
+
+        Raises:
+            OptionError: It is none, or pyarrow is missing.
+        """
+        from headgate.flow.columns import Where, pc  # noqa: PLC0415 (an extra)
+
+        if not isinstance(expression, pc.Expression):
+            raise OptionError(place_of("where"), "expression", "an expression of pyarrow.compute", expression)
+        return self._with(ElementNode((self._node,), replace(element(MAP_BATCHES, Where(expression), "raise", 1))))
+
+    def aggregate(self, keys: Iterable[str] | str, **results: tuple[str, str]) -> Self:
+        """Group the rows of columns, and aggregate within each group; gives one batch of columns.
+
+        It is done by ``pyarrow.compute``, batch by batch, by each worker for what it sees; needs the extra ``columns``.
+        Behind lists of mappings these become columns first.
+
+        Args:
+            keys: Names of columns; none: one group.
+            **results: Name of the result = (column, ``"sum"``, ``"count"``, ``"min"``, ``"max"``, ``"mean"``, ``"any"`` or
+                ``"all"``). Missing values (null) are left out.
+
+        Raises:
+            OptionError: An option is wrong, or pyarrow is missing.
+        """
+        from headgate.flow.columns import aggregate  # noqa: PLC0415 (an extra)
+
+        return self._with(FoldNode((self._node,), aggregate(place_of("aggregate"), keys, results)))
 
     def uniq(self, key: Field | None = None) -> Self:
         """Keep the first event of each key, over all workers (behind `partition`: within each partition).
@@ -488,8 +523,6 @@ class Flow(Aggregating, Running):
         node = JoinNode(
             (self._node, other._node), where, how, left, right, join, window, by, other_by, workers, late
         )
-        from headgate.flow.joining import Join  # noqa: PLC0415
-
         Join(how, left or _itself, right, join, window=window, left_by=by, right_by=other_by, where=where)
         return type(self)(node, workers=both._workers, place=both._place, window=self._window)
 
@@ -617,8 +650,6 @@ class Flow(Aggregating, Running):
 
     def explain(self) -> str:
         """Return the plan as text: layers, fused operators, partitions, windows, and where each runs."""
-        from headgate.flow.explain import explain  # noqa: PLC0415
-
         return explain(Plan(self._node, workers=self._workers, place=self._place))
 
     def __repr__(self) -> str:

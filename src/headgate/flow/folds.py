@@ -31,6 +31,8 @@ class Fold:
 
     merges = False
     """Whether accumulators of several workers can be put together."""
+    columns = False
+    """Whether it takes batches of columns as they are."""
 
     def begin(self) -> Any:
         """Return an empty accumulator."""

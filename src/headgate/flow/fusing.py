@@ -53,6 +53,12 @@ def fuse(elements: Sequence[Element], notes: Notes) -> Loop:
 
 
 def _loop(each: Element, notes: Notes) -> Loop:
+    """Return the operator as a function of a batch; one of single events gets rows where there are columns."""
+    loop = _plain_loop(each, notes)
+    return loop if each.kind == MAP_BATCHES else lambda events: loop(as_rows(events))
+
+
+def _plain_loop(each: Element, notes: Notes) -> Loop:
     function = _careful(each, notes) if each.careful else each.function
     kind = each.kind
     if each.careful:

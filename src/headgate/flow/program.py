@@ -13,9 +13,9 @@ from typing import Any, Final, NamedTuple
 from headgate.errors import FlowError
 from headgate.flow.event_time import EventTime
 from headgate.flow.exchange import CLERK, Packet, Spread
-from headgate.flow.fusing import failure
+from headgate.flow.fusing import blame, failure
 from headgate.flow.keys import Partitioner
-from headgate.flow.operators import Element, failed
+from headgate.flow.operators import MAP_BATCHES, Element, failed
 from headgate.protocol.batching import rows
 
 SAMPLES: Final = 5
@@ -297,7 +297,7 @@ class Program:
             while at < len(steps):
                 step = steps[at]
                 if step.elements:
-                    if iterator is None and step.elements[0].kind != "map_batches":
+                    if iterator is None and step.elements[0].kind != MAP_BATCHES:
                         events = iterator = iter(rows(events))
                     elements += step.elements
                 events = step.feed(events, origin, now)
@@ -334,8 +334,6 @@ class Program:
         self, error: Exception, elements: tuple[Element, ...], batch: Any, iterator: Any, first: int, at: int
     ) -> Exception:
         """Return the error that names the operator."""
-        from headgate.flow.fusing import blame  # noqa: PLC0415
-
         found = blame(elements, batch, iterator, error)
         if found is not error:
             return found

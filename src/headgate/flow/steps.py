@@ -90,7 +90,7 @@ class _Folding(Step):
             for other in events:
                 self._accumulator = self._fold.merge(self._accumulator, other)
         else:
-            self._accumulator = self._fold.add(self._accumulator, rows(events))
+            self._accumulator = self._fold.add(self._accumulator, events if self._fold.columns else rows(events))
         return ()
 
     def done(self, now: float) -> Any:  # noqa: ARG002
@@ -129,7 +129,7 @@ class _Partial(Holding):
         self._accumulator = fold.begin()
 
     def feed(self, events: Any, origin: Origin, now: float) -> Any:  # noqa: ARG002
-        self._accumulator = self._fold.add(self._accumulator, rows(events))
+        self._accumulator = self._fold.add(self._accumulator, events if self._fold.columns else rows(events))
         return ()
 
     def size(self) -> int:
@@ -179,9 +179,14 @@ class _Unique(Step):
 
 
 class Partition(NamedTuple):
-    """Which worker of a layer it is, as a trigger's function is told."""
+    """Which worker of a layer it is, as a trigger's function is told.
 
-    index: int
+    Attributes:
+        number: From 0.
+        total: How many there are.
+    """
+
+    number: int
     total: int
 
 
@@ -285,9 +290,9 @@ class _Windowing(Step):
         out = self._engine.add(events, source, now) if events else []
         if origin.watermark is not None:
             out += self._engine.advance(source, origin.watermark, now)
-        if self._engine.statistics().late > self._late:
-            self._program.report.late += self._engine.statistics().late - self._late
-            self._late = self._engine.statistics().late
+        if self._engine.late_count > self._late:
+            self._program.report.late += self._engine.late_count - self._late
+            self._late = self._engine.late_count
             self._program.aside(self._spec.late, self._engine.take_late())
         return out
 
@@ -484,7 +489,7 @@ class _Joining(Step):
         out = self._join.add(origin.port, list(events), origin.source, now) if len(events) else []
         if origin.watermark is not None:
             out = [*out, *self._join.advance(origin.port, origin.source, origin.watermark, now)]
-        late = self._join.statistics().late
+        late = self._join.late_count
         if late > self._late:
             self._program.report.late += late - self._late
             self._late = late
