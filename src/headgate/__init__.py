@@ -17,6 +17,7 @@ from headgate.errors import (
     AugmentError,
     BufferOverflowError,
     CircuitOpenError,
+    CrossingError,
     DamagedLogError,
     DispatchError,
     DuplicateSettlementError,
@@ -50,6 +51,7 @@ from headgate.errors import (
     StoreError,
     SubscriptionError,
     UnknownBatcherError,
+    WorkerLostError,
 )
 from headgate.observe.stall import Diagnosis, StageDiagnosis
 from headgate.protocol.children import Backoff
@@ -62,6 +64,7 @@ from headgate.protocol.messages import DeadLetter, Down, End, Subscription, Term
 from headgate.protocol.statistics import StageStatistics, SubscriptionStatistics
 from headgate.runner import run
 from headgate.runtime.options import Child, To
+from headgate.runtime.places import Process, cores
 from headgate.runtime.reference import Ref, StageContext
 from headgate.sources import from_iterable
 from headgate.stage import Consumer, Producer, ProducerConsumer
@@ -106,6 +109,7 @@ __all__ = [
     "ConsumerSupervisor",
     "ConsumerSupervisorRef",
     "Counts",
+    "CrossingError",
     "DamagedLogError",
     "DeadLetter",
     "DemandDispatcher",
@@ -139,6 +143,7 @@ __all__ = [
     "PipelineRun",
     "PipelineStatistics",
     "PriorityDispatcher",
+    "Process",
     "Processors",
     "Producer",
     "ProducerConsumer",
@@ -173,7 +178,9 @@ __all__ = [
     "Terms",
     "To",
     "UnknownBatcherError",
+    "WorkerLostError",
     "augment",
+    "cores",
     "from_iterable",
     "merge",
     "run",

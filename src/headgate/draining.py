@@ -49,17 +49,12 @@ async def drain(node: Node, timeout: float) -> Drained:  # noqa: ASYNC109 (the w
     for supervision in supervisions:
         supervision.drain()
     sources = [each for each in node.drivers.values() if each.core.role == PRODUCER]
-    for source in sources:
-        source.act(source.core.drain, SHUTDOWN)
-    for driver in list(node.drivers.values()):
-        if driver.core.into is not None:
-            _leave_sources(driver)
-        if driver.core.paused and driver.core.state == "running":  # what came from other stages was begun
-            driver.act(driver.core.resume)
+    begin(node)
+    if node.exchange is not None:
+        node.exchange.drain()
     unfinished = tuple(each.name for each, ended in zip(supervisions, concluded, strict=True) if not ended)
     while node.drivers:
-        for driver in list(node.drivers.values()):
-            _finish(driver)
+        _finish(node)
         if not node.drivers:
             break
         left = deadline - node.loop.time()
@@ -73,11 +68,32 @@ async def drain(node: Node, timeout: float) -> Drained:  # noqa: ASYNC109 (the w
         waiting.cancel()
     handled = returned = 0
     for source in sources:
-        out = source.core.out
-        if out is not None:
-            handled += out.handled
-            returned += out.emitted - out.handled - sum(out.discarded.values())
+        numbers = source.statistics()
+        handled += numbers.handled
+        returned += numbers.emitted - numbers.handled - sum(numbers.discarded.values())
     return Drained(not unfinished, handled, returned, unfinished)
+
+
+def begin(node: Node) -> None:
+    """Let the sources of one node rest, and let those who get events from sources leave them."""
+    here = [each for each in node.drivers.values() if not each.far]
+    for driver in here:
+        if driver.core.role == PRODUCER:
+            driver.act(driver.core.drain, SHUTDOWN)
+    for driver in here:
+        if driver.core.into is not None:
+            _leave_sources(driver)
+        if driver.core.paused and driver.core.state == "running":  # what came from other stages was begun
+            driver.act(driver.core.resume)
+
+
+async def settle(node: Node) -> None:
+    """Let the stages of one node end when nobody sends them anything any more."""
+    while node.drivers:
+        changed = node.change()
+        _finish(node)
+        if node.drivers:
+            await changed
 
 
 def _leave_sources(driver: Driver) -> None:
@@ -93,9 +109,15 @@ def _leave_sources(driver: Driver) -> None:
         driver.act(driver.core.drain, SHUTDOWN, sources)
 
 
-def _finish(driver: Driver) -> None:
-    """Let a stage end that nobody sends anything any more, and that goes on by its cancel mode."""
-    core = driver.core
-    into: Any = core.into
-    if core.state == "running" and into is not None and not any(each.open for each in into.windows.values()):
-        driver.act(core.drain, SHUTDOWN)
+def _finish(node: Node) -> None:
+    """Let stages end that nobody sends anything any more, and that go on by their cancel mode."""
+    for driver in list(node.drivers.values()):
+        core = driver.core
+        into: Any = core.into
+        if (
+            core.state == "running"
+            and into is not None
+            and not driver.far
+            and not any(each.open for each in into.windows.values())
+        ):
+            driver.act(core.drain, SHUTDOWN)

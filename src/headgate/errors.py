@@ -24,6 +24,8 @@
     │       └── DamagedLogError          what was recorded is not what is read
     ├── StageCrashed                     a stage ended abnormally; ``__cause__`` is what its handler raised
     ├── NoStageError                     a call to a stage that has ended, or that never was
+    ├── CrossingError                    something cannot go to another process, or come back from there
+    ├── WorkerLostError                  the process of a stage has ended under it
     ├── SourceError                      the source of a pipeline raised; ``__cause__`` is what
     ├── AcknowledgementError             a message was to be settled that cannot be (any more)
     │   ├── DuplicateSettlementError     it has its outcome already
@@ -471,6 +473,31 @@ class DamagedLogError(EventLogError):
 
 class NoStageError(HeadgateError):
     """A stage was called that has ended, or that never was."""
+
+
+class CrossingError(HeadgateError):
+    """Something cannot go to another process (an open file, a lock, a generator), or does not come up there."""
+
+
+class WorkerLostError(HeadgateError):
+    """The process that a stage ran in has ended under it.
+
+    Attributes:
+        node: Which worker.
+        pid: Its process id; None when it is not known.
+        how: How it ended, e.g. ``"was killed by SIGKILL"``.
+    """
+
+    def __init__(self, node: str, pid: int | None, how: str) -> None:
+        """Name the worker, and say how it ended."""
+        super().__init__(node, pid, how)
+        self.node = node
+        self.pid = pid
+        self.how = how
+
+    def __str__(self) -> str:
+        """Say it in one line."""
+        return f"{self.node}{'' if self.pid is None else f' (process {self.pid})'} {self.how}"
 
 
 class SourceError(HeadgateError):

@@ -16,6 +16,7 @@ from headgate.protocol.statistics import StageStatistics
 from headgate.runtime.driver import DRIVERS
 from headgate.runtime.node import Node
 from headgate.runtime.options import Child, To
+from headgate.runtime.places import Place
 from headgate.runtime.reference import Ref, make_subscription
 
 HOOK_SECONDS = 5.0
@@ -96,7 +97,11 @@ class System:
         except BaseException:  # cancelled once more: nobody will ever stop what is left
             for ref in reversed(self.stages()):
                 ref.kill(SHUTDOWN)
+            if node.exchange is not None:
+                node.exchange.kill()
             raise
+        if node.exchange is not None:
+            await node.exchange.close()
         unseen = node.unseen()
         if error is not None or not unseen:
             return
@@ -166,7 +171,7 @@ class System:
         self, child: Child, *, hold: bool = False, path: tuple[str, ...] | None = None, wait: bool = True
     ) -> Ref:
         node = self.node
-        driver = DRIVERS[child.place](node, child)
+        driver: Any = node.home().driver(child) if isinstance(child.place, Place) else DRIVERS[child.place](node, child)
         driver.supervised = path is not None
         subscriptions = child.subscribe_to
         if path:  # its successor, if it is started again, gets what is kept for it
@@ -194,7 +199,7 @@ class System:
             if path and name in node.awaited.over:  # its stream is over: nothing more comes from there
                 continue
             if isinstance(name, str) and name not in node.names and node.awaited.will_come(name, to.terms.retry):
-                node.awaited.wait(driver, name, to.terms)
+                driver.wait(name, to.terms)
             else:
                 begun.append((to, driver.subscribe(make_subscription(driver.ref, to, {}), hasty=True)))
         if subscriptions and not begun and not driver.core.awaited:  # all of their streams are over by now
@@ -208,7 +213,8 @@ class System:
         except asyncio.CancelledError:
             driver.ref.kill(SHUTDOWN)  # nobody has its reference
             raise
-        return driver.ref
+        ref: Ref = driver.ref
+        return ref
 
     async def start_all(self, children: Iterable[Child]) -> list[Ref]:
         """Start several stages, and let events flow only when all of them are there.

@@ -3,6 +3,6 @@
 import pytest
 
 
-@pytest.fixture(params=["inline", "task", "thread"])
+@pytest.fixture(params=["inline", "task", "thread", "process"])
 def place(request):
     return request.param

@@ -4,8 +4,9 @@ import asyncio
 import functools
 import threading
 
-from headgate import Child, Consumer, Producer, ProducerConsumer, System, To
+from headgate import Child, Consumer, Process, Producer, ProducerConsumer, System, To
 from headgate.protocol.messages import CALLBACKS
+from tests.places.shared import share
 
 DEADLINE = 8.0
 """Seconds after which a scenario counts as hanging; none comes near it."""
@@ -33,6 +34,10 @@ def _async(plain):
 
 
 def child(place, cls, *args, **options):
+    if place == "process":  # what is a list here is one there as well
+        args = [share(each) for each in args]
+        options = {name: each if name == "subscribe_to" else share(each) for name, each in options.items()}
+        place = Process()
     return Child(at(place, cls), *args, place=place, **options)
 
 

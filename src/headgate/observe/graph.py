@@ -50,7 +50,7 @@ class Node:
             if name != "demand":
                 facts.append(f"{name} dispatcher")
         if not _is_spawner(recipe):
-            facts.append(recipe.place)
+            facts.append(recipe.place if isinstance(recipe.place, str) else recipe.place.word)
         return facts
 
 

@@ -143,7 +143,7 @@ class Memory:
         """Note how things stand, and return for how many seconds each stage has not changed."""
         now = node.loop.time()
         seen: dict[int, tuple[Any, float]] = {}
-        for number, driver in list(node.drivers.items()):
+        for number, driver in _here(node):
             totals = _totals(driver)
             before = self.seen.get(number)
             seen[number] = before if before is not None and before[0] == totals else (totals, now)
@@ -167,11 +167,16 @@ def look(node: Node) -> dict[int, float]:
     return memory.look(node)
 
 
+def _here(node: Node) -> list[tuple[int, Driver]]:
+    """Return the stages that run here."""
+    return [(number, driver) for number, driver in node.drivers.items() if not driver.far]
+
+
 def diagnose(node: Node) -> Diagnosis:
     """Explain what every stage is at, and for whom it waits."""
     first = node not in _memories
     seconds = look(node)
-    states = {number: _explain(driver) for number, driver in list(node.drivers.items())}
+    states = {number: _explain(driver) for number, driver in _here(node)}
     stages = [
         StageDiagnosis(
             driver.name,
@@ -182,7 +187,7 @@ def diagnose(node: Node) -> Diagnosis:
             not states[number].others and (states[number].kind not in _WAITS or _is_blamed(driver, states[number])),
             stack_of(driver) if states[number].kind == HANDLER else None,
         )
-        for number, driver in list(node.drivers.items())
+        for number, driver in _here(node)
         if number in states
     ]
     stages += _absent(node)

@@ -223,7 +223,7 @@ class Subscription:
         terms: The options that it was made with.
     """
 
-    __slots__ = ("consumer", "id", "producer", "terms")
+    __slots__ = ("__weakref__", "consumer", "id", "producer", "terms")
 
     def __init__(self, id: int, producer: Address, consumer: Address, terms: Terms) -> None:  # noqa: A002 (the field's word)
         """Join a consumer to a producer under these terms."""

@@ -27,12 +27,14 @@ from headgate.protocol import messages as m
 from headgate.protocol.lane import LANES
 from headgate.protocol.messages import CALLBACKS, DeadLetter, Down, Message, Subscription, crash
 from headgate.protocol.stage import StageCore, refuse
+from headgate.protocol.statistics import StageStatistics, statistics
 from headgate.runtime.express import SUSPENDED, offer, passes
 from headgate.runtime.node import PLAIN, logger
 from headgate.runtime.reference import Ref, StageContext
 from headgate.runtime.spill import SpillFile
 
 if TYPE_CHECKING:
+    from headgate.protocol.messages import Terms
     from headgate.runtime.node import Node
     from headgate.runtime.options import Child
 
@@ -40,7 +42,48 @@ STEP_LIMIT = 64
 """Callbacks of one stage in one go, before the next stage has its turn."""
 
 
-class Driver:
+class Endpoint:
+    """What a reference points at: a stage here (`Driver`) or elsewhere.
+
+    Attributes:
+        node: The node that it is looked at from.
+        number: No other stage of the system has it.
+        name: The stage's name.
+        ref: Its reference.
+        registered: Others can find it by its name.
+        supervised: A supervisor sees to its crashes.
+        told_to_end: The reasons with which somebody outside has asked for the end: such a reason is no crash.
+        calls: Those who wait for an answer.
+        fault: The crash as which its end surfaces, if it is one.
+        far: It runs elsewhere.
+    """
+
+    far = False
+    core: Any
+
+    def __init__(self, node: Node, number: int, name: str, ref_class: type[Ref]) -> None:
+        """Begin before the start."""
+        self.node = node
+        self.number = number
+        self.name = name
+        self.ref = ref_class(self)  # type: ignore[arg-type]  # it is one of the two
+        self.registered = False
+        self.supervised = False
+        self.told_to_end: list[Any] = []
+        self.fault: HeadgateError | None = None
+        self.calls: set[asyncio.Future[Any]] = set()
+
+    def reply(self, token: Any, value: Any, error: BaseException | None) -> None:
+        """Answer a call."""
+        if token.done():
+            return
+        if error is None:
+            token.set_result(value)
+        else:
+            token.set_exception(error)
+
+
+class Driver(Endpoint):
     """One running stage: its mailbox, its core, and the port between them.
 
     Attributes:
@@ -51,11 +94,7 @@ class Driver:
         mail: There may be other messages than events and asks in the mailbox.
         stirred: The core was changed from outside of its messages while a callback was outstanding.
         owes: The core is to be flushed when there is nothing else to do.
-        told_to_end: The reasons with which somebody outside has asked for the end: such a reason is no crash.
-        calls: Those who wait for an answer.
-        supervised: A supervisor sees to its crashes.
         done: Resolves with the reason when the stage has ended.
-        fault: The crash as which that surfaces, if it is one.
     """
 
     place = ""
@@ -68,29 +107,23 @@ class Driver:
 
     def __init__(self, node: Node, child: Child) -> None:
         """Prepare a stage that is not started yet."""
-        self.node = node
+        number = next(node.numbers)
+        super().__init__(node, number, child.name or f"{child.id}-{number}", child.ref_class)
         self.child = child
-        self.number = next(node.numbers)
         self.registered = child.name is not None
-        self.name = child.name or f"{child.id}-{self.number}"
         self.inbox: deque[Message] = deque()
         self.queued = True  # until there is an instance: what comes before is kept
         self.stirred = False
         self.owes = False
         self.mail = False
-        self.told_to_end: list[Any] = []
-        self.supervised = False
-        self.ref = child.ref_class(self)
         self.send = node.send
         self.hand = node.hand
         self.ask = node.ask
         self.done: asyncio.Future[Any] = node.loop.create_future()
-        self.fault: HeadgateError | None = None
         self.monitors: list[Callable[[Any], None]] = []
         self.instance: Any = None
         self.handlers: dict[str, Callable[..., Any]] = {}
         self.on_events: Callable[..., Any] = _no_handler
-        self.calls: set[asyncio.Future[Any]] = set()
         self._files: list[SpillFile] = []
         self._started: asyncio.Future[None] = node.loop.create_future()
         self._subscribing: dict[Subscription, asyncio.Future[Subscription]] = {}
@@ -109,6 +142,7 @@ class Driver:
         self.receive: Callable[[Message], Any] = self.core.receive
         self.take: Callable[[Message], Any] = self.inbox.append
         self.starting = True
+        self.bound: Callable[[Driver], None] | None = None  # told when there is an instance
         self.middle = child.role == m.PRODUCER_CONSUMER
         self.context = StageContext(self)
 
@@ -127,6 +161,8 @@ class Driver:
         """
         try:
             await self.build()
+            if self.bound is not None:
+                self.bound(self)
             self.queued = False
         except Stop as stop:  # as in `started`, but there is nothing to terminate
             self.queued = False
@@ -149,16 +185,14 @@ class Driver:
         self.handlers = {name: getattr(instance, name) for name in CALLBACKS if name in defined}
         self.on_events = self.handlers.get(m.HANDLE_EVENTS, _no_handler)
 
-    # -- the port -----------------------------------------------------------------------------------------------------
+    def wrap(self, handler: Callable[..., Any]) -> None:
+        """Put something in the way of the handler of events, which calls it."""
+        before = self.handlers[m.HANDLE_EVENTS]
+        self.handlers[m.HANDLE_EVENTS] = handler
+        if self.on_events == before:  # else it looks there
+            self.on_events = handler
 
-    def reply(self, token: Any, value: Any, error: BaseException | None) -> None:
-        """Answer a call."""
-        if token.done():
-            return
-        if error is None:
-            token.set_result(value)
-        else:
-            token.set_exception(error)
+    # -- the port -----------------------------------------------------------------------------------------------------
 
     def subscribed(self, subscription: Subscription, error: BaseException | None) -> None:
         """Resolve what waits for a subscription."""
@@ -248,7 +282,7 @@ class Driver:
         self.close()
         self.node.drivers.pop(self.number, None)
         if self.registered:
-            self.node.names.pop(self.name, None)
+            self.node.unregister(self.name)
         self.queued = False
         self.core.abandon()  # the scheduler may have it in its queue
         self.receive = self.take = functools.partial(refuse, self)
@@ -291,6 +325,14 @@ class Driver:
             self.queued = False
             if self.core.callback is not None or self.inbox:
                 self.node.enqueue(self)
+
+    def wait(self, name: str, terms: Terms) -> None:
+        """Subscribe as soon as there is a stage, or a member of a group, of this name."""
+        self.node.awaited.wait(self, name, terms)
+
+    def statistics(self) -> StageStatistics:
+        """Read the stage's numbers."""
+        return statistics(self.core)
 
     def monitor(self, ref: Ref) -> None:
         """Tell this stage when another ends: ``handle_info(Down(ref, reason))``."""

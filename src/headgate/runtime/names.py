@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from headgate.errors import SubscriptionError
@@ -92,12 +93,14 @@ class Names:
         """Note that a supervisor is about to start a stage, or a group, of this name."""
         self.expected[name] += 1
         self.over.discard(name)
+        self._node.publish("expect", name)
 
     def form(self, group: str, members: list[str]) -> None:
         """Note the stages of a group, and subscribe those who wait for it to each that is there and that comes."""
         self.groups[group] = members
         self.over.discard(group)
         self.left.discard(group)
+        self._node.publish("form", group, members)
         for awaited in list(self._waiting.get(group, ())):
             if not awaited.standing:
                 awaited.standing = True
@@ -106,6 +109,7 @@ class Names:
 
     def unexpect(self, name: str) -> None:
         """Note that it will not be started (again) after all: nobody need wait for it any longer."""
+        self._node.publish("unexpect", name)
         self.expected[name] -= 1
         if self.expected[name] <= 0:
             del self.expected[name]
@@ -121,7 +125,7 @@ class Names:
                 else:
                     self._limit(awaited)
             if name in self.left:
-                self.disband(name, over=False)
+                self._disband(name, over=False)
 
     def came(self, name: str) -> None:
         """Subscribe those who wait for a name that is registered now."""
@@ -143,11 +147,27 @@ class Names:
             if awaited.standing
         )
 
+    def end(self, names: Iterable[str]) -> None:
+        """Note that the streams of these stages are over."""
+        names = list(names)
+        self.over.update(names)
+        self._node.publish("end", names)
+
+    def change(self, group: str, members: list[str]) -> None:
+        """Note that a group has other members now; who comes is registered later."""
+        if group in self.groups:
+            self.groups[group] = members
+            self._node.publish("change", group, members)
+
     def disband(self, group: str, *, over: bool) -> None:
         """Forget a group: no more members will come; ``over``: since their streams are over.
 
         While a supervisor is about to start it again, it is kept, and so are those who wait for it.
         """
+        self._node.publish("disband", group, over)
+        self._disband(group, over=over)
+
+    def _disband(self, group: str, *, over: bool) -> None:
         if not over and self.expected[group] > 0:
             self.left.add(group)
             return

@@ -26,6 +26,7 @@ from headgate.runtime.names import Names
 if TYPE_CHECKING:
     from headgate.protocol.messages import Message
     from headgate.runtime.driver import Driver
+    from headgate.runtime.hub import Hub
     from headgate.runtime.reference import Ref
 
 logger = logging.getLogger("headgate")
@@ -80,6 +81,8 @@ class Node:
         self.letters: deque[DeadLetter] = deque(maxlen=LETTERS)
         self.on_dead_letter: Callable[[DeadLetter], Any] | None = None
         self.jobs: set[asyncio.Task[Any]] = set()  # of our own; a loop keeps only weak references
+        self.exchange: Any = None  # the links to other nodes, when there are any
+        self.publish: Callable[..., None] = _to_nobody  # tells them what becomes of names
 
     def send(self, to: Ref, message: Message) -> None:
         """Put a message into a stage's mailbox, and let the stage run."""
@@ -239,7 +242,22 @@ class Node:
         if name in self.names:
             raise NameTakenError(where, "name", "a name that no living stage has", name)
         self.names[name] = ref
+        self.publish("register", name, ref)
         self.awaited.came(name)
+
+    def unregister(self, name: str) -> None:
+        """Take a stage's name back."""
+        if self.names.pop(name, None) is not None:
+            self.publish("unregister", name)
+
+    def home(self) -> Hub:
+        """Return what sees to the worker processes of this node."""
+        if self.exchange is None:
+            from headgate.runtime.hub import Hub  # noqa: PLC0415 (only for those who use other places)
+
+            self.exchange = Hub(self)
+        hub: Hub = self.exchange
+        return hub
 
     def report(self, error: Exception) -> None:
         """Make an error known that does not end a stage."""
@@ -252,7 +270,7 @@ class Node:
         """Forget a stage that has ended."""
         self.drivers.pop(driver.number, None)
         if driver.registered:
-            self.names.pop(driver.name, None)
+            self.unregister(driver.name)
         self.awaited.forget(driver)
         crash = driver.fault
         ours = crash is not None and not driver.supervised and not driver.core.follows  # else its supervisor sees to it
@@ -271,8 +289,9 @@ class Node:
     def forget(self, heir: tuple[str, ...]) -> None:
         """Keep nothing any longer for a supervised child, or those below it, that will not be started again."""
         for driver in list(self.drivers.values()):
-            if driver.core.out is not None:
+            if driver.core.out is not None and not driver.far:
                 driver.act(driver.core.forget, heir)
+        self.publish("forget", heir)
 
     def tell(self) -> None:
         """Wake whoever waits for a change."""
@@ -342,6 +361,10 @@ class Node:
     async def changed(self) -> None:
         """Wait until the next stage ends."""
         await self.change()
+
+
+def _to_nobody(*what: Any) -> None:
+    """Publish nothing: there are no other nodes."""
 
 
 async def _no_starter(recipe: Any) -> Any:

@@ -15,6 +15,7 @@ from headgate.protocol.dispatch.demand import DemandDispatcher
 from headgate.protocol.messages import CALLBACKS, CONSUMER, HANDLE_EVENTS, PRODUCER, Terms
 from headgate.protocol.producer import AT_LEAST_ONCE, AT_MOST_ONCE
 from headgate.protocol.stage import StageCore
+from headgate.runtime.places import Place
 from headgate.runtime.reference import Ref
 
 PLACES: Final = ("inline", "task", "thread")
@@ -127,7 +128,8 @@ class Child:
             ``set_demand("forward")``.
         restart: For supervisors: ``"permanent"`` (default), ``"transient"`` or ``"temporary"``.
         shutdown: Seconds that the stage has to end by itself. Default 5.
-        place: ``"inline"``, ``"task"`` or ``"thread"``. Default: in a task when a handler is async, else inline.
+        place: ``"inline"``, ``"task"``, ``"thread"`` or `Process`. Default: in a task when a handler is async, else
+            inline.
         delivery: ``"at_least_once"`` (default): what a consumer did not handle goes to the next taker;
             ``"at_most_once"``: it is lost, and counted.
         max_deliveries: How often events that a handler crashes with are given to handlers before they are halved,
@@ -155,7 +157,7 @@ class Child:
         demand: str = "forward",
         restart: str = "permanent",
         shutdown: float = 5.0,
-        place: str | None = None,
+        place: str | Place | None = None,
         delivery: str = AT_LEAST_ONCE,
         max_deliveries: int | None = 3,
         count: int = 1,
@@ -302,11 +304,16 @@ class Child:
             where, "dispatcher", "'demand', 'broadcast' or a Dispatcher such as PartitionDispatcher(4)", dispatcher
         )
 
-    def _check_place(self, where: str, place: str | None) -> str:
+    def _check_place(self, where: str, place: str | Place | None) -> str | Place:
         asynchronous = sorted(name for name in self.defined if inspect.iscoroutinefunction(getattr(self.cls, name)))
+        self.inner_place = "task" if asynchronous else "inline"
         if place is None:
-            return "task" if asynchronous else "inline"
-        check_choice(where, "place", place, PLACES)
+            return self.inner_place
+        if isinstance(place, Place):
+            return place
+        if not isinstance(place, str) or place not in PLACES:
+            words = ", ".join(map(repr, PLACES))
+            raise OptionError(where, "place", f"one of {words}, or Process(...)", place)
         if asynchronous and place != "task":
             raise OptionError(where, "place", f"'task', as {', '.join(asynchronous)} is async", place)
         return place

@@ -12,7 +12,7 @@ from headgate.errors import NoStageError, OptionError, SubscriptionError
 from headgate.protocol import messages as m
 from headgate.protocol.messages import NORMAL, Subscription
 from headgate.protocol.stage import refuse
-from headgate.protocol.statistics import StageStatistics, statistics
+from headgate.protocol.statistics import StageStatistics
 
 if TYPE_CHECKING:
     from headgate.runtime.driver import Driver
@@ -202,7 +202,7 @@ class Ref:
 
     def statistics(self) -> StageStatistics:
         """Read the stage's numbers, true at this moment. They can be awaited as well."""
-        return statistics(self.driver.core)
+        return self.driver.statistics()
 
     async def stop(self, reason: Any = NORMAL, *, timeout: float | None = None) -> Any:  # noqa: ASYNC109
         """End the stage after the callback that runs, and wait for it. What it did not handle goes back.
@@ -409,7 +409,7 @@ class StageContext:
 
     def statistics(self) -> StageStatistics:
         """Read this stage's numbers."""
-        return statistics(self._driver.core)
+        return self._driver.statistics()
 
     def _on_loop(self, function: Callable[..., Any], *args: Any) -> Any:
         """Run it on the loop's thread, here or there, and let the stage act on what came of it."""

@@ -358,7 +358,7 @@ class Engine:
         member.handle = None
         self.node.forget((*self._path, member.recipe.id))
         if completed:
-            self.node.awaited.over.update(member.names)
+            self.node.awaited.end(member.names)
         self._unexpect(member)
         group = member.followed
         if group is not None and all(each.state == "done" for each in self._members if each.followed == group):

@@ -214,11 +214,13 @@ class Supervision(Engine):
             raise OptionError(where, "count", "an integer of at least 1", count)
         if template.template.partitioned:
             raise OptionError(where, "count", "left as it is, as each of the group has a partition of its own", count)
-        names = self.node.awaited.groups.get(template.template.name or "", [])
+        group = template.template.name or ""
+        names = list(self.node.awaited.groups.get(group, []))
         for member in members[count:][::-1]:
             await self._let_go(member)
             self._members.remove(member)
-            names[:] = [name for name in names if name != member.recipe.name]
+            names = [name for name in names if name != member.recipe.name]
+            self.node.awaited.change(group, names)
         at = self._members.index(members[0]) + len(members)
         known = {each.recipe.id for each in members}
         possible = [each for each in template.template.members(count + len(members)) if each.id not in known]
@@ -226,12 +228,13 @@ class Supervision(Engine):
             member = Member(recipe)
             self._members.insert(at, member)
             at += 1
-            names.extend(recipe.names())
+            names = [*names, *recipe.names()]
+            self.node.awaited.change(group, names)
             try:
                 await self._start_for(member)
             except BaseException:
                 await self._forget(member)
-                names[:] = [name for name in names if name != recipe.name]
+                self.node.awaited.change(group, [name for name in names if name != recipe.name])
                 raise
         return [each.handle for each in self._members if each.group == id and isinstance(each.handle, Ref)]
 

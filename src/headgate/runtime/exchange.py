@@ -1,0 +1,374 @@
+"""What a node has to do with other nodes: its links, and who is known by which number.
+
+A stage's number is unique in the system, as the home node gives them out; a subscription's begins with the number of
+the node that made it. What crosses a link is numbers; each side keeps one object for each, as long as anybody uses it.
+
+The walk of an ask and of a batch. A consumer's core here hands its port an ask for a producer whose reference points at
+a `FarDriver`; that one's mailbox posts it to the link, as four numbers. Over there `deliver` finds the producer's
+driver and gives it the ask, as `Node.ask` does for one from next door. The batch comes back the same way. Neither core
+knows.
+
+The home node starts the others and is told how their stages end; it alone decides about names. The others have copies
+of what it knows of them, so that a consumer can find out at once whether a producer will come back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import itertools
+import weakref
+from typing import TYPE_CHECKING, Any
+
+from headgate.errors import CrossingError, HandlerError, NoStageError, StageCrashed, SubscriptionError, short
+from headgate.protocol import messages as m
+from headgate.protocol.messages import ASK, EVENTS, End, Message, Subscription
+from headgate.protocol.stage import refuse
+from headgate.runtime.budget import Inflow, watching
+from headgate.runtime.driver import Endpoint
+from headgate.runtime.far import FarDriver
+from headgate.runtime.link import Link
+from headgate.runtime.reference import Nobody, Ref
+from headgate.runtime.wire import HINT, Codes
+
+if TYPE_CHECKING:
+    from headgate.runtime.node import Node
+
+_LEAVES = frozenset({m.CANCEL, m.CANCELLED, m.FAILED, m.STOP, m.KILL})
+
+
+class Caller:
+    """Somebody on another node who waits for an answer. It stands where a future would."""
+
+    __slots__ = ("_answered", "_exchange", "node", "number")
+
+    def __init__(self, exchange: Exchange, node: int, number: int) -> None:
+        """Know whom to answer."""
+        self._exchange = exchange
+        self._answered = False
+        self.node = node
+        self.number = number
+
+    def done(self) -> bool:
+        """Say whether it was answered."""
+        return self._answered
+
+    def set_result(self, value: Any) -> None:
+        """Answer."""
+        self._answered = True
+        self._exchange.tell(self.node, "answer", self.number, value, None)
+
+    def set_exception(self, error: BaseException) -> None:
+        """Answer with an error."""
+        self._answered = True
+        self._exchange.tell(self.node, "answer", self.number, None, error)
+
+
+class Exchange:
+    """The links of one node.
+
+    Args:
+        node: The node.
+        number: Its number; 0 is home.
+
+    Attributes:
+        links: By the number of the other node.
+        known: Stages by number: those of this node, and those elsewhere that somebody here refers to.
+    """
+
+    local = True
+    max_bytes = 64 << 20
+
+    def __init__(self, node: Node, number: int) -> None:
+        """Begin without links."""
+        self.node = node
+        self.loop = node.loop
+        self.number = number
+        self.links: dict[int, Link] = {}
+        self.known: weakref.WeakValueDictionary[int, Endpoint] = weakref.WeakValueDictionary()
+        self._subscriptions: weakref.WeakValueDictionary[int, Subscription] = weakref.WeakValueDictionary()
+        self._waiting: dict[int, asyncio.Future[Any]] = {}
+        self._tokens = itertools.count(1)
+        self._lost: dict[int, Any] = {}  # nodes that have ended, and why
+        self.inflows: dict[int, Inflow] = {}
+        self._watched: weakref.WeakSet[Endpoint] = weakref.WeakSet()
+        node.exchange = self
+
+    # -- what crosses -------------------------------------------------------------------------------------------------
+
+    def codes(self, link: Link) -> Codes:  # noqa: ARG002 (each link has its own)
+        """Return what is known of code on a link: nothing yet."""
+        return Codes(self._name, self._find)
+
+    def _name(self, value: Any) -> tuple[Any, ...] | None:
+        """Say what crosses in the stead of an object of ours."""
+        kind = type(value)
+        if kind is Subscription:
+            self._subscriptions[value.id] = value
+            producer = value.producer
+            if isinstance(producer, Nobody):
+                producer = producer.name
+            return ("subscription", value.id, producer, value.consumer, value.terms)
+        if issubclass(kind, Ref):
+            driver: Any = value.driver
+            where = driver.where if driver.far else self.number
+            if not driver.far:
+                self.known[driver.number] = driver
+            return ("ref", where, driver.number, driver.name, driver.core.role, driver.child.id, driver.registered)
+        if kind is Caller:
+            return ("caller", value.node, value.number)
+        if issubclass(kind, asyncio.Future):
+            return ("caller", self.number, self._await(value))
+        return None
+
+    def _find(self, name: tuple[Any, ...]) -> Any:
+        """Return the object of this side."""
+        kind = name[0]
+        if kind == "ref":
+            return self._ref(*name[1:])
+        if kind == "caller":
+            _, node, number = name
+            if node == self.number:
+                return self._waiting.get(number) or Caller(self, node, number)
+            return Caller(self, node, number)
+        _, number, producer, consumer, terms = name
+        found = self._subscriptions.get(number)
+        if found is None:
+            if isinstance(producer, str):
+                producer = Nobody(producer, consumer)
+            found = Subscription(number, producer, consumer, terms)
+            self._subscriptions[number] = found
+        return found
+
+    def _ref(self, where: int, number: int, name: str, role: str, id: str, registered: bool) -> Ref:  # noqa: A002, FBT001 (as it crosses)
+        driver = self.known.get(number)
+        if driver is None:
+            driver = FarDriver(self, where, number, name, role, id=id, registered=registered)
+            self.known[number] = driver
+            if where == self.number or where in self._lost:  # it was one of ours, and has ended long ago
+                driver.ended(self._lost.get(where, "noproc"))
+        return driver.ref
+
+    def _await(self, future: asyncio.Future[Any]) -> int:
+        """Give somebody who waits for an answer a number."""
+        number = next(self._tokens)
+        self._waiting[number] = future
+        future.add_done_callback(lambda _: self._waiting.pop(number, None))
+        return number
+
+    def keep(self, subscription: Subscription) -> None:
+        """Know a subscription by its number, as long as somebody has it."""
+        self._subscriptions[subscription.id] = subscription
+
+    def subscription(self, number: int) -> Subscription | None:
+        """Return a subscription that is known here."""
+        return self._subscriptions.get(number)
+
+    # -- sending ------------------------------------------------------------------------------------------------------
+
+    def link(self, where: int) -> Link:
+        """Return the link to a node."""
+        raise NotImplementedError
+
+    def post(self, far: FarDriver, message: Message) -> None:
+        """Send a message to a stage elsewhere."""
+        self.link(far.where).post(far.number, message)
+
+    def tell(self, where: int, *what: Any) -> None:
+        """Tell a node something."""
+        self.link(where).tell(*what)
+
+    async def request(self, where: int, *what: Any) -> Any:
+        """Ask a node something, and wait for the answer; None when it has ended meanwhile."""
+        future = self.loop.create_future()
+        self.link(where).tell("request", *what, future)
+        return await future
+
+    def refused(self, link: Link, number: int, message: Message, error: Exception) -> None:
+        """Take note that something cannot cross, and tell those whom it concerns."""
+        if number < 0:
+            self._untold(link, message, error)
+            return
+        node, tag = self.node, message[0]
+        crossing = error if isinstance(error, CrossingError) else CrossingError(f"{type(error).__name__}: {error}")
+        if tag in (EVENTS, m.REDELIVERED):
+            subscription = message[1]
+            driver: Any = subscription.producer.driver
+            culprit = next((each for each in message[2] if not self._crosses(each)), message[2])
+            text = f"events that can go to another process ({error})"
+            wrong = HandlerError(driver.name, m.HANDLE_EVENTS, text, culprit)
+            wrong.__cause__ = crossing
+            node.send(subscription.producer, (m.KILL, StageCrashed(driver.name, wrong)))
+        elif tag == m.SUBSCRIBE:
+            subscription = message[1]
+            refusal = SubscriptionError(
+                subscription.consumer.name, subscription.producer.name, f"its terms cannot go there: {error}. {HINT}"
+            )
+            node.send(subscription.consumer, (m.REFUSED, subscription, refusal))
+        elif tag == m.CALL:
+            if not message[2].done():
+                text = f"the request cannot go to another process: {short(message[1])} ({error}). {HINT}"
+                message[2].set_exception(CrossingError(text))
+        elif tag in _LEAVES:  # whatever the reason is, the fact has to be told
+            reason = message[-1] if tag in (m.FAILED, m.STOP, m.KILL) else message[2].reason
+            plain = short(reason)
+            if tag in (m.CANCEL, m.CANCELLED):
+                end: End = message[2]
+                message = (tag, message[1], end._replace(reason=plain), *message[3:])
+            else:
+                message = (*message[:-1], plain)
+            link.post(number, message)
+        else:
+            text = f"a message cannot go to another process: {short(message)} ({error}). {HINT}"
+            node.report(CrossingError(text))
+
+    def _crosses(self, value: Any) -> bool:
+        try:
+            Codes(self._name, self._find).encode(value)
+        except Exception:  # noqa: BLE001 (that is the question)
+            return False
+        return True
+
+    def _untold(self, link: Link, what: Message, error: Exception) -> None:
+        """See to what a node was to be told and cannot."""
+        text = f"{error}. {HINT}"
+        if what[0] == "answer":
+            crossing = CrossingError(f"the answer cannot come back from another process: {short(what[2])} ({text})")
+            link.tell("answer", what[1], None, crossing)
+        elif what[0] in ("ended", "down"):  # whatever the reason is, the fact has to be told
+            link.tell(what[0], what[1], short(what[2]), *what[3:])
+        else:
+            self.node.report(CrossingError(f"what a node was to be told cannot go there: {short(what)} ({text})"))
+
+    # -- receiving ----------------------------------------------------------------------------------------------------
+
+    def deliver(self, link: Link, number: int, message: Message) -> None:  # noqa: ARG002 (an owner's form)
+        """Hand a message to a stage of this node."""
+        driver = self.known.get(number)
+        if driver is None:
+            self.missing(number, message)
+            return
+        tag = message[0]
+        if tag == EVENTS:
+            self.node.hand(driver.ref, message)
+        elif tag == ASK:
+            self.node.ask(driver.ref, message)
+        else:
+            if tag == m.CALL and message[2].__class__ is Caller:
+                driver.calls.add(message[2])  # type: ignore[arg-type]  # it stands where a future would
+            self.node.send(driver.ref, message)
+
+    def watch(self, number: int) -> None:
+        """See to it that a stage notes which messages of events it is done with."""
+        driver: Any = self.known.get(number)
+        if driver is None or driver.far or driver in self._watched:
+            return
+        handler = driver.handlers.get(m.HANDLE_EVENTS)
+        if handler is not None:
+            self._watched.add(driver)
+            driver.wrap(watching(driver, self.inflows, handler))
+
+    def missing(self, number: int, message: Message) -> None:
+        """Refuse a message for a stage that is not here."""
+        refuse(_Gone(self.node, number, message), message)  # type: ignore[arg-type]  # as much of a port as that needs
+
+    def undelivered(self, number: int, subscription: Subscription, count: int, error: Exception) -> None:
+        """Give back events that cannot be read here: their consumer crashes, as if its handler had failed with them."""
+        driver: Any = self.known.get(number)
+        if driver is None or driver.core.into is None:
+            return
+        window = driver.core.into.windows.get(subscription)
+        if window is not None:
+            at = window.received
+            crash = StageCrashed(driver.name, error)
+            self.node.send(subscription.producer, (m.FAILED, subscription, at, at + count, crash))
+            self.node.send(driver.ref, (m.KILL, crash))
+
+    def heard(self, link: Link, what: tuple[Any, ...]) -> None:
+        """Take in what another node tells."""
+        getattr(self, f"_on_{what[0]}")(link, *what[1:])
+
+    def _on_answer(self, link: Link, number: int, value: Any, error: BaseException | None) -> None:  # noqa: ARG002
+        future = self._waiting.pop(number, None)
+        if future is None or future.done():
+            return
+        if error is None:
+            future.set_result(value)
+        else:
+            future.set_exception(error)
+
+    def _on_garbled(self, link: Link, error: Exception) -> None:  # noqa: ARG002 (a listener's form)
+        self.node.report(error)
+
+    def _on_monitor(self, link: Link, number: int) -> None:
+        """Tell a node when a stage of ours ends."""
+        driver: Any = self.known.get(number)
+        if driver is None:
+            link.tell("down", number, "noproc")
+        elif driver.done.done():
+            link.tell("down", number, driver.done.result())
+        else:
+            driver.monitors.append(functools.partial(link.tell, "down", number))
+
+    def _on_down(self, link: Link, number: int, reason: Any) -> None:  # noqa: ARG002 (a listener's form)
+        driver = self.known.get(number)
+        if isinstance(driver, FarDriver):
+            driver.ended(reason)
+
+    def left(self, far: FarDriver) -> None:
+        """Take note that a stage elsewhere has ended."""
+
+    # -- the end of a node --------------------------------------------------------------------------------------------
+
+    def node_lost(self, where: int, reason: Any, failed: dict[int, tuple[int, int]]) -> None:
+        """Take note that a node has ended: its stages have, and whoever dealt with them is told.
+
+        Args:
+            where: The node.
+            reason: Why.
+            failed: What the handlers of its stages had: for a subscription's number, totals from and to.
+        """
+        self._lost[where] = reason
+        link = self.links.pop(where, None)
+        if link is not None:
+            link.close()
+        for subscription in list(self._subscriptions.values()):
+            if not isinstance(subscription.producer, Ref):  # there was nobody
+                continue
+            if where in (
+                getattr(subscription.producer.driver, "where", -1),
+                getattr(subscription.consumer.driver, "where", -1),
+            ):
+                self.inflows.pop(subscription.id, None)
+            producer: Any = subscription.producer.driver
+            consumer: Any = subscription.consumer.driver
+            if consumer.far and consumer.where == where and not producer.far:
+                crash = _end_of(consumer, reason)
+                span = failed.get(subscription.id)
+                if span is not None:
+                    self.node.send(subscription.producer, (m.FAILED, subscription, *span, crash))
+                self.node.send(subscription.producer, (m.CANCEL, subscription, End("down", crash), 0, 0))
+            elif producer.far and producer.where == where and not consumer.far:
+                crash = _end_of(producer, reason)
+                self.node.send(subscription.consumer, (m.CANCELLED, subscription, End("down", crash)))
+        for known in list(self.known.values()):
+            if isinstance(known, FarDriver) and known.where == where:
+                known.ended(_end_of(known, reason))
+
+
+def _end_of(far: FarDriver, reason: Any) -> Any:
+    """Return the reason that a stage has ended with whose node has."""
+    return StageCrashed(far.name, reason) if far.killed is None else far.killed[0]
+
+
+class _Gone:
+    """As much of a port as it takes to refuse a message for a stage that is not here."""
+
+    def __init__(self, node: Node, number: int, message: Message) -> None:
+        self.send = node.send
+        self.name = message[1].producer.name if message[0] == m.SUBSCRIBE else f"number {number}"
+
+    def reply(self, token: Any, value: Any, error: BaseException | None) -> None:  # noqa: ARG002 (a port's form)
+        """Answer a call with the error."""
+        if not token.done():
+            token.set_exception(error or NoStageError(f"stage {self.name!r} has ended"))

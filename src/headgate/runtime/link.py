@@ -1,0 +1,567 @@
+"""A link: what two nodes say to each other, over one stream socket.
+
+It carries the protocol's own messages between stages, in order, and what nodes have to tell each other (`Far` explains
+which). It decides nothing about demand: events are only ever sent since somebody asked for them, so what a link holds
+is bounded by what was asked. Frames that the socket does not take yet wait as messages, not as bytes, beyond a bound.
+
+A frame is a head of 16 bytes (kind, how it is encoded, number of buffers, length of the pickle, length of all that
+follows) and a body. Events, asks and everything else are the three kinds. Large buffers of events (arrays) do not go
+through the socket where there is a better way: they are written to an unnamed memory file (`memfd`), whose descriptor
+goes along; it is gone with the last one who has it open, however that one ends.
+"""
+
+from __future__ import annotations
+
+import array
+import functools
+import mmap
+import os
+import socket
+import struct
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from headgate.errors import CrossingError, short
+from headgate.protocol import messages as m
+from headgate.protocol.batching import cut
+from headgate.protocol.messages import ASK, EVENTS, Message
+from headgate.runtime.budget import Inflow, Outflow
+from headgate.runtime.wire import HINT, RICH, Codes
+
+if TYPE_CHECKING:
+    import asyncio
+    import pickle
+
+_HEAD: Final = struct.Struct("<BBHIQ")
+_ASK: Final = struct.Struct("<QQQQ")
+_EVENTS: Final = struct.Struct("<QQQ")
+_SIZES: Final = 8
+_SHARED: Final = 0x80
+"""Flag of the encoding: the buffers are in a memory file."""
+_ALIGN: Final = 64
+_PASSED: Final = 0x40
+"""Flag of the encoding: a descriptor goes along that is part of the message."""
+_OTHER: Final = 0
+_CREDIT: Final = 3
+_DONE: Final = struct.Struct("<QQ")
+
+_FLOWING: Final = frozenset({EVENTS, m.REDELIVERED, m.CANCELLED})
+_LAST: Final = frozenset({m.CANCEL, m.CLOSED})
+
+READ: Final = 256 << 10
+HIGH: Final = 4 << 20
+"""Bytes that may wait for the socket; beyond them messages wait as they are."""
+SHARE: Final = 256 << 10
+"""Buffers of more bytes than this go by a memory file."""
+_CAN_SHARE: Final = hasattr(os, "memfd_create") and hasattr(socket, "SCM_RIGHTS")
+_IOV: Final = 64
+
+
+class Owner(Protocol):
+    """The node that a link belongs to."""
+
+    loop: asyncio.AbstractEventLoop
+    inflows: dict[int, Inflow]
+    """What has come on each subscription, by its number."""
+
+    def watch(self, number: int) -> None:
+        """See to it that a stage of this node notes what it is done with."""
+
+    def codes(self, link: Link) -> Codes:
+        """Return what is known of code on this link."""
+        ...
+
+    def subscription(self, number: int) -> Any:
+        """Return a subscription that is known here, or None."""
+
+    def deliver(self, link: Link, number: int, message: Message) -> None:
+        """Hand a message to a stage of this node."""
+
+    def heard(self, link: Link, what: tuple[Any, ...]) -> None:
+        """Take in what is no message between stages."""
+
+    def refused(self, link: Link, number: int, message: Message, error: Exception) -> None:
+        """Take note that a message for a stage elsewhere cannot cross."""
+
+    def undelivered(self, number: int, subscription: Any, count: int, error: Exception) -> None:
+        """Take note that events from elsewhere could not be read."""
+
+    def closed(self, link: Link) -> None:
+        """Take note that the other side is gone."""
+
+
+class Link:
+    """One end of it.
+
+    Args:
+        owner: The node.
+        peer: The number of the node at the other end.
+        sock: A connected stream socket, or None: what is sent waits until `attach`.
+        local: Both ends are on one machine: descriptors can be passed.
+        max_bytes: The most that a message of events may weigh.
+        budget: Bytes of events that may be on the way on one subscription.
+
+    Attributes:
+        up: It has a socket, and nobody has closed it.
+    """
+
+    def __init__(
+        self,
+        owner: Owner,
+        peer: int,
+        sock: socket.socket | None = None,
+        *,
+        local: bool = True,
+        max_bytes: int = 64 << 20,
+        budget: int = 256 << 20,
+    ) -> None:
+        """Begin to read when there is a socket."""
+        self.owner = owner
+        self.peer = peer
+        self.max_bytes = max_bytes
+        self.budget = budget
+        self._outflows: dict[int, Outflow] = {}
+        self.shut = False
+        self._codes = owner.codes(self)
+        self._share = local and _CAN_SHARE
+        self._sock: socket.socket | None = None
+        self._out: deque[tuple[Any, int]] = deque()  # bytes, and a descriptor to go along (or -1)
+        self._weight = 0
+        self._waiting: deque[tuple[int, Any]] = deque()
+        self._writing = False
+        self._flushing = False
+        self._reader = _Reader(self._frame)
+        if sock is not None:
+            self.attach(sock)
+
+    @property
+    def up(self) -> bool:
+        """Whether it has a socket that works."""
+        return self._sock is not None
+
+    def attach(self, sock: socket.socket) -> None:
+        """Begin to use a socket."""
+        sock.setblocking(False)  # noqa: FBT003 (that is its form)
+        for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
+            sock.setsockopt(socket.SOL_SOCKET, option, HIGH)
+        self._sock = sock
+        self.owner.loop.add_reader(sock, self._readable)
+        self._flush()
+
+    # -- sending ------------------------------------------------------------------------------------------------------
+
+    def post(self, number: int, message: Message) -> None:
+        """Send a message to a stage at the other end."""
+        tag = message[0]
+        if tag in _FLOWING:
+            flow = self._outflows.get(message[1].id)
+            if flow is not None and (flow.held or (flow.full and tag == EVENTS)):
+                flow.held.append((number, message))
+                return
+        elif tag in _LAST:
+            self.owner.inflows.pop(message[1].id, None)
+        self._put(number, message)
+
+    def tell(self, *what: Any) -> None:
+        """Tell the other node something."""
+        self._put(-1, what)
+
+    def pass_on(self, what: tuple[Any, ...], descriptor: int) -> None:
+        """Tell the other node something, with a descriptor that goes along; it is closed here."""
+        how, data, buffers = self._encode((-1, what))
+        self._write(_OTHER, (how | _PASSED, data, buffers), descriptor)
+        self._later()
+
+    def _put(self, number: int, message: Any) -> None:
+        if self.shut:
+            return
+        if self._waiting or self._weight > HIGH:
+            self._waiting.append((number, message))
+        else:
+            self._encode_out(number, message)
+        self._later()
+
+    def _later(self) -> None:
+        if not self._flushing and not self._writing and self._sock is not None:
+            self._flushing = True
+            self.owner.loop.call_soon(self._flush)
+
+    def _encode_out(self, number: int, message: Any) -> None:
+        """Turn one message into bytes that wait for the socket."""
+        tag = message[0] if number >= 0 else None
+        if tag == ASK:
+            _, subscription, asked, acked = message
+            body = _ASK.pack(number, subscription.id, asked, acked)
+            self._append(_HEAD.pack(ASK, 0, 0, 0, len(body)) + body)
+        elif tag == EVENTS:
+            self._events(number, message[1], message[2])
+        else:
+            what = (number, message)
+            try:
+                data = self._encode(what)
+            except Exception as error:  # noqa: BLE001 (whatever cannot be pickled)
+                self.owner.refused(self, number, message, error)
+                return
+            self._write(_OTHER, data)
+
+    def _encode(self, what: Any) -> tuple[int, bytes, list[pickle.PickleBuffer]]:
+        try:
+            return self._codes.encode(what)
+        except Exception:  # noqa: BLE001 (an exception's own attributes may be what cannot cross)
+            return self._codes.encode(what, crude=True)
+
+    def _events(self, number: int, subscription: Any, batch: Any) -> None:
+        """Encode a batch; one that is too large goes in halves."""
+        try:
+            parts = self._codes.encode_events(batch)
+            weight = len(parts[1]) + sum(each.raw().nbytes for each in parts[2])
+            if weight > self.max_bytes:
+                size = len(batch)
+                if size > 1:
+                    self._events(number, subscription, cut(batch, 0, size // 2))
+                    self._events(number, subscription, cut(batch, size // 2, size))
+                    return
+                text = f"one event weighs {weight} bytes, no more than max_bytes={self.max_bytes} can go at once"
+                raise CrossingError(f"event {short(batch[0])}: {text}")  # noqa: TRY301 (as for all that cannot cross)
+        except Exception as error:  # noqa: BLE001 (whatever cannot be pickled)
+            self.owner.refused(self, number, (EVENTS, subscription, batch), error)
+            return
+        self._write(EVENTS, parts, front=_EVENTS.pack(number, subscription.id, len(batch)))
+        flow = self._outflows.get(subscription.id)
+        if flow is None:
+            flow = self._outflows[subscription.id] = Outflow(self.budget)
+        flow.sent(weight)
+
+    def _credit(self, known: int, total: int) -> None:
+        """Tell the sender how many messages of a subscription are done with."""
+        body = _DONE.pack(known, total)
+        self._append(_HEAD.pack(_CREDIT, 0, 0, 0, len(body)) + body)
+        self._later()
+
+    def _credited(self, known: int, total: int) -> None:
+        """Send what had to wait for that."""
+        flow = self._outflows.get(known)
+        if flow is None:
+            return
+        flow.done(total)
+        held, flow.held = flow.held, deque()
+        while held:
+            self.post(*held.popleft())  # it may be held again, and then all that is behind it
+
+    def _write(
+        self,
+        kind: int,
+        parts: tuple[int, bytes, list[pickle.PickleBuffer]],
+        descriptor: int = -1,
+        front: bytes = b"",
+    ) -> None:
+        how, data, buffers = parts
+        if not buffers:
+            head = _HEAD.pack(kind, how, 0, len(data), len(front) + len(data))
+            if len(data) < READ:
+                self._append(b"".join((head, front, data)), descriptor)
+            else:
+                self._append(head + front, descriptor)
+                self._append(data)
+            return
+        raws = [each.raw() for each in buffers]
+        sizes = struct.pack(f"<{len(raws)}Q", *(raw.nbytes for raw in raws))
+        shared = self._share and descriptor < 0 and sum(raw.nbytes for raw in raws) > SHARE
+        length = len(front) + len(sizes) + len(data)
+        pieces = list(_padded(raws, 0 if shared else length + _HEAD.size))
+        if shared:
+            how |= _SHARED
+            descriptor = os.memfd_create("headgate")
+            _write_all(descriptor, pieces)
+            pieces = []
+        body = length + sum(len(piece) for piece in pieces)
+        self._append(_HEAD.pack(kind, how, len(raws), len(data), body) + front + sizes + data, descriptor)
+        for piece in pieces:
+            self._append(piece)
+
+    def _append(self, data: Any, descriptor: int = -1) -> None:
+        self._out.append((data, descriptor))
+        self._weight += len(data)
+
+    def _flush(self) -> None:
+        """Write what the socket takes."""
+        self._flushing = False
+        sock, out = self._sock, self._out
+        if sock is None:
+            return
+        try:
+            while out or self._waiting:
+                while self._waiting and self._weight <= HIGH:
+                    self._encode_out(*self._waiting.popleft())
+                if not out:
+                    continue
+                self._sent(self._send(sock))
+        except (BlockingIOError, InterruptedError):
+            if not self._writing:
+                self._writing = True
+                self.owner.loop.add_writer(sock, self._flush)
+            return
+        except OSError:
+            self._lost()
+            return
+        if self._writing:
+            self._writing = False
+            self.owner.loop.remove_writer(sock)
+
+    def _send(self, sock: socket.socket) -> int:
+        out = self._out
+        data, descriptor = out[0]
+        if descriptor >= 0:
+            rights = array.array("i", [descriptor])
+            sent = sock.sendmsg([data], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
+            os.close(descriptor)
+            out[0] = (data, -1)
+            return sent
+        if len(out) == 1:
+            return sock.send(data)
+        views: list[Any] = []
+        for data, descriptor in out:
+            if descriptor >= 0 or len(views) == _IOV:
+                break
+            views.append(data)
+        return sock.sendmsg(views)
+
+    def _sent(self, count: int) -> None:
+        out = self._out
+        self._weight -= count
+        while count:
+            data, descriptor = out[0]
+            size = len(data)
+            if count < size:
+                out[0] = (memoryview(data)[count:], descriptor)
+                return
+            out.popleft()
+            count -= size
+
+    # -- receiving ----------------------------------------------------------------------------------------------------
+
+    def _readable(self) -> None:
+        sock = self._sock
+        if sock is None:
+            return
+        try:
+            going = self._reader.read(sock)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            going = False
+        if not going:
+            self._lost()
+
+    def finish(self) -> None:
+        """Write all that waits, however long that takes: there is nothing else to do any more."""
+        if self._sock is not None:
+            self._sock.setblocking(True)  # noqa: FBT003 (that is its form)
+            self._flush()
+
+    def drain(self) -> None:
+        """Read what has arrived already: the other side has ended."""
+        sock = self._sock
+        while sock is not None:
+            try:
+                if not self._reader.read(sock):
+                    return
+            except OSError:
+                return
+
+    def _frame(self, head: tuple[int, int, int, int, int], body: memoryview, descriptor: int) -> None:
+        kind, how, count, length, _ = head
+        owner = self.owner
+        if kind == ASK:
+            number, known, asked, acked = _ASK.unpack(body)
+            subscription = owner.subscription(known)
+            if subscription is not None:  # else it is over
+                owner.deliver(self, number, (ASK, subscription, asked, acked))
+            return
+        if kind == _CREDIT:
+            self._credited(*_DONE.unpack(body))
+            return
+        at = 0
+        number, known, events, subscription = -1, -1, 0, None
+        if kind == EVENTS:
+            number, known, events = _EVENTS.unpack_from(body)
+            at = _EVENTS.size
+            subscription = owner.subscription(known)
+        sizes = struct.unpack_from(f"<{count}Q", body, at)
+        at += _SIZES * count
+        data = body[at : at + length]
+        buffers: list[memoryview] = []
+        if count:
+            if how & _SHARED:
+                whole = _map(descriptor)
+                descriptor = -1
+                buffers = list(_slices(whole, sizes, 0))
+            else:
+                buffers = list(_slices(body, sizes, at + length, offset=_HEAD.size))
+        try:
+            value = self._codes.decode(how & RICH, data, buffers)
+        except Exception as error:  # noqa: BLE001 (a module that is not there, ...)
+            if kind != EVENTS:
+                owner.heard(self, ("garbled", CrossingError(f"what came from another process cannot be read: {error}")))
+            elif subscription is not None:
+                text = f"events from another process cannot be read here: {type(error).__name__}: {error}. {HINT}"
+                crossing = CrossingError(text)
+                crossing.__cause__ = error
+                owner.undelivered(number, subscription, events, crossing)
+            return
+        if kind == EVENTS:
+            if subscription is not None:
+                self._count(number, known, events, length + sum(sizes))
+                owner.deliver(self, number, (EVENTS, subscription, value))
+            return
+        number, message = value
+        if number >= 0:
+            tag = message[0]
+            if tag == m.REDELIVERED and message[1].id in owner.inflows:
+                owner.inflows[message[1].id].received(len(message[2]))
+            elif tag in _LAST:
+                self._outflows.pop(message[1].id, None)
+            owner.deliver(self, number, message)
+        else:
+            owner.heard(self, message if descriptor < 0 else (*message, descriptor))
+
+    def _count(self, number: int, known: int, events: int, weight: int) -> None:
+        """Count a message of events against the budget."""
+        inflow = self.owner.inflows.get(known)
+        if inflow is None:
+            self.owner.watch(number)
+            inflow = self.owner.inflows[known] = Inflow(self.budget, functools.partial(self._credit, known))
+        inflow.received(events, weight)
+
+    # -- the end ------------------------------------------------------------------------------------------------------
+
+    def _lost(self) -> None:
+        if self._sock is not None:
+            self.close()
+            self.owner.closed(self)
+
+    def close(self) -> None:
+        """Let go of the socket; what waits is dropped."""
+        self.shut = True
+        sock, self._sock = self._sock, None
+        if sock is not None:
+            loop = self.owner.loop
+            if not loop.is_closed():
+                loop.remove_reader(sock)
+                loop.remove_writer(sock)
+            sock.close()
+        for _, descriptor in self._out:
+            if descriptor >= 0:
+                os.close(descriptor)
+        self._out.clear()
+        self._waiting.clear()
+        self._reader.close()
+
+
+class _Reader:
+    """Cuts a stream of bytes into frames, without copying large ones."""
+
+    def __init__(self, frame: Callable[[tuple[int, int, int, int, int], memoryview, int], None]) -> None:
+        self._frame = frame
+        self._buffer = bytearray(READ)
+        self._from = self._to = 0
+        self._large: memoryview | None = None  # the body of a frame that does not fit, as far as it has come
+        self._filled = 0
+        self._head: tuple[int, int, int, int, int] = (0, 0, 0, 0, 0)
+        self._descriptors: deque[int] = deque()
+        self._space = socket.CMSG_SPACE(16 * 4) if hasattr(socket, "CMSG_SPACE") else 0
+
+    def read(self, sock: socket.socket) -> bool:
+        """Read once, and hand on the frames that are complete; False at the end of the stream."""
+        large = self._large
+        if large is not None:
+            count = self._receive(sock, large[self._filled :])
+            self._filled += count
+            if self._filled == len(large):
+                self._large = None
+                self._frame(self._head, large, self._descriptor(self._head))
+            return count > 0
+        count = self._receive(sock, memoryview(self._buffer)[self._to :])
+        self._to += count
+        self._cut()
+        return count > 0
+
+    def _receive(self, sock: socket.socket, into: memoryview) -> int:
+        count, ancillary, _, _ = sock.recvmsg_into([into], self._space)
+        for level, kind, data in ancillary:
+            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+                rights = array.array("i")
+                rights.frombytes(data[: len(data) - len(data) % rights.itemsize])
+                self._descriptors.extend(rights)
+        return count
+
+    def _cut(self) -> None:
+        start, end, size = self._from, self._to, _HEAD.size
+        buffer = self._buffer
+        while end - start >= size:
+            head = _HEAD.unpack_from(buffer, start)
+            length = head[4]
+            if end - start - size >= length:
+                body = memoryview(buffer)[start + size : start + size + length]
+                if head[2]:  # what is made of it may keep its buffers
+                    body = memoryview(bytearray(size) + body)[size:]
+                start += size + length
+                self._frame(head, body, self._descriptor(head))
+            elif size + length > READ // 2:  # it gets a place of its own, aligned as it was sent
+                whole = memoryview(bytearray(size + length))[size:]
+                have = end - start - size
+                whole[:have] = memoryview(buffer)[start + size : end]
+                self._head, self._large, self._filled = head, whole, have
+                start = end
+            else:
+                break
+        if start == end:
+            self._from = self._to = 0
+        elif start > READ // 2 or end == READ:
+            buffer[: end - start] = buffer[start:end]
+            self._from, self._to = 0, end - start
+        else:
+            self._from = start
+
+    def _descriptor(self, head: tuple[int, int, int, int, int]) -> int:
+        return self._descriptors.popleft() if head[1] & (_SHARED | _PASSED) else -1
+
+    def close(self) -> None:
+        while self._descriptors:
+            os.close(self._descriptors.popleft())
+
+
+def _padded(raws: list[memoryview], at: int) -> Any:
+    """Return the buffers, each padded in front so that it begins at a multiple of `_ALIGN`."""
+    for raw in raws:
+        gap = -at % _ALIGN
+        if gap:
+            yield bytes(gap)
+        if raw.nbytes:
+            yield raw
+        at += gap + raw.nbytes
+
+
+def _slices(whole: memoryview, sizes: tuple[int, ...], at: int, offset: int = 0) -> Any:
+    """Find them again."""
+    for size in sizes:
+        at += -(at + offset) % _ALIGN
+        yield whole[at : at + size]
+        at += size
+
+
+def _write_all(descriptor: int, pieces: list[Any]) -> None:
+    for piece in pieces:
+        view = memoryview(piece)
+        while view:
+            view = view[os.write(descriptor, view) :]
+
+
+def _map(descriptor: int) -> memoryview:
+    """Map a memory file; writes to it stay our own."""
+    try:
+        size = os.fstat(descriptor).st_size
+        return memoryview(mmap.mmap(descriptor, size, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ | mmap.PROT_WRITE))
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,246 @@
+"""How messages are turned into bytes and back, between processes that trust each other.
+
+Events take the shortest way: one call of pickle, protocol 5, with large buffers (arrays, Arrow columns) beside it. All
+other messages, and events that pickle refuses or would take from ``__main__``, go through `Encoder`, which also knows
+
+* references and subscriptions: they cross as numbers, and are the same object again on the side that knows them;
+* code of the program itself (classes and functions of ``__main__``, of a notebook, lambdas, closures): it crosses by
+  value, each object once for every link, and by its number from then on;
+* exceptions: with their traceback, cause and notes.
+"""
+
+from __future__ import annotations
+
+import copyreg
+import io
+import pickle
+import sys
+import weakref
+from collections import ChainMap
+from collections.abc import Callable
+from types import FunctionType, TracebackType
+from typing import TYPE_CHECKING, Any, Final
+
+from headgate.errors import CrossingError, OptionError, short
+from headgate.runtime.arrow import reducers
+
+try:
+    import cloudpickle
+    from tblib.pickling_support import pickle_exception, pickle_traceback
+except ImportError as error:  # pragma: no cover (tests have the extra)
+    raise OptionError(
+        "Child", "place", "headgate[process] to be installed (cloudpickle and tblib)", str(error)
+    ) from error
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+PLAIN: Final = 0
+RICH: Final = 1
+_MAIN: Final = b"__main__"
+
+Parts = tuple[int, bytes, list[pickle.PickleBuffer]]
+"""How it was encoded (`PLAIN` or `RICH`), the pickle, and the buffers beside it."""
+
+
+class Codes:
+    """The code that has crossed a link by value, and how references are named there.
+
+    Args:
+        name: Says for an object of ours (a reference, a subscription, somebody who waits for an answer) what crosses
+            in its stead: a tuple; None for all other objects.
+        find: Turns such a tuple into the object of this side.
+    """
+
+    def __init__(self, name: Callable[[Any], tuple[Any, ...] | None], find: Callable[[tuple[Any, ...]], Any]) -> None:
+        """Begin with nothing known."""
+        self.name = name
+        self.find = find
+        self.sent: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
+        self.number = 0
+        self.received: dict[int, Any] = {}
+
+    def encode_events(self, batch: Any) -> Parts:
+        """Encode a batch of events.
+
+        Raises:
+            Exception: Some event cannot cross; see `check`.
+        """
+        buffers: list[pickle.PickleBuffer] = []
+        try:
+            if "pyarrow" in sys.modules:
+                data = _dumps(batch, buffers)
+            else:
+                data = pickle.dumps(batch, 5, buffer_callback=buffers.append)
+        except Exception:  # noqa: BLE001 (whatever pickle does not know: the encoder may)
+            return self.encode(batch)
+        if _MAIN in data:  # by reference it would be looked for in the worker's own
+            return self.encode(batch)
+        return PLAIN, data, buffers
+
+    def encode(self, value: Any, *, crude: bool = False) -> Parts:
+        """Encode anything; ``crude``: exceptions as their text alone."""
+        stream = io.BytesIO()
+        buffers: list[pickle.PickleBuffer] = []
+        encoder = Encoder(stream, self, buffers, crude=crude)
+        try:
+            encoder.dump(value)
+        except BaseException:
+            for code in encoder.fresh:  # it has not crossed
+                self.sent.pop(code, None)
+            raise
+        return RICH, stream.getvalue(), buffers
+
+    def decode(self, kind: int, data: Any, buffers: Any = ()) -> Any:
+        """Turn bytes from the other side back into what they were."""
+        if kind == PLAIN:
+            return pickle.loads(data, buffers=buffers)  # noqa: S301 (from a process of ours)
+        return _Decoder(io.BytesIO(data), self, buffers).load()
+
+
+def _dumps(value: Any, buffers: list[pickle.PickleBuffer]) -> bytes:
+    """Pickle with the reducers for Arrow data."""
+    stream = io.BytesIO()
+    pickler = pickle.Pickler(stream, 5, buffer_callback=buffers.append)
+    pickler.dispatch_table = _table()
+    pickler.dump(value)
+    return stream.getvalue()
+
+
+def _table() -> ChainMap[type[Any], Any]:
+    """Return a dispatch table with the reducers for Arrow data."""
+    if not _arrow:
+        _arrow.update(reducers())
+    return ChainMap(_arrow, copyreg.dispatch_table)
+
+
+_arrow: dict[type[Any], Any] = {}
+
+
+class Encoder(cloudpickle.Pickler):  # type: ignore[misc]  # it is not typed
+    """Pickle that knows what is ours, and takes code along.
+
+    Args:
+        stream: Where the bytes go.
+        codes: What the link knows.
+        buffers: Where large buffers go.
+        crude: Exceptions cross as their text.
+        wholes: These are being taken by value themselves, the outermost first.
+    """
+
+    def __init__(
+        self,
+        stream: io.BytesIO,
+        codes: Codes,
+        buffers: list[pickle.PickleBuffer] | None,
+        *,
+        crude: bool = False,
+        wholes: tuple[Any, ...] = (),
+    ) -> None:
+        """Prepare it for one value."""
+        super().__init__(stream, 5, None if buffers is None else buffers.append)
+        self._codes = codes
+        self._crude = crude
+        self._wholes = wholes
+        self.fresh: list[Any] = []
+
+    def persistent_id(self, value: Any) -> tuple[Any, ...] | None:
+        """Say what crosses in the stead of an object; None: the object."""
+        if type(value) in _ATOMS:
+            return None
+        named = self._codes.name(value)
+        if named is not None:
+            return named
+        if not isinstance(value, (type, FunctionType)) or any(value is each for each in self._wholes):
+            return None
+        return self._code(value) if is_own(value) else None
+
+    def reducer_override(self, obj: Any) -> Any:
+        """Take exceptions along with their traceback."""
+        if isinstance(obj, BaseException):
+            if self._crude:
+                return _crude, (f"{type(obj).__qualname__}: {short(obj)}",)
+            return pickle_exception(obj)
+        if isinstance(obj, TracebackType):
+            return pickle_traceback(obj)
+        if isinstance(obj, (io.TextIOWrapper, io.BufferedIOBase, io.RawIOBase)) and not isinstance(obj, io.BytesIO):
+            raise TypeError(f"{obj!r} is an open file")  # cloudpickle would take a copy of what is in it
+        if "pyarrow" in sys.modules and type(obj) in _table():
+            return _table()[type(obj)](obj)
+        return super().reducer_override(obj)
+
+    def _code(self, value: Any) -> tuple[Any, ...] | None:
+        codes = self._codes
+        number = codes.sent.get(value)
+        if number is not None:
+            return ("code", number, None)
+        stream = io.BytesIO()
+        inner = Encoder(stream, codes, None, crude=self._crude, wholes=(*self._wholes, value))
+        try:
+            inner.dump(value)
+        finally:
+            self.fresh += inner.fresh
+        codes.number += 1
+        codes.sent[value] = codes.number
+        self.fresh.append(value)
+        return ("code", codes.number, stream.getvalue())
+
+
+class _Decoder(pickle.Unpickler):
+    def __init__(self, stream: io.BytesIO, codes: Codes, buffers: Any) -> None:
+        super().__init__(stream, buffers=buffers)
+        self._codes = codes
+
+    def persistent_load(self, pid: Any) -> Any:
+        codes = self._codes
+        if pid[0] != "code":
+            return codes.find(pid)
+        _, number, data = pid
+        if data is not None:
+            codes.received[number] = codes.decode(RICH, data)
+        return codes.received[number]
+
+
+_ATOMS: Final = frozenset({int, str, float, bool, bytes, type(None), list, tuple, dict, set})
+
+
+def is_own(value: Any) -> bool:
+    """Say whether a class or a function can only cross by value, as another process could not import it."""
+    module = getattr(value, "__module__", None)
+    name = getattr(value, "__qualname__", "")
+    if module == "__main__" or "<" in name:  # a lambda, or inside of a function
+        return True
+    found: ModuleType | None = sys.modules.get(module) if isinstance(module, str) else None
+    if found is None:
+        return module is not None
+    target: Any = found
+    for part in name.split("."):
+        target = getattr(target, part, None)
+    return target is not value  # another one has its name: it was decorated, or made by hand
+
+
+def _crude(text: str) -> Exception:
+    return CrossingError(text)
+
+
+def check(where: str, values: dict[str, Any], codes: Codes) -> None:
+    """Find out which of several values cannot cross.
+
+    Args:
+        where: What they belong to.
+        values: By what each is called.
+        codes: Those of the link.
+
+    Raises:
+        CrossingError: It names the first that cannot.
+    """
+    for name, value in values.items():
+        try:
+            codes.encode(value)
+        except Exception as error:
+            raise CrossingError(
+                f"{where}: {name} cannot go to another process: {short(value)} ({error}). {HINT}"
+            ) from error
+
+
+HINT: Final = "Open files, sockets, locks and connections stay where they are: make them in `started`, over there"

@@ -1,0 +1,349 @@
+"""The inside of a worker process: a node with the stages that it was given, and a link home."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import json
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+from headgate.draining import begin, settle
+from headgate.errors import CrossingError, NoStageError
+from headgate.protocol import messages as m
+from headgate.protocol.messages import DeadLetter, Message
+from headgate.protocol.statistics import statistics
+from headgate.runtime import board
+from headgate.runtime.driver import DRIVERS, Driver
+from headgate.runtime.exchange import Exchange
+from headgate.runtime.link import Link
+from headgate.runtime.node import Node
+from headgate.runtime.wire import HINT, RICH
+
+HOME = 0
+BEAT = 0.5
+"""Seconds between two reports of the numbers of stages that do something."""
+
+
+class WorkerNode(Node):
+    """The node of a worker: what it cannot decide, home does."""
+
+    exchange: WorkerExchange
+
+    def report(self, error: Exception) -> None:
+        """Let home make an error known."""
+        self.exchange.tell(HOME, "report", error)
+
+    def gone(self, driver: Driver, reason: Any) -> None:
+        """Tell home how a stage has ended."""
+        self.drivers.pop(driver.number, None)
+        self.awaited.forget(driver)
+        for monitor in driver.monitors:
+            monitor(reason)
+        self.exchange.ended(driver, reason)
+        self.tell()
+
+    def unregister(self, name: str) -> None:
+        """Leave names to home."""
+
+    def bury(
+        self,
+        letter: DeadLetter,
+        kept: Callable[[], None],
+        hook: Callable[[DeadLetter], Any] | None = None,  # noqa: ARG002 (home has it)
+    ) -> None:
+        """Let home keep a dead letter."""
+        self.exchange.bury(letter, kept)
+
+
+class WorkerExchange(Exchange):
+    """The exchange of a worker."""
+
+    def __init__(self, node: Node, number: int, home: socket.socket, notes: Any, max_bytes: int, budget: int) -> None:
+        """Listen to home."""
+        super().__init__(node, number)
+        self.max_bytes = max_bytes
+        self.budget = budget
+        self.over = node.loop.create_future()
+        self._notes = notes
+        self._slots: dict[int, int] = {}  # of stages, on the board
+        self._drivers: dict[int, Driver] = {}
+        self._early: dict[int, list[Message]] = {}
+        self._latest = 0
+        self._kept: dict[int, Callable[[], None]] = {}
+        self._letters = 0
+        self._told: dict[int, Any] = {}
+        self._draining = False
+        self.links[HOME] = Link(self, HOME, home, max_bytes=max_bytes, budget=budget)
+
+    def link(self, where: int) -> Link:
+        """Return the link to a node; one to another worker is asked for when it is needed first."""
+        found = self.links.get(where)
+        if found is None:
+            found = self.links[where] = Link(self, where, max_bytes=self.max_bytes, budget=self.budget)
+            if where in self._lost:
+                found.shut = True
+            else:
+                self.tell(HOME, "connect", where)
+        return found
+
+    def closed(self, link: Link) -> None:
+        """End with home; of another worker home will tell what has become."""
+        if link.peer == HOME:
+            os._exit(1)
+
+    def missing(self, number: int, message: Message) -> None:
+        """Keep what comes for a stage that home has not told of yet; refuse what comes for one that is gone."""
+        if number > self._latest:
+            self._early.setdefault(number, []).append(message)
+        else:
+            super().missing(number, message)
+
+    def ended(self, driver: Driver, reason: Any) -> None:
+        """Tell home how a stage has ended."""
+        slot = self._slots.pop(driver.number, None)
+        if slot is not None:
+            board.clear(self._notes, slot)
+        self._drivers.pop(driver.number, None)
+        core = driver.core
+        how = (core.completed, core.follows, core.failure)
+        self.tell(HOME, "ended", driver.number, reason, statistics(core), *how)
+
+    def bury(self, letter: DeadLetter, kept: Callable[[], None]) -> None:
+        """Let home keep a dead letter."""
+        self._letters += 1
+        self._kept[self._letters] = kept
+        self.tell(HOME, "bury", letter, self._letters)
+
+    # -- what home tells ----------------------------------------------------------------------------------------------
+
+    def _on_home(self, link: Link, level: int, options: list[str], names: tuple[Any, ...]) -> None:
+        root = logging.getLogger()
+        root.setLevel(level)
+        root.handlers = [_ToHome(link)]
+        del options
+        warnings.showwarning = lambda message, category, filename, lineno, file=None, line=None: link.tell(  # noqa: ARG005
+            "warning", str(message), category, filename, lineno
+        )
+        known, expected, groups, over, left = names
+        awaited = self.node.awaited
+        self.node.names.update(known)
+        awaited.expected.update(expected)
+        awaited.groups.update(groups)
+        awaited.over |= over
+        awaited.left |= left
+
+    def _on_names(self, link: Link, what: str, *args: Any) -> None:  # noqa: ARG002 (a listener's form)
+        """Follow what home says of names."""
+        node, awaited = self.node, self.node.awaited
+        if what == "register":
+            name, ref = args
+            node.names[name] = ref
+            awaited.came(name)
+        elif what == "unregister":
+            node.names.pop(args[0], None)
+        elif what == "forget":
+            node.forget(args[0])
+        elif what == "disband":
+            awaited.disband(args[0], over=args[1])
+        else:
+            getattr(awaited, what)(*args)
+
+    def _on_start(self, link: Link, number: int, name: str, data: bytes, buffers: list[bytes], hold: bool) -> None:  # noqa: FBT001
+        self.node.job(self._start(link, number, name, data, buffers, hold=hold), f"start {name}")
+
+    async def _start(
+        self, link: Link, number: int, name: str, data: bytes, buffers: list[bytes], *, hold: bool
+    ) -> None:
+        """Build a stage and start it, and say how that went."""
+        self._latest = max(self._latest, number)
+        driver = None
+        try:
+            try:
+                child = self.codes(link).decode(RICH, data, buffers)
+            except Exception as error:
+                text = f"stage {name!r} cannot be made in another process: {type(error).__name__}: {error}. {HINT}"
+                raise CrossingError(text) from error
+            self.node.numbers = iter([number])  # type: ignore[assignment]  # home counts
+            driver = DRIVERS[child.place](self.node, child)
+            driver.name = name
+            self.known[number] = self._drivers[number] = driver
+            if hold and driver.core.out is not None:
+                driver.core.out.accumulate(hold)
+            driver.bound = self._bound
+            early = self._early.pop(number, ())
+            for message in early:
+                self.deliver(link, number, message)
+            await driver.start()
+        except BaseException as error:  # noqa: BLE001 (it is raised at home)
+            if driver is not None:
+                driver.abandon()
+                self._drivers.pop(number, None)
+            for message in self._early.pop(number, ()):
+                super().missing(number, message)
+            link.tell("started", number, error)
+            return
+        link.tell("started", number, None)
+        if self._draining:
+            begin(self.node)
+
+    def _bound(self, driver: Driver) -> None:
+        """Let a stage's handler of events note what it is given."""
+        handler = driver.handlers.get(m.HANDLE_EVENTS)
+        slot = next((each for each in range(board.SLOTS) if each not in self._slots.values()), None)
+        if handler is None or slot is None:
+            return
+        self._slots[driver.number] = slot
+        driver.wrap(board.noting(self._notes, slot, driver, handler))
+
+    def _on_abandon(self, link: Link, number: int) -> None:  # noqa: ARG002 (a listener's form)
+        driver = self._drivers.get(number)
+        if driver is not None:
+            driver.ref.kill()
+
+    def _on_subscribe(self, link: Link, number: int, subscription: Any, hasty: bool) -> None:  # noqa: FBT001
+        driver = self._drivers.get(number)
+        if driver is None:
+            link.tell("subscribed", number, subscription.id, NoStageError("the stage has ended"))
+            return
+        answer: Any = _Answer(lambda error: link.tell("subscribed", number, subscription.id, error))
+        driver.subscribe(subscription, answer, hasty=hasty)
+
+    def _on_wait(self, link: Link, number: int, name: str, terms: Any) -> None:  # noqa: ARG002 (a listener's form)
+        driver = self._drivers.get(number)
+        if driver is not None:
+            driver.wait(name, terms)
+
+    def _on_act(self, link: Link, number: int, method: str, args: tuple[Any, ...]) -> None:  # noqa: ARG002
+        driver = self._drivers.get(number)
+        if driver is not None:
+            driver.act(getattr(driver.core, method), *args)
+
+    def _on_linked(self, link: Link, where: int, descriptor: int) -> None:  # noqa: ARG002 (a listener's form)
+        sock = socket.socket(fileno=descriptor)
+        found = self.links.get(where)
+        if found is None:
+            self.links[where] = Link(self, where, sock, max_bytes=self.max_bytes, budget=self.budget)
+        elif found.up or found.shut:
+            sock.close()
+        else:
+            found.attach(sock)
+
+    def _on_lost(self, link: Link, where: int, reason: Any, spans: dict[int, tuple[int, int]]) -> None:  # noqa: ARG002
+        other = self.links.get(where)
+        if other is not None:
+            other.drain()
+        self.node_lost(where, reason, spans)
+
+    def _on_kept(self, link: Link, token: int) -> None:  # noqa: ARG002 (a listener's form)
+        kept = self._kept.pop(token, None)
+        if kept is not None:
+            kept()
+
+    def _on_request(self, link: Link, what: str, number: int, caller: Any) -> None:  # noqa: ARG002
+        assert what == "statistics"  # noqa: S101 (there is nothing else to ask for)
+        driver = self._drivers.get(number)
+        caller.set_result(None if driver is None else statistics(driver.core))
+
+    def _on_drain(self, link: Link) -> None:  # noqa: ARG002 (a listener's form)
+        self._draining = True
+        begin(self.node)
+        self.node.job(settle(self.node), "drain")
+
+    def _on_exit(self, link: Link) -> None:  # noqa: ARG002 (a listener's form)
+        if not self.over.done():
+            self.over.set_result(None)
+
+    async def beat(self) -> None:
+        """Report numbers from time to time, as long as they change."""
+        while True:
+            await asyncio.sleep(BEAT)
+            numbers = {number: statistics(driver.core) for number, driver in self._drivers.items()}
+            news = {number: each for number, each in numbers.items() if self._told.get(number) != each}
+            self._told = numbers
+            if news:
+                self.tell(HOME, "beat", news)
+
+
+class _Answer:
+    """Stands where a future would, and tells at once: before whatever comes after it."""
+
+    def __init__(self, tell: Callable[[BaseException | None], None]) -> None:
+        self._tell = tell
+        self._done = False
+        self._after: list[Callable[[Any], None]] = []
+
+    def done(self) -> bool:
+        return self._done
+
+    def set_result(self, value: Any) -> None:  # noqa: ARG002 (a future's form)
+        self.set_exception(None)
+
+    def set_exception(self, error: BaseException | None) -> None:
+        self._done = True
+        for each in self._after:
+            each(self)
+        self._tell(error)
+
+    def add_done_callback(self, callback: Callable[[Any], None]) -> None:
+        self._after.append(callback)
+
+
+class _ToHome(logging.Handler):
+    """Sends log records home, where they are logged."""
+
+    def __init__(self, link: Link) -> None:
+        super().__init__()
+        self._link = link
+        self._loop = asyncio.get_running_loop()
+        self._thread = threading.get_ident()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Send one, from any thread."""
+        record.msg, record.args = record.getMessage(), None
+        if record.exc_info and record.exc_info[0] is None:
+            record.exc_info = None
+        if threading.get_ident() == self._thread:
+            self._link.tell("log", record)
+        else:
+            with contextlib.suppress(RuntimeError):  # the loop is closed
+                self._loop.call_soon_threadsafe(self._link.tell, "log", record)
+
+
+async def _serve(number: int, home: socket.socket, notes: Any, max_bytes: int, budget: int) -> None:
+    node = WorkerNode(asyncio.get_running_loop())
+    node.subscription_numbers = iter(range(number << 40, (number + 1) << 40))  # type: ignore[assignment]
+    exchange = WorkerExchange(node, number, home, notes, max_bytes, budget)
+    beat = node.job(exchange.beat(), "beat")
+    await exchange.over
+    beat.cancel()
+    exchange.links[HOME].finish()
+
+
+def _follow(lifeline: int) -> None:
+    """End when the parent has: also when a handler keeps the loop busy, and whoever else has inherited what."""
+    with contextlib.suppress(OSError, AttributeError):  # Linux; elsewhere the thread has to do
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+
+    def wait() -> None:
+        os.read(lifeline, 1)
+        os._exit(1)
+
+    threading.Thread(target=wait, name="headgate: lifeline", daemon=True).start()
+
+
+def main() -> None:
+    """Run a worker: what it needs to know is on its command line."""
+    number, home, lifeline, notes, max_bytes, budget = json.loads(sys.argv[2])
+    sys.argv[:] = [""]
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _follow(lifeline)
+    asyncio.run(_serve(number, socket.socket(fileno=home), board.open_there(notes), max_bytes, budget))
