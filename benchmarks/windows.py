@@ -1,7 +1,7 @@
-"""Windows and joins of one worker, on the flights of 2013 from New York, next to the loops that one would write by hand.
+"""Windows and joins of one worker, on the flights of 2013 from New York, next to the loops that one writes by hand.
 
-``python -m benchmarks.windows [rounds]`` prints JSON lines: rows a second (median, minimum, maximum of the rounds, which
-are interleaved), of one core, in batches of 500 as stages get them. The file is read before.
+``python -m benchmarks.windows [rounds]`` prints JSON lines: rows a second (median, minimum, maximum of the rounds,
+which are interleaved), of one core, in batches of 500 as stages get them. The file is read before.
 """
 
 from __future__ import annotations

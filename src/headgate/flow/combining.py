@@ -101,7 +101,7 @@ class Combiner:
         if self._store is None:
             self._store = self._make_store(time)
         if self._lowest(time, [min(times)])[0] <= course.value:
-            self._add_in_pieces(time, events, times, keys, course.each(), now)
+            self._add_in_pieces(time, events, times, keys, course.around(), now)
         else:
             self._store.put(events, times, keys, now)
         time.watermarks.take(source, course.own, now)
@@ -122,17 +122,18 @@ class Combiner:
         self._before = mark
 
     def _add_in_pieces(
-        self, time: EventTime, events: Any, times: list[Any], keys: Any, marks: list[float], now: float
+        self, time: EventTime, events: Any, times: list[Any], keys: Any, marks: list[tuple[float, float]], now: float
     ) -> None:
         """Keep events apart that come when the mark has passed their windows: they may be late where they get to.
 
         What is late is late as a whole window of a grid; but a session has to be judged event by event.
         """
-        begin, before = 0, time.watermarks.value
+        begin = 0
         gone = self._store.gone_at(times) if isinstance(self._spec, SessionSpec) else repeat(NEVER)
-        for index, (lowest, end, mark) in enumerate(zip(self._lowest(time, times), gone, marks, strict=False)):
-            alone = end <= mark
-            if alone or (lowest <= mark and before > self._before):
+        cases = zip(self._lowest(time, times), gone, marks, strict=False)
+        for index, (lowest, end, (before, mark)) in enumerate(cases):
+            alone = end <= before
+            if alone or (lowest <= before and before > self._before):
                 self._put(events, times, keys, slice(begin, index), now)
                 self._seal(before)
                 begin = index
@@ -140,7 +141,6 @@ class Combiner:
                 self._put(events, times, keys, slice(index, index + 1), now)
                 self._seal(mark)
                 begin = index + 1
-            before = mark
         self._put(events, times, keys, slice(begin, len(times)), now)
 
     def _put(self, events: Any, times: list[Any], keys: Any, part: slice, now: float) -> None:
@@ -156,7 +156,7 @@ class Combiner:
 
     def _make_store(self, time: EventTime) -> Any:
         spec = self._spec
-        phased = spec.trigger is not None and spec.trigger.needs_watermark()
+        phased = spec.trigger is not None and spec.trigger.needs_watermark() and time.lateness > 0
         if isinstance(spec, SessionSpec):
             store: Any = SessionWindows(time.timeline.length(spec.gap), self._reducing, time.show, time.lateness)
         else:

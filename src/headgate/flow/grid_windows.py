@@ -48,7 +48,7 @@ class GridWindows:
 
     Attributes:
         in_bulk: A batch can be put as a whole before the mark follows it, as long as what is late is left out.
-        phased: The trigger wants to know when the mark passes a window's end.
+        phased: Events may come between when the mark passes a window's end and when that closes, and it matters.
         closed: How many windows have closed.
     """
 
@@ -70,7 +70,8 @@ class GridWindows:
         self._fill = fill
         trigger = reducing.trigger
         self._plain = trigger is None
-        self.phased = trigger is not None and trigger.needs_watermark()
+        self._tells = trigger is not None and trigger.needs_watermark()
+        self.phased = self._tells and lateness > 0
         can = grid is not None and self._plain and reducing.reduce.combine is not None and not reducing.reduce.emits
         self._slices = (grid.overlap or 1) if grid is not None and can and sliced else 1
         self._merged = self._slices  # windows that a partial is for
@@ -177,8 +178,11 @@ class GridWindows:
                 self._feed(k, key, group, now)
         elif reduce.tally is not None:
             init, tally = reduce.init, reduce.tally
+            before: Any = None
+            accs: dict[Hashable, Any] = {}
             for (k, key), count in Counter(zip(ks, keys or repeat(None), strict=False)).items():
-                accs = self._open(k).accs
+                if k != before:
+                    accs, before = self._open(k).accs, k
                 accs[key] = tally(accs[key] if key in accs else init(), count)
         elif reduce.fold is not None:
             for (k, key), group in _groups(zip(ks, keys or repeat(None), strict=False), events).items():
@@ -259,7 +263,7 @@ class GridWindows:
                     self._list(int(k))
                 else:
                     heappush(self._closing, k)
-                if self.phased and grid.end(k) > self._mark:
+                if self._tells and grid.end(k) > self._mark:
                     heappush(self._ending, k)
         return window
 
@@ -276,7 +280,7 @@ class GridWindows:
         pane: Pane | None = window.accs.get(key)
         if pane is None:
             pane = window.accs[key] = self._reducing.pane(key, window, now)
-            if self.phased and self._grid is not None and self._grid.end(k) <= self._mark:
+            if self._tells and self._grid is not None and self._grid.end(k) <= self._mark:
                 self._behind.append(pane)
         return pane
 

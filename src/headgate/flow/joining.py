@@ -10,10 +10,10 @@ None as a key has no partner, not even None, as in SQL.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from heapq import heappop, heappush
-from itertools import repeat
+from itertools import starmap
 from typing import Any, Final
 
 from headgate.errors import OptionError
@@ -211,7 +211,7 @@ class Join:
         else:
             self._close_up_to(now - self._began)
             k = 0 if self._period is None else self._period.last(now - self._began)
-            self._put(side, self._open(k), zip(events, keys, strict=True))
+            self._put(side, self._open(k), list(zip(events, keys, strict=True)))
         self._came[side] += len(events)
         return self._follow(now)
 
@@ -226,7 +226,7 @@ class Join:
         if grid.end(grid.first(min(times))) + late <= course.value:  # some may come when windows have closed
             spans = [
                 (max(grid.first(at), self._lowest(grid, mark - late)), last)
-                for at, last, mark in zip(times, lasts, course.each(), strict=True)
+                for at, last, (mark, _) in zip(times, lasts, course.around(), strict=True)
             ]
             self._leave_out(side, [event for event, (k, last) in zip(events, spans, strict=True) if k > last])
         elif grid.overlap == 1:
@@ -247,31 +247,37 @@ class Join:
             self._put(side, self._open(k), group)
         time.watermarks.take((side, source), course.own, now)
 
-    def _put(self, side: str, window: _Window, elements: Iterable[tuple[Any, Hashable]]) -> None:
+    def _put(self, side: str, window: _Window, elements: list[tuple[Any, Hashable]]) -> None:
         """Pair elements with what is there, and keep them if there is more to come."""
         mine, other = window.sides(side)
-        keep = self._windowed or _OTHER[side] not in self._ended
-        outer, out, join = self._outer[side], self._out, self._join
-        left = side == LEFT
-        kept, partners_of = mine.kept, other.kept
+        join, out, find = self._join, self._out, other.kept.get  # nothing is kept under None
+        if side == LEFT:
+            pairs = [(element, it) for element, key in elements for it in find(key, ())]
+        else:
+            pairs = [(it, element) for element, key in elements for it in find(key, ())]
+        self._pairs += len(pairs)
+        out += pairs if join is None else starmap(join, pairs)
+        if self._windowed or _OTHER[side] not in self._ended:
+            self._keep(side, mine.kept, elements)
+        else:
+            if self._outer[_OTHER[side]]:
+                other.matched.update(key for _, key in elements if key in other.kept)
+            if self._outer[side]:
+                for element, key in elements:
+                    if key not in other.kept:
+                        self._give_one(side, element)
+
+    def _keep(self, side: str, kept: dict[Hashable, list[Any]], elements: list[tuple[Any, Hashable]]) -> None:
         for element, key in elements:
-            partners = partners_of.get(key) if key is not None else None
-            if partners is not None:
-                self._pairs += len(partners)
-                if join is None:
-                    out.extend(zip(repeat(element), partners) if left else zip(partners, repeat(element)))
-                else:
-                    out.extend([join(element, it) if left else join(it, element) for it in partners])
-                if not keep:
-                    other.matched.add(key)
-            elif outer and (key is None or not keep):
-                self._give_one(side, element)
-            if keep and key is not None:
-                self._kept += 1
-                if key in kept:
-                    kept[key].append(element)
-                else:
-                    kept[key] = [element]
+            if key in kept:
+                kept[key].append(element)
+            elif key is not None:
+                kept[key] = [element]
+            else:
+                self._kept -= 1
+                if self._outer[side]:
+                    self._give_one(side, element)
+        self._kept += len(elements)
 
     def _give_one(self, side: str, element: Any) -> None:
         """Give an element without a partner."""

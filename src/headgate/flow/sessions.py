@@ -72,7 +72,8 @@ class SessionWindows:
         self._show = show
         self._lateness = lateness
         trigger = reducing.trigger
-        self.phased = trigger is not None and trigger.needs_watermark()
+        self._tells = trigger is not None and trigger.needs_watermark()
+        self.phased = self._tells and lateness > 0
         self._singly = trigger is not None and trigger.counts()  # what is given has to be of the session as it was then
         self._sessions: dict[Hashable, list[Session]] = {}
         # Heaps of (end, number, session). Sessions only grow: an end that is too early is put right in its turn.
@@ -178,7 +179,7 @@ class SessionWindows:
         session = Session(key, start, end, reducing.reduce.init(), state, self._show)
         mine.insert(place, session)
         self._push(self._closing, session)
-        if self.phased:
+        if self._tells:
             self._push(self._ending, session)
         return session
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, chain
 from typing import Any
 
 from headgate.errors import OptionError
@@ -94,28 +94,38 @@ class Course:
     Attributes:
         own: The watermark of the source after the batch.
         value: That of the worker.
+        before: That of the worker before the batch.
+        trailing: No event brings the watermark beyond its own time.
     """
 
-    __slots__ = ("_bound", "_marks", "_others", "_value", "own", "value")
+    __slots__ = ("_bound", "_marks", "_others", "before", "own", "trailing", "value")
 
-    def __init__(self, value: float, others: float, own: float, marks: list[Any], bound: float) -> None:
+    def __init__(
+        self, before: float, others: float, own: float, marks: list[Any], bound: float, *, trailing: bool = True
+    ) -> None:
         """Take the watermark before, that of the other sources, and what the source's follows from."""
-        self._value = value
         self._others = others
         self._marks = marks
         self._bound = bound
+        self.before = before
         self.own = own
-        self.value = max(value, min(others, own))
+        self.value = max(before, min(others, own))
+        self.trailing = trailing
 
     def each(self) -> list[float]:
         """Return the watermark of the worker after each event of the batch."""
-        value, others, bound = self._value, self._others, self._bound
+        value, others, bound = self.before, self._others, self._bound
         if self.value == value:
             return [value] * len(self._marks)
         newest = accumulate(self._marks, max)
         marks = [mark - bound for mark in newest] if bound else newest
         # What the source had before does not matter: the worker's watermark is not below the lowest of all sources.
         return [value if mark < value else min(mark, others) for mark in marks]
+
+    def around(self) -> list[tuple[float, float]]:
+        """Return the watermark of the worker before and after each event of the batch."""
+        after = self.each()
+        return list(zip(chain((self.before,), after), after, strict=False))
 
 
 class Watermarks:
@@ -170,7 +180,9 @@ class Watermarks:
             marks = self._told(strategy.function, events, before)
         else:
             return Course(self.value, BEGINNING, before, times, 0)
-        return Course(self.value, self._without(source), max(before, max(marks) - bound), marks, bound)
+        own = max(before, max(marks) - bound)
+        trailing = marks is times
+        return Course(self.value, self._without(source), own, marks, bound, trailing=trailing)
 
     def take(self, source: Hashable, mark: float, now: float) -> None:
         """Take note that a source has sent something, after which its watermark is ``mark`` (or what it was)."""

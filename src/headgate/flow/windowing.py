@@ -186,49 +186,52 @@ class Windowing:
         course = time.watermarks.look(source, events, times)
         store = self._make_store(time) if self._store is None else self._store
         mark, lowest = course.value, min(times)
-        marks: list[float] | None = None
-        if store.gone_at([lowest])[0] <= mark:  # some may be late: look at each
-            marks = course.each()
-            good = [gone > at for gone, at in zip(store.gone_at(times), marks, strict=True)]
+        gone = store.gone_at([lowest])[0]
+        # In order, no event of the batch is behind another one of it, but only behind what came before.
+        ordered = course.trailing and gone <= mark and times == sorted(times)
+        oldest = course.before if ordered else mark
+        marks: list[tuple[float, float]] | None = None
+        if gone <= oldest:  # some may be late: look at each
+            marks = course.around()
+            good = [end > before for end, (before, _) in zip(store.gone_at(times), marks, strict=True)]
             if not all(good):
                 self._leave_out(events, good)
-                events, times, marks = (list(compress(kept, good)) for kept in (events, times, marks))
+                events, times = list(compress(events, good)), list(compress(times, good))
                 keys = None if keys is None else list(compress(keys, good))
+                marks = list(compress(marks, good))
         quiet = mark < store.next_mark() and mark < store.soonest([lowest])[0]
-        in_order = not store.phased and (store.in_bulk or lowest >= mark - time.lateness)
+        in_order = not store.phased and (store.in_bulk or lowest >= oldest - time.lateness)
         if quiet or in_order:
-            if len(events):
+            if times:
                 store.put(events, times, keys, now)
         else:
-            self._put_in_pieces(store, events, times, keys, course.each() if marks is None else marks, now)
+            self._put_in_pieces(store, events, times, keys, course.around() if marks is None else marks, now)
         time.watermarks.take(source, course.own, now)
         store.advance(time.watermarks.value, now)
 
     def _put_in_pieces(
-        self, store: Any, events: Any, times: list[Any], keys: Any, marks: list[float], now: float
+        self, store: Any, events: Any, times: list[Any], keys: Any, marks: list[tuple[float, float]], now: float
     ) -> None:
         """Put events so that each comes when the mark is where it was when it came."""
-        begin, before = 0, marks[0] if marks else 0.0
-        next_mark = store.next_mark()
-        lateness = 0 if self._time is None else self._time.lateness
+        assert self._time is not None  # noqa: S101 (it is, or nobody would have come here)
+        begin, next_mark = 0, store.next_mark()
+        lateness = self._time.lateness if store.phased else 0
 
         def put(end: int) -> None:
             if begin < end:
                 store.put(events[begin:end], times[begin:end], None if keys is None else keys[begin:end], now)
 
-        for index, (soonest, mark) in enumerate(zip(store.soonest(times), marks, strict=True)):
-            if soonest <= mark:  # it came when the mark had passed (one of) its windows
+        for index, (soonest, (before, mark)) in enumerate(zip(store.soonest(times), marks, strict=True)):
+            if soonest <= before or next_mark <= before:  # it came when the mark had passed (one of) its windows
                 put(index)
                 store.advance(before, now)
-                begin = index
-                self._clipped += soonest + (lateness if store.phased else 0) <= mark
+                begin, next_mark = index, store.next_mark()
+                self._clipped += soonest + lateness <= before
             next_mark = min(next_mark, soonest)
             if mark >= next_mark:
                 put(index + 1)
                 store.advance(mark, now)
-                begin = index + 1
-                next_mark = store.next_mark()
-            before = mark
+                begin, next_mark = index + 1, store.next_mark()
         put(len(times))
 
     def _leave_out(self, events: Any, good: list[bool]) -> None:

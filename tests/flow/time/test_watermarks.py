@@ -26,6 +26,7 @@ def take(marks, timeline, source, events, now=0.0):
     """Take a batch as engines do; return the watermark after each event, and after all."""
     course = marks.look(source, events, timeline.read(itself, events))
     each = course.each()
+    assert course.around() == list(zip([marks.value, *each[:-1]], each, strict=True))
     marks.take(source, course.own, now)
     assert marks.value == course.value == max([*each, marks.value]) if each else True
     return each, marks.value

@@ -54,6 +54,18 @@ def grid_spec(size, every, offset, **options):
     return windows.sliding(size, every, by=0, offset=offset, **options)
 
 
+def make_both(kind, size, options, marks) -> tuple[Any, Any]:
+    """A description and its model."""
+    if kind == "fixed":
+        return windows.fixed(size, by=0, **options), GridModel(Grid(size, size), options["allowed_lateness"], marks)
+    if kind == "sliding":
+        far = 2 * size + 1
+        return windows.sliding(far, size, by=0, **options), GridModel(
+            Grid(far, size), options["allowed_lateness"], marks
+        )
+    return windows.session(size, by=0, **options), SessionModel(size, options["allowed_lateness"], marks)
+
+
 def drive(engine, model, batches, marks):
     """Give the same to both: batches of (source, events)."""
     out = []
@@ -105,6 +117,34 @@ def test_sessions_are_those_of_the_model(pairs, sizes, gap, late, bound):
     assert engine.statistics().accumulators == 0
 
 
+@given(
+    st.lists(st.tuples(times, st.sampled_from("ab"), st.one_of(st.none(), times)), max_size=30),
+    st.lists(st.integers(1, 9)),
+    st.sampled_from(["fixed", "sliding", "session"]),
+    st.integers(1, 9),
+    lateness,
+)
+def test_a_watermark_that_events_tell_may_be_beyond_their_own_times(triples, sizes, kind, size, late):
+    """An event is not late by what it says itself, but by what those before it have said."""
+    options: dict[str, Any] = {"allowed_lateness": late, "watermark": watermarks.told(lambda event: event[3])}
+    marks = Marks(0)
+    spec, model = make_both(kind, size, options, marks)
+    engine = Windowing(spec, LIST if kind == "session" else PLAIN_LIST, key=1, keep_late=True)
+    out = []
+    for batch in split(sizes, [(time, key, number, mark) for number, (time, key, mark) in enumerate(triples)]):
+        out += engine.add(batch, "s")
+        for time, key, number, mark in batch:
+            model.event(time, key, number)
+            marks.event("s", -float("inf") if mark is None else mark, 0.0)
+            model.close()
+        assert len(out) == len(model.results)
+    assert [event[2] for event in engine.take_late()] == model.late
+    out += engine.done(0.0)
+    model.close(float("inf"))
+    out = [(window, key, sorted((event[:3] for event in acc), key=lambda event: event[2])) for window, key, acc in out]
+    assert content(out) == sorted_content(model.results)
+
+
 operations = st.lists(
     st.one_of(
         st.tuples(
@@ -123,15 +163,7 @@ def test_many_sources_some_of_them_idle(steps, kind, size, late, bound):
     """Model and engine are given the same, in the same order, and have the same at every step."""
     options = {"allowed_lateness": late, "watermark": watermarks.out_of_order(bound), "idle_after": 7}
     marks = Marks(bound, idle_after=7)
-    spec: Any
-    model: Any
-    if kind == "fixed":
-        spec, model = windows.fixed(size, by=0, **options), GridModel(Grid(size, size), late, marks)
-    elif kind == "sliding":
-        far = 2 * size + 1
-        spec, model = windows.sliding(far, size, by=0, **options), GridModel(Grid(far, size), late, marks)
-    else:
-        spec, model = windows.session(size, by=0, **options), SessionModel(size, late, marks)
+    spec, model = make_both(kind, size, options, marks)
     engine = Windowing(spec, LIST if kind == "session" else PLAIN_LIST, key=1, keep_late=True)
     now, number, out, gone = 0.0, 0, [], set()
     for source in "xyz":
