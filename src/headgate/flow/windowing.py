@@ -188,7 +188,7 @@ class Windowing:
         mark, lowest = course.value, min(times)
         gone = store.gone_at([lowest])[0]
         # In order, no event of the batch is behind another one of it, but only behind what came before.
-        ordered = course.trailing and gone <= mark and times == sorted(times)
+        ordered = course.trailing and (gone <= mark or not store.in_bulk) and times == sorted(times)
         oldest = course.before if ordered else mark
         marks: list[tuple[float, float]] | None = None
         if gone <= oldest:  # some may be late: look at each
