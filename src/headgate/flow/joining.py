@@ -99,7 +99,7 @@ class Join:
         bounded: As `Windowing`.
         keep_late: Keep late elements until they are taken by `take_late`, as (side, element).
         where: What errors call it.
-        now: The time, from which periodic windows are numbered.
+        now: The time from which periodic windows are numbered; None: that of the first call that tells one.
 
     Raises:
         OptionError: An option is wrong.
@@ -118,7 +118,7 @@ class Join:
         bounded: bool = False,
         keep_late: bool = False,
         where: str = "join",
-        now: float = 0.0,
+        now: float | None = None,
     ) -> None:
         """Check all of it."""
         if mode not in MODES:
@@ -139,12 +139,10 @@ class Join:
             RIGHT: None if right_by is None else reader(right_by, where, "right_by"),
         }
         self._time = EventTime(spec, where, bounded=bounded) if isinstance(spec, EventTimeSpec) else None
-        self._period = None
-        if isinstance(spec, PeriodicSpec):
-            period = in_seconds(spec.every)
-            self._period = Grid(period, period, 0)
-        self._grid: Grid | None = self._period  # of event time: made when it is known what times are
-        self._began = now
+        self._period = in_seconds(spec.every) if isinstance(spec, PeriodicSpec) else None
+        self._grid: Grid | None = None  # made when it is known what times are, or what time it is
+        if now is not None:
+            self._begin(now)
         self._windows: dict[Any, _Window] = {}
         self._closing: list[Any] = []  # a heap of their numbers
         self._ended: set[str] = set()
@@ -158,6 +156,7 @@ class Join:
 
     def open(self, side: str, source: Hashable, now: float) -> None:
         """Expect a source of a side, as `Windowing.open`."""
+        self._begin(now)
         if self._time is not None:
             self._time.watermarks.open((side, source), now)
 
@@ -209,8 +208,9 @@ class Join:
         if self._time is not None:
             self._add_timed(self._time, side, events, keys, source, now)
         else:
-            self._close_up_to(now - self._began)
-            k = 0 if self._period is None else self._period.last(now - self._began)
+            grid = self._begin(now)
+            self._close_up_to(now)
+            k = 0 if grid is None else grid.last(now)
             self._put(side, self._open(k), list(zip(events, keys, strict=True)))
         self._came[side] += len(events)
         return self._follow(now)
@@ -340,8 +340,8 @@ class Join:
         """Return when `tick` has something to do; ``inf``: it never has, as things are."""
         if self._time is not None:
             return self._time.watermarks.deadline()
-        if self._period is not None and self._closing:
-            return float(self._began + self._period.end(self._closing[0]))
+        if self._grid is not None and self._closing:
+            return float(self._grid.end(self._closing[0]))
         return NEVER
 
     def tick(self, now: float) -> list[Any]:
@@ -364,7 +364,13 @@ class Join:
 
     def _follow_marks(self, now: float) -> None:
         time = self._time
-        self._close_up_to(now - self._began if time is None else time.watermarks.value - time.lateness)
+        self._close_up_to(now if time is None else time.watermarks.value - time.lateness)
+
+    def _begin(self, now: float) -> Grid | None:
+        """Return where periodic windows lie, from now on if they have not begun; None: there are none."""
+        if self._period is not None and self._grid is None:
+            self._grid = Grid(self._period, self._period, now)
+        return self._grid
 
     def _take(self) -> list[Any]:
         out, self._out = self._out, []

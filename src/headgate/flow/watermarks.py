@@ -209,7 +209,7 @@ class Watermarks:
         """Take note of the time."""
         changed = False
         for source in self._sources.values():
-            if not source.idle and now - source.heard >= self._idle_after:
+            if not source.idle and source.heard + self._idle_after <= now:
                 source.idle = changed = True
         if changed:
             self._update()
@@ -218,7 +218,7 @@ class Watermarks:
         """Return when `tick` has something to do; ``inf``: never."""
         if self._idle_after == NEVER:
             return NEVER
-        return min((s.heard for s in self._sources.values() if not s.idle), default=NEVER) + self._idle_after
+        return min((s.heard + self._idle_after for s in self._sources.values() if not s.idle), default=NEVER)
 
     def _without(self, source: Hashable) -> float:
         """Return the lowest watermark of the other sources that count; ``inf``: there are none."""

@@ -82,7 +82,7 @@ class Windowing:
             ``emit``, for each key and firing. What it returns last, when the window closes, is dropped.
         keep_late: Keep late events until they are taken by `take_late`.
         where: What errors call it.
-        now: The time, from which periodic windows are numbered.
+        now: The time from which periodic windows are numbered; None: that of the first call that tells one.
 
     Raises:
         OptionError: Options do not go together.
@@ -99,7 +99,7 @@ class Windowing:
         on_trigger: OnTrigger | None = None,
         keep_late: bool = False,
         where: str = "",
-        now: float = 0.0,
+        now: float | None = None,
     ) -> None:
         """Check that all of it goes together."""
         self.where = where = where or spec.where
@@ -114,22 +114,21 @@ class Windowing:
         self._keep_late = keep_late
         self._late: list[Any] = []
         self._events = self._late_count = self._clipped = self._late_partials = 0
-        self._began = now
         self._time = EventTime(spec, where, bounded=bounded) if isinstance(spec, EventTimeSpec) else None
-        self._store: Any = None  # of event time: made when it is known what times are
+        self._period: Grid | None = None  # where periodic windows lie
+        self._store: Any = None  # where windows lie by time: made when it is known what times are, or what time it is
         if isinstance(spec, CountSpec):
             self._store = CountWindows(spec.count, self._reducing, fill=spec.fill)
-        elif isinstance(spec, PeriodicSpec):
-            period = in_seconds(spec.every)
-            grid = Grid(period, period, 0)
-            self._store = GridWindows(grid, self._reducing, _by_number, fill=spec.fill)
-        elif self._time is None:
+        elif isinstance(spec, GlobalSpec):
             self._store = GridWindows(None, self._reducing, _globally)
+        elif now is not None:
+            self._begin(now)
 
     # --- sources ----------------------------------------------------------------------------------------------------
 
     def open(self, source: Hashable, now: float) -> None:
         """Expect a source: until it sends, ends, or is idle, the watermark waits for it."""
+        self._begin(now)
         if self._time is not None:
             self._time.watermarks.open(source, now)
 
@@ -174,8 +173,9 @@ class Windowing:
         if self._time is not None:
             self._add_timed(self._time, events, keys, source, now)
         elif isinstance(self._spec, PeriodicSpec):
-            self._store.advance(now - self._began, now)
-            self._store.put(events, [now - self._began] * len(events), keys, now)
+            self._begin(now)
+            self._store.advance(now, now)
+            self._store.put(events, [now] * len(events), keys, now)
         else:
             self._store.put(events, None, keys, now)
         self._events += len(events)
@@ -250,9 +250,10 @@ class Windowing:
         time = self._time
         if time is None:
             number: float = 0
-            if isinstance(self._spec, PeriodicSpec):
-                self._store.advance(now - self._began, now)
-                number = (now - self._began) // in_seconds(self._spec.every)
+            period = self._begin(now)
+            if period is not None:
+                self._store.advance(now, now)
+                number = period.last(now)
             for _, key, accumulator in segment.partials:
                 self._store.merge(number, key, accumulator, now)
             return self._take()
@@ -290,8 +291,8 @@ class Windowing:
         deadline = self._reducing.deadline()
         if self._time is not None:
             return min(deadline, self._time.watermarks.deadline())
-        if isinstance(self._spec, PeriodicSpec):
-            return min(deadline, float(self._began + self._store.next_mark()))
+        if self._period is not None:
+            return min(deadline, float(self._store.next_mark()))
         return deadline
 
     def tick(self, now: float) -> list[Any]:
@@ -337,8 +338,16 @@ class Windowing:
         if self._time is not None:
             if self._store is not None:
                 self._store.advance(self._time.watermarks.value, now)
-        elif isinstance(self._spec, PeriodicSpec):
-            self._store.advance(now - self._began, now)
+        elif self._begin(now) is not None:
+            self._store.advance(now, now)
+
+    def _begin(self, now: float) -> Grid | None:
+        """Return where periodic windows lie, from now on if they have not begun; None: there are none."""
+        if self._period is None and isinstance(self._spec, PeriodicSpec):
+            period = in_seconds(self._spec.every)
+            self._period = Grid(period, period, now)
+            self._store = GridWindows(self._period, self._reducing, _by_number, fill=self._spec.fill)
+        return self._period
 
     def _take(self) -> list[Any]:
         out, self._reducing.out = self._reducing.out, []

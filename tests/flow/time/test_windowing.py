@@ -6,6 +6,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from headgate.errors import HandlerError, OptionError
 from headgate.flow import triggers, watermarks, windows
@@ -226,6 +228,34 @@ def test_periodic_windows_close_by_the_clock():
     assert engine.add([4], now=135.0) == []
     assert engine.add([5], now=140.0) == [(4, "periodic", 3, "done")]
     assert engine.done(140.0) == [(5, "periodic", 4, "done")]
+
+
+def test_periodic_windows_begin_with_the_worker_unless_it_is_said_when():
+    for begin in (lambda engine: engine.open("a", 1000.0), lambda engine: engine.add([1], "a", 1000.0)):
+        engine = Windowing(windows.periodic(10), COUNT, emit=lambda w, f, accs: [w.id])
+        begin(engine)
+        engine.add([2], "a", 1011.0)
+        assert engine.deadline() == 1020.0
+        assert engine.done(1011.0) == [1]
+
+
+@given(st.floats(0, 1e6), st.floats(0.001, 100), st.lists(st.floats(0, 1000), max_size=5))
+def test_a_tick_at_the_deadline_is_never_too_early(begin, period, waits):
+    """Whoever waits for the deadline and ticks then gets what is due, whatever the last bit of a float says."""
+    trigger = triggers.periodically(period / 3)
+    periodic = Windowing(windows.periodic(period, trigger=trigger), COUNT)
+    timed = Windowing(windows.fixed(10, by=0, idle_after=period, trigger=trigger), COUNT)
+    now = begin
+    for wait in [0.0, *waits]:
+        now += wait
+        for engine in (periodic, timed):
+            engine.add([(1,)], "a", now)
+            for _ in range(3):
+                deadline = engine.deadline()
+                if deadline < float("inf"):
+                    engine.tick(deadline)
+                    assert engine.deadline() > deadline
+                    now = max(now, deadline)
 
 
 def test_empty_periodic_windows_on_request():
