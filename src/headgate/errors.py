@@ -37,7 +37,7 @@
     ├── RecordError                      a record of a file cannot be read
     ├── FlowError                        a flow cannot be built or run to its end
     │   ├── OperatorError                a function of yours raised; it has the event, the operator and the traceback
-    │   └── WorkerLostError              a worker died, and what it held cannot be done again
+    │   └── FlowInterruptedError         a worker died, and what it held cannot be done again
     └── AugmentError                     a message could not be looked up; ``__cause__`` is what the look-up raised
         ├── LookupTimeoutError (also TimeoutError)    the look-up took too long
         └── CircuitOpenError             nobody asked, as the outside system has failed too often
@@ -115,7 +115,7 @@ class OperatorError(FlowError):
         return f"{self.operator} raised {self.error}, for {short(self.event)}"
 
 
-class WorkerLostError(FlowError):
+class FlowInterruptedError(FlowError):
     """A worker of a flow died, and what it held cannot be done again: its input is gone, or results were given away.
 
     Attributes:

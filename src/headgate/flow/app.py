@@ -7,9 +7,10 @@ import itertools
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from headgate.errors import FlowError, HeadgateError, OperatorError, OptionError, StageCrashed, WorkerLostError, short
+from headgate.errors import FlowError, HeadgateError, OperatorError, OptionError, StageCrashed, FlowInterruptedError, short
 from headgate.flow.exchange import CLERK, SpreadDispatcher
 from headgate.flow.graph import Node
 from headgate.flow.inputs import StageInput
@@ -164,6 +165,8 @@ class FlowRun(Supervision):
         self._forwarded = False
         self._externals: list[tuple[Any, str]] = []
         self.failure: HeadgateError | None = None
+        self._back: dict[tuple[str, int], int] = {}
+        self._arrived: dict[tuple[str, int], int] = {}
         self._children = _Stages(self)
         super().__init__(_Built(app, self._children.children), system, path)
         self._began = self.node.loop.time()
@@ -264,9 +267,31 @@ class FlowRun(Supervision):
             self.numbers.lost += 1
         else:
             why = "it was the last of its layer" if layer.recovers else "what it had cannot be had again"
-            error = WorkerLostError(id, ", ".join(each.describe() for each in layer.steps) or layer.name, short(reason), why)
+            error = FlowInterruptedError(id, ", ".join(each.describe() for each in layer.steps) or layer.name, short(reason), why)
             error.__cause__ = cause if isinstance(cause, BaseException) else None
             self.fail(error)
+
+    def given_back(self, source: int, worker: str, total: int) -> None:
+        """Take note that work has gone back to a source, and how much that worker was done with."""
+        self._back[worker, source] = total
+        self._compare(worker, source)
+
+    def reported(self, report: Report) -> None:
+        """Take note of what a worker tells."""
+        self.numbers.take(report)
+        for number, events in report.sides.items():
+            self.plan.sides[number].take(events)
+        for source, total in report.done.items():
+            worker = f"{self.base}.{report.layer}.{report.index + 1}"
+            self._arrived[worker, source] = total
+            self._compare(worker, source)
+
+    def _compare(self, worker: str, source: int) -> None:
+        """See whether results have arrived of work that has gone back, and would be there twice."""
+        back = self._back.get((worker, source))
+        if back is not None and self._arrived.get((worker, source), 0) > back and not self._stopping.done():
+            why = "some of its results had arrived, and were not acknowledged yet"
+            self.fail(FlowInterruptedError(worker, "work", "it has ended", why))
 
     def fail(self, error: HeadgateError) -> None:
         """End the flow with an error."""
@@ -347,13 +372,14 @@ class _Stages:
                 self._end(layer, name, targets)
 
     def _source(self, number: int, source: Any) -> None:
+        run = self._run
         if source.outside:
             assert isinstance(source, StageInput)  # noqa: S101 (the only one)
             producer = source.stage.producer if isinstance(source.stage, To) else source.stage
             self._names[number] = source.stage
             self.outside.append(producer)
             return
-        child = source.child(f"{self._base}.source-{number + 1}", number)
+        child = source.child(f"{self._base}.source-{number + 1}", number, partial(run.given_back, number))
         self._names[number] = child.name
         self.children.append(child)
         self.sources.add(child.id)
@@ -374,7 +400,7 @@ class _Stages:
                 dispatcher=SpreadDispatcher(spec.lanes()),
                 buffer_size=None,
                 max_deliveries=None,
-                delivery="at_most_once",
+                delivery="at_least_once" if layer.recovers else "at_most_once",  # else its end ends the flow
                 restart="temporary",
                 place=None if layer.calls or layer.place == INLINE else layer.place,
             )
@@ -534,13 +560,7 @@ class _Clerk(_Ending, Clerk):
     """Counts, and hands out side outputs."""
 
     def __init__(self, run: FlowRun) -> None:
-        super().__init__(self._report)
-        self._run = run
-
-    def _report(self, report: Report) -> None:
-        self._run.numbers.take(report)
-        for number, events in report.sides.items():
-            self._run.plan.sides[number].take(events)
+        super().__init__(run.reported)
 
 
 def tick_of(plan: Plan) -> float | None:

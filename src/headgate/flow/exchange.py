@@ -1,22 +1,42 @@
 """What crosses between the layers of a flow, and how it finds its way.
 
-Layers do not send each other single events but packets: all that one batch of input led to, for one worker of the next
-layer. A `Spread` is what one worker has for all of them at once, and it goes out as a whole or not at all: so when a
-worker dies, what it had taken either is all on its way, and acknowledged, or is all taken up again by another.
+Layers do not send each other single events but packets: what a batch of input led to, for one worker of the next layer.
+A `Spread` is what a worker has for all of them at once. Its input is acknowledged when all of them are done with it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
+from headgate.errors import SubscriptionError
 from headgate.protocol.batching import Batch, cut
 from headgate.protocol.dispatch.base import Dispatcher
 from headgate.protocol.dispatch.demand import DemandDispatcher
 from headgate.protocol.ledger import Piece, Subscriber
-from headgate.errors import SubscriptionError
 
 CLERK: Final = "clerk"
 """The lane of what is counted, and of side outputs."""
+
+
+class _Joint:
+    """The token of a spread: settled when all of its packets are."""
+
+    __slots__ = ("left", "token")
+
+    def __init__(self, left: int, token: Any) -> None:
+        self.left = left
+        self.token = token
+
+    def settle(self, count: int) -> None:
+        """Count, and pass it on with the last."""
+        self.left -= count
+        if self.left == 0:
+            self.token.settle(1)
+
+    def part(self, start: int, stop: int) -> _Joint:  # noqa: ARG002 (a token's form)
+        """Return itself: each packet is one."""
+        return self
 
 
 class Packet(NamedTuple):
@@ -97,9 +117,10 @@ class SpreadDispatcher(Dispatcher):
             if self.wanted <= 0:
                 break
             one = token if token is None or size == 1 else token.part(taken, taken + 1)
+            if one is not None and len(spread.packets) > 1:
+                one = _Joint(len(spread.packets), one)
             for lane, packet in spread.packets.items():
                 self.outlet.deliver(subscribers[lane], [packet], 1, one)
-                one = None
             taken += 1
             self._look()
         return taken
@@ -113,11 +134,16 @@ class SpreadDispatcher(Dispatcher):
 
 
 class WorkDispatcher(DemandDispatcher):
-    """Work to whoever wants it, in turn; an `End` to all, each behind what it was sent before."""
+    """Work to whoever wants it, in turn; an `End` to all, each behind what it was sent before.
 
-    def __init__(self) -> None:
+    Args:
+        gone: Called with a worker that has left with work undone: its name, and how many events it was done with.
+    """
+
+    def __init__(self, gone: Callable[[str, int], None] | None = None) -> None:
         """Start with nobody."""
         super().__init__()
+        self._gone = gone
         self._all: list[Subscriber] = []
 
     def subscribe(self, subscriber: Subscriber) -> None:
@@ -129,6 +155,8 @@ class WorkDispatcher(DemandDispatcher):
         """Forget it; its work goes to others. Who is to get an `End` has got it, or gets another."""
         if subscriber in self._all:
             self._all.remove(subscriber)
+        if pieces and self._gone is not None:
+            self._gone(subscriber.names()[0], subscriber.acked)
         return super().cancel(subscriber, pieces)
 
     def dispatch(self, batch: Batch, size: int, token: Any) -> int:

@@ -10,6 +10,7 @@ import heapq
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import islice
 from operator import add
 from typing import Any, Final
 
@@ -17,6 +18,8 @@ Read = Callable[[Any], Any] | None
 """What reads a key or a value off an event; None: the event itself."""
 
 _NOTHING: Final[Any] = object()
+PART: Final = 100_000
+"""Keys that cross in one piece."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,13 @@ class Fold:
     def empty(self, accumulator: Any) -> bool:
         """Say whether it has taken nothing in, so that it need not cross."""
         return not accumulator
+
+    def parts(self, accumulator: Any) -> list[Any]:
+        """Cut an accumulator into parts that are small enough to cross one by one, while others are made."""
+        if isinstance(accumulator, dict) and len(accumulator) > PART:
+            items = iter(accumulator.items())
+            return [dict(islice(items, PART)) for _ in range(0, len(accumulator), PART)]
+        return [accumulator]
 
     def size(self, accumulator: Any) -> int:
         """Return about how much an accumulator holds."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -34,6 +34,8 @@ class Input:
 
     outside = False
     """Its stages exist before the flow, and live on after it."""
+    whole = True
+    """A worker does what it is handed at one time in one piece."""
 
     @property
     def bounded(self) -> bool:
@@ -50,8 +52,14 @@ class Input:
         """How much there is, in events or bytes; None: nobody knows."""
         return None
 
-    def child(self, name: str, number: int) -> Child:
-        """Return the recipe of its stage."""
+    def child(self, name: str, number: int, gone: Callable[[str, int], None]) -> Child:
+        """Return the recipe of its stage.
+
+        Args:
+            name: What to call it.
+            number: The number of the source.
+            gone: As of `WorkDispatcher`.
+        """
         raise NotImplementedError
 
 
@@ -82,14 +90,14 @@ class IterableInput(Input):
         """Its length."""
         return len(self.iterable) if hasattr(self.iterable, "__len__") else None
 
-    def child(self, name: str, number: int) -> Child:
+    def child(self, name: str, number: int, gone: Callable[[str, int], None]) -> Child:
         """Return the recipe of the stage that iterates over it."""
         iterable = self.iterable
         if isinstance(iterable, AsyncIterable):
             cls: type[Any] = _AsyncWork
         else:
             cls = _SequenceWork if is_batch(iterable) else _IterableWork
-        return Child(cls, iterable, number, name=name, dispatcher=WorkDispatcher(), place=self.place, **_OPTIONS)
+        return Child(cls, iterable, number, name=name, dispatcher=WorkDispatcher(gone), place=self.place, **_OPTIONS)
 
 
 @dataclass(frozen=True)
@@ -98,10 +106,14 @@ class FilesInput(Input):
 
     Attributes:
         files: Which, and what is in them.
-        read_by: How a worker reads them.
     """
 
     files: Files = field(default_factory=Files)
+
+    @property
+    def whole(self) -> bool:  # type: ignore[override]
+        """Whether no range is so long that it is read bit by bit."""
+        return not any(map(self.files.in_pieces, self.files.paths))
 
     @property
     def bounded(self) -> bool:
@@ -118,9 +130,9 @@ class FilesInput(Input):
         """Bytes."""
         return self.files.size()
 
-    def child(self, name: str, number: int) -> Child:
+    def child(self, name: str, number: int, gone: Callable[[str, int], None]) -> Child:
         """Return the recipe of the stage that hands out ranges."""
-        return Child(RangeWork, self.files, number, name=name, dispatcher=WorkDispatcher(), **_OPTIONS)
+        return Child(RangeWork, self.files, number, name=name, dispatcher=WorkDispatcher(gone), **_OPTIONS)
 
 
 @dataclass(frozen=True)
@@ -142,7 +154,7 @@ class ChildInput(Input):
         """Whether starting it again begins anew: nobody can know."""
         return False
 
-    def child(self, name: str, number: int) -> Child:  # noqa: ARG002 (its form)
+    def child(self, name: str, number: int, gone: Callable[[str, int], None]) -> Child:  # noqa: ARG002 (its form)
         """Return it under a name of the flow's."""
         import copy  # noqa: PLC0415
 

@@ -8,7 +8,6 @@ the reduce is.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
@@ -37,9 +36,11 @@ from headgate.flow.operators import Element, Side
 from headgate.flow.program import Key, ProgramSpec, Route, StepSpec
 from headgate.flow.steps import Departition, Elements, Folding, Joining, Partial, Unique, Windowing_
 from headgate.flow.windows import EventTimeSpec, GlobalSpec
+from headgate.runtime.places import cores
 
 INLINE: Final = "inline"
 OUT: Final = "out"
+HOME: Final = (INLINE, "task", "thread")
 
 
 @dataclass(eq=False)
@@ -72,7 +73,9 @@ class Layer:
         partitioned: Each worker is a partition that the user wants apart.
         key: By which events are partitioned already, if they are.
         calls: The async function that it calls, if that is all it does before its steps.
-        outlet: Its events go to stages outside of the flow.
+        through: The end that stages of the user's subscribe to, and these stages, which it gets its events from.
+        leads_home: All that it gives goes to this process.
+        whole: What a source gives leads to one answer, not to several, of which some may have been given.
     """
 
     name: str
@@ -86,6 +89,8 @@ class Layer:
     key: Any = None
     calls: AsyncNode | None = None
     through: tuple[Any, ...] = ()
+    leads_home: bool = True
+    whole: bool = True
 
     @property
     def fed_by_sources(self) -> bool:
@@ -96,14 +101,17 @@ class Layer:
     def recovers(self) -> bool:
         """Whether the others of the layer can do again what one of them had when it died.
 
-        What it has taken is still with the sources, unless it went into state that nobody else has.
+        What it has taken is still with the sources, unless it went into state that nobody else has. What it has given
+        can be told apart from that only where all of it goes the same way home.
         """
-        steps = [each for each in self.steps if not isinstance(each, (Elements, Partial))]
-        return self.fed_by_sources and self.workers > 1 and not steps and self.calls is None
+        if self.place == INLINE or self.workers == 1 or self.calls is not None or not self.fed_by_sources:
+            return False
+        stateful = [each for each in self.steps if not isinstance(each, (Elements, Partial))]
+        return not stateful and self.leads_home and (self.whole or isinstance(self.steps[-1], Partial))
 
     def program(self, reports: float | None = None) -> ProgramSpec:
         """Return what its workers do."""
-        return ProgramSpec(self.name, fused(self.steps), tuple(self.routes), self.workers, self.bounded, reports)
+        return ProgramSpec(self.name, fused(self.steps), tuple(self.routes), self.workers, self.bounded, reports, self.recovers)
 
 
 def fused(steps: list[StepSpec]) -> tuple[StepSpec, ...]:
@@ -186,6 +194,7 @@ class Plan:
         name = f"{new.name}:{port}:{len(new.links)}"
         layer.routes.append(replace(route or Route("", 1), name=name, lanes=new.workers))
         new.links.append(Link(port, layer))
+        layer.leads_home = layer.leads_home and new.place in HOME
 
     def _place_of_one(self) -> Any:
         """Return where a single worker of a layer behind others runs: with the caller, as results go there."""
@@ -201,6 +210,7 @@ class Plan:
         self.sources.extend(node.inputs)
         layer = self._layer("work", self.workers, self.place, bounded=all(each.bounded for each in node.inputs))
         layer.links = [Link("in", None, number) for number in range(first, len(self.sources))]
+        layer.whole = all(each.whole for each in node.inputs)
         return layer
 
     def _element(self, node: ElementNode) -> Layer:
@@ -327,6 +337,7 @@ class Plan:
             for each in others:
                 first.links.extend(each.links)
                 first.bounded = first.bounded and each.bounded
+                first.whole = first.whole and each.whole
                 self.layers.remove(each)
             return first
         new = self._layer(
@@ -450,4 +461,4 @@ def default_workers(place: Any) -> int:
     """Return how many workers a layer has, if nobody says: one where they would share a core."""
     if place in (INLINE, "task"):
         return 1
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+    return cores()

@@ -137,6 +137,7 @@ class ProgramSpec:
         total: How many workers do this.
         bounded: Its input is known to end.
         reports: Seconds between two reports of what it has read, for whoever watches; None: only at the end.
+        recovers: Others do again what a worker had when it dies, so it has to be known what has arrived.
     """
 
     name: str
@@ -145,6 +146,7 @@ class ProgramSpec:
     total: int = 1
     bounded: bool = True
     reports: float | None = None
+    recovers: bool = False
 
     def lanes(self) -> tuple[Any, ...]:
         """Return the names of all lanes of its results."""
@@ -180,6 +182,8 @@ class Report:
     late: int = 0
     sides: dict[int, list[Any]] = field(default_factory=dict)
     gauges: dict[str, int] = field(default_factory=dict)
+    done: dict[int, int] = field(default_factory=dict)
+    """By source: how much of the work that it was handed is in what it has emitted."""
 
 
 class Program:
@@ -241,33 +245,47 @@ class Program:
         for at, step in enumerate(self._steps):
             self._pass_on(at, self._guarded(step, step.done, now), Origin(), now)
 
-    def flush(self) -> None:
-        """Let go of what the last step holds."""
-        if self.holding is not None:
-            self._send(self.holding.flush(), Origin())
+    def flush(self, now: float, done: dict[int, int]) -> list[Spread]:
+        """Let go of what the last step holds.
+
+        Args:
+            now: The time.
+            done: By source: how much of the work that it was handed is in this.
+
+        Returns:
+            A spread for each part of it.
+        """
+        spreads: list[Spread] = []
+        for part in self.holding.flush() if self.holding is not None else ():
+            self._send([part], Origin())
+            spreads += self.take(now, done=done)
+        return spreads
 
     # -- what goes out ------------------------------------------------------------------------------------------------
 
-    def take(self, now: float, *, last: bool = False) -> list[Spread]:
+    def take(self, now: float, *, last: bool = False, done: dict[int, int] | None = None) -> list[Spread]:
         """Return what there is for others since the last time: one spread, or nothing.
 
         Args:
             now: The time.
             last: Tell everything that is to be told.
+            done: By source: how much of the work that it was handed is in this.
         """
         packets: dict[Any, Packet] = {}
         for router in self._routes:
             router.take(packets)
         report, every = self.report, self.spec.reports
-        if last or report.sides or (every is not None and now - self._told >= every):
-            if last or report.sides or report.read or report.volume or report.emitted:
-                for at, step in enumerate(self._steps):
-                    gauges = getattr(step, "gauges", None)
-                    if gauges is not None:
-                        report.gauges.update({f"{name} of {at}": value for name, value in gauges().items()})
-                packets[CLERK] = Packet([report])
-                self.report = Report(self.spec.name, self.index)
+        due = every is not None and now - self._told >= every
+        if last or due or report.sides or (packets and done and self.spec.recovers):
             self._told = now
+            report.done = dict(done or {})
+            for at, step in enumerate(self._steps):
+                gauges = getattr(step, "gauges", None)
+                if gauges is not None:
+                    report.gauges.update({f"{name} of {at}": value for name, value in gauges().items()})
+            # First of all: what has arrived without being reported would be done again, unnoticed.
+            packets = {CLERK: Packet([report]), **packets}
+            self.report = Report(self.spec.name, self.index)
         return [Spread(packets)] if packets else []
 
     def skipped(self, operator: Element, event: Any, error: Exception) -> None:

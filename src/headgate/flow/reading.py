@@ -56,6 +56,10 @@ class Files:
         """Return their bytes."""
         return sum(os.path.getsize(path) for path in self.paths)  # noqa: PTH202 (paths are text here)
 
+    def in_pieces(self, path: str) -> bool:
+        """Say whether a range of this file may be all of it, and so is read bit by bit as its results are wanted."""
+        return self.kind != PARQUET and (self.kind == CSV or self.split is None or compressed(path))
+
     def option(self, name: str) -> Any:
         """Return one of the options."""
         return dict(self.options).get(name)

@@ -7,7 +7,7 @@ import threading
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterator
 from typing import Any, Final, TypeVar
 
-from headgate.errors import FlowError, WorkerLostError
+from headgate.errors import FlowError, FlowInterruptedError
 from headgate.flow.app import FlowApp, FlowRun, FlowStatistics
 from headgate.flow.graph import Node
 from headgate.flow.plan import Plan
@@ -135,7 +135,7 @@ class Running:
                 numbers = run.flow_statistics()
                 numbers.restarts = restarts
                 return numbers
-            except WorkerLostError:
+            except FlowInterruptedError:
                 restarts += 1
                 if restarts > RESTARTS or not app.plan.repeatable or app.plan.ends[-1][2] or len(app.plan.ends) > 1:
                     raise

@@ -137,7 +137,7 @@ class _Partial(Holding):
 
     def flush(self) -> list[Any]:
         accumulator, self._accumulator = self._accumulator, self._fold.begin()
-        return [] if self._fold.empty(accumulator) else [accumulator]
+        return [] if self._fold.empty(accumulator) else self._fold.parts(accumulator)
 
 
 @dataclass(frozen=True)

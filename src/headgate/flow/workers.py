@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 from headgate.flow.exchange import End, Packet, Spread
@@ -84,6 +84,8 @@ class Worker(_Inputs):
         self._spec = spec
         self._index = index
         self._held = 0
+        self._taken: dict[int, int] = {}  # by source: how much of its work is done
+        self._readers: dict[FileRange, Iterator[Any]] = {}  # of files that are read bit by bit
         self._program: Program = None  # type: ignore[assignment]  # until it is started
 
     def started(self) -> None:
@@ -104,34 +106,45 @@ class Worker(_Inputs):
                 for each in unpack(packet):
                     program.feed(each.events, Origin(key[0], key[1], each.watermark, each.about, at), at)
             return program.take(at) or None
+        size = len(events)
         if type(events) is list and type(events[-1]) is End:
             self._work.discard(events[-1].source)
             events = events[:-1]
+        origin = Origin("in", key[1:], None, None, at)
         if len(events):
-            self._take_work(events, Origin("in", key[1:], None, None, at), at)
+            if type(events) is list and type(events[0]) is FileRange:
+                if not self._read(events, origin, at):
+                    return program.take(at) or None
+            else:
+                program.report.read += len(events)
+                program.feed(events, origin, at)
+        self._taken[key[1]] = self._taken.get(key[1], 0) + size
         if program.holding is None:
-            return program.take(at) or None
+            return program.take(at, done=self._taken) or None
         if len(events):
             self.stage.keep()
             self._held += len(events)
         if self._held and (not self._work or self._held >= HELD or program.holding.size() >= LARGEST):
             self._held = 0
-            program.flush()
-            self.stage.emit(program.take(at), settles=True)
+            self.stage.emit(program.flush(at, self._taken), settles=True)
             return None
         return program.take(at) or None
 
-    def _take_work(self, events: Any, origin: Origin, at: float) -> None:
+    def _read(self, parts: list[FileRange], origin: Origin, at: float) -> bool:
+        """Read ranges; False: there is more of the first, to be read when more is wanted."""
         program = self._program
-        if type(events) is list and type(events[0]) is FileRange:
-            for part in events:
-                for batch in read(part):
-                    program.report.read += len(batch)
-                    program.feed(batch, origin, at)
-                program.report.volume += part.stop - part.start
-            return
-        program.report.read += len(events)
-        program.feed(events, origin, at)
+        for number, part in enumerate(parts):
+            bit_by_bit = program.holding is None and part.files.in_pieces(part.path)
+            reader = self._readers.pop(part, None) or read(part)
+            for batch in reader:
+                program.report.read += len(batch)
+                program.feed(batch, origin, at)
+                if bit_by_bit:
+                    self._readers[part] = reader
+                    self.stage.again(parts[number:])
+                    return False
+            program.report.volume += part.stop - part.start
+        return True
 
     def handle_cast(self, message: Any) -> Any:
         """Take note of the time, or fire a trigger by hand."""
@@ -152,8 +165,7 @@ class Worker(_Inputs):
         """Give what reduces have."""
         at = now()
         self._program.done(at)
-        self._program.flush()
-        return self._program.take(at, last=True)
+        return [*self._program.flush(at, self._taken), *self._program.take(at, last=True)]
 
 
 def _origin(key: Any, at: float) -> Origin:

@@ -252,6 +252,16 @@ class StageCore:
         origin.left += 1
         self.kept.append(origin)
 
+    def again(self, rest: Any) -> None:
+        """Give the end of the batch that the handler has to it once more, as soon as more output is wanted.
+
+        Raises:
+            HandlerError: There is no such batch.
+        """
+        if self.into is None or self.into.window is None:
+            raise HandlerError(self.port.name, "again", "to be used by handle_events", rest)
+        self.into.give_back(rest)
+
     def emit(self, batch: Any, *, settles: bool = False) -> None:
         """Dispatch events now.
 

@@ -316,6 +316,17 @@ class StageContext:
         """
         self._on_loop(self._driver.core.keep)
 
+    def again(self, rest: Any) -> None:
+        """In ``handle_events``: this end of the batch is not done with; give it to the handler again.
+
+        It is the next that it gets; in a middle stage when more output is wanted. So an event that leads to many can be
+        handled bit by bit.
+
+        Raises:
+            HandlerError: There is no batch.
+        """
+        self._on_loop(self._driver.core.again, rest)
+
     def emit(self, events: Any, *, settles: bool = False) -> None:
         """Send events now: to consumers as far as they asked, the rest to the buffer.
 
