@@ -15,6 +15,7 @@ from headgate.flow.graph import FoldNode, Node, ReduceNode
 from headgate.flow.operators import Side, place, reading
 from headgate.flow.panes import Reduce
 from headgate.flow.program import Key
+from headgate.flow.steps import WINDOWED
 from headgate.flow.times import Field
 from headgate.flow.windows import WindowSpec
 from headgate.runtime.options import check_count
@@ -126,7 +127,7 @@ class Aggregating:
             return self._with(FoldNode((self._node,), fold, read, True))
         reduce = Reduce(init, step, combine=combine)
         return self._with(
-            ReduceNode((self._node,), where, self._window, reduce, read, True, "windowed", late=late)
+            ReduceNode((self._node,), where, self._window, reduce, read, True, WINDOWED, late=late)
         )
 
     def group_by(self, key: Field | None, value: Field | None = None, *, late: Side | None = None) -> Self:
@@ -148,7 +149,7 @@ class Aggregating:
 
         reduce = Reduce(list, step, combine=add)
         return self._with(
-            ReduceNode((self._node,), where, self._window, reduce, read, True, "windowed", late=late)
+            ReduceNode((self._node,), where, self._window, reduce, read, True, WINDOWED, late=late)
         )
 
     # -- words for each key -------------------------------------------------------------------------------------------
@@ -166,7 +167,7 @@ class Aggregating:
             return self._with(FoldNode((self._node,), CountBy(where, read), read, True))
         reduce = Reduce(int, _count, tally=add, combine=add)
         return self._with(
-            ReduceNode((self._node,), where, self._window, reduce, read, True, "windowed", late=late)
+            ReduceNode((self._node,), where, self._window, reduce, read, True, WINDOWED, late=late)
         )
 
     def sum_by(self, key: Field | None, value: Field | None = None, *, late: Side | None = None) -> Self:
@@ -200,7 +201,7 @@ class Aggregating:
     def _windowed(self, where: str, words: _Words, late: Side | None, key: Key, *, keyed: bool) -> Self:
         reduce = Reduce(words.init, words.step, tally=words.tally, combine=words.combine)
         node = ReduceNode(
-            (self._node,), where, self._window, reduce, key, keyed, "windowed", words.finish, late=late
+            (self._node,), where, self._window, reduce, key, keyed, WINDOWED, words.finish, late=late
         )
         return self._with(node)
 

@@ -11,16 +11,17 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from headgate.errors import FlowError, HeadgateError, OperatorError, OptionError, StageCrashed, FlowInterruptedError, short
+from headgate.flow.callers import Caller
 from headgate.flow.exchange import CLERK, SpreadDispatcher
 from headgate.flow.graph import Node
 from headgate.flow.inputs import StageInput
 from headgate.flow.plan import INLINE, Layer, Plan
 from headgate.flow.program import SAMPLES, Report
-from headgate.flow.steps import Joining, Windowing_
+from headgate.flow.timed import Joining, Windowing_
 from headgate.flow.times import in_seconds
 from headgate.flow.triggers import Periodically, Trigger
 from headgate.flow.windows import EventTimeSpec, PeriodicSpec
-from headgate.flow.workers import FIRE, TICK, WORK, Caller, Clerk, Collector, Outlet, Worker
+from headgate.flow.workers import FIRE, TICK, WORK, Clerk, Collector, Outlet, Worker
 from headgate.protocol.messages import is_normal
 from headgate.runtime.options import Child, To
 from headgate.runtime.reference import Ref

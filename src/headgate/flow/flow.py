@@ -46,7 +46,7 @@ from headgate.flow.outputs import as_target
 from headgate.flow.plan import Plan
 from headgate.flow.reading import CSV, JSONL, LINES, PARQUET, Files, find
 from headgate.flow.running import Running
-from headgate.flow.steps import EVENTS, NOTHING, STATE
+from headgate.flow.steps import EVENTS, NOTHING, STATE, WINDOWED
 from headgate.flow.times import Field
 from headgate.flow.windows import WindowSpec
 from headgate.runtime.options import Child, To, check_count
@@ -634,7 +634,7 @@ class Flow(Aggregating, Running):
         if isinstance(self._node, FoldNode):
             return self._with(replace(self._node, emit=what))
         node = self._reduce_before(where)
-        if node.on_trigger is not None or node.emit not in (EVENTS, "windowed"):
+        if node.on_trigger is not None or node.emit not in (EVENTS, WINDOWED):
             raise OptionError(where, "emit", "used once, and not with on_trigger", what)
         return self._with(replace(node, emit=what))
 

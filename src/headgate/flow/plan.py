@@ -34,7 +34,8 @@ from headgate.flow.graph import (
 from headgate.flow.inputs import Input
 from headgate.flow.operators import Element, Side
 from headgate.flow.program import Key, ProgramSpec, Route, StepSpec
-from headgate.flow.steps import Departition, Elements, Folding, Joining, Partial, Unique, Windowing_
+from headgate.flow.steps import Elements, Folding, Partial, Unique
+from headgate.flow.timed import Departition, Joining, Windowing_
 from headgate.flow.windows import EventTimeSpec, GlobalSpec
 from headgate.runtime.places import cores
 

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from headgate.errors import FlowError
-from headgate.flow.event_time import EventTime
 from headgate.flow.exchange import CLERK, Packet, Spread
 from headgate.flow.fusing import blame, failure
 from headgate.flow.keys import Partitioner
 from headgate.flow.operators import MAP_BATCHES, Element, failed
 from headgate.protocol.batching import rows
+
+if TYPE_CHECKING:
+    from headgate.flow.event_time import EventTime
 
 SAMPLES: Final = 5
 """Events of each operator that are shown among those it has skipped."""
@@ -380,6 +382,8 @@ class _Router:
         self._ours: set[int] = set()  # lists that are in no other lane
         self._time: EventTime | None = None
         if route.watermark is not None:
+            from headgate.flow.event_time import EventTime  # noqa: PLC0415 (most workers have no use for it)
+
             spec, bounded = route.watermark
             self._time = EventTime(spec, spec.where, bounded=bounded)
         self._behind = False  # the watermark has moved since it was sent
