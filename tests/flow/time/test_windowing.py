@@ -464,6 +464,34 @@ def test_sessions_of_each_key():
     ]
 
 
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_a_session_that_has_closed_is_not_joined_by_what_comes_in_the_same_batch(size):
+    """17 is before the watermark less the lateness, but a session of its own would be open: it has one of its own."""
+    spec = windows.session(5, by=0, allowed_lateness=3, watermark=watermarks.out_of_order(0))
+    engine = Windowing(spec, COUNT, emit=lambda w, f, accs: [(w.start, w.end, *accs.values())])
+    assert run(engine, [(13,), (21,), (17,)], size) == [(13, 18, 1), (17, 26, 2)]
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_a_sliding_window_that_has_closed_is_not_opened_again(size):
+    for trigger in (None, triggers.on_watermark()):
+        options = {"allowed_lateness": 3, "watermark": watermarks.out_of_order(0), "trigger": trigger}
+        engine = Windowing(windows.sliding(10, 5, by=0, **options), COUNT, on_trigger=named)
+        out = run(engine, [(4,), (12,), (9,)], size)
+        assert [(start, count) for start, _, name, count in out if name == "done"] == [(-5, 1), (0, 2), (5, 2), (10, 1)]
+        assert engine.statistics().clipped == 0
+        engine = Windowing(windows.sliding(10, 5, by=0, **options), COUNT, on_trigger=named)
+        out = run(engine, [(4,), (17,), (9,)], size)
+        assert [(start, count) for start, _, name, count in out if name == "done"] == [
+            (-5, 1),
+            (0, 1),
+            (5, 1),
+            (10, 1),
+            (15, 1),
+        ]
+        assert engine.statistics().clipped == 1
+
+
 def test_a_session_that_grows_after_the_watermark_is_before_it_again():
     spec = windows.session(10, by=0, allowed_lateness=50, trigger=triggers.on_watermark())
     engine = Windowing(spec, COUNT, on_trigger=lambda key, acc, w, f: ([(w.start, w.end, f.name, acc)], acc))

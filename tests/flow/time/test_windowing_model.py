@@ -16,6 +16,8 @@ from headgate.flow.windowing import Windowing
 from tests.flow.time.helpers import COUNT, LIST, split
 from tests.flow.time.models import Grid, GridModel, Marks, SessionModel
 
+pytestmark = pytest.mark.slow
+
 PLAIN_LIST = Reduce(list, lambda acc, event: [*acc, event])  # cannot combine: no slices
 FOLDED = Reduce(list, lambda acc, event: [*acc, event], fold=lambda acc, events: acc + events)
 
