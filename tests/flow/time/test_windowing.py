@@ -475,7 +475,7 @@ def test_a_session_that_has_closed_is_not_joined_by_what_comes_in_the_same_batch
 @pytest.mark.parametrize("size", [1, 2, 3])
 def test_a_sliding_window_that_has_closed_is_not_opened_again(size):
     for trigger in (None, triggers.on_watermark()):
-        options = {"allowed_lateness": 3, "watermark": watermarks.out_of_order(0), "trigger": trigger}
+        options: dict[str, Any] = {"allowed_lateness": 3, "watermark": watermarks.out_of_order(0), "trigger": trigger}
         engine = Windowing(windows.sliding(10, 5, by=0, **options), COUNT, on_trigger=named)
         out = run(engine, [(4,), (12,), (9,)], size)
         assert [(start, count) for start, _, name, count in out if name == "done"] == [(-5, 1), (0, 2), (5, 2), (10, 1)]
@@ -502,6 +502,16 @@ def test_a_session_that_grows_after_the_watermark_is_before_it_again():
     assert engine.add([(9,)], "a") == []  # to 22 with b's, in time
     assert engine.add([(23,)], "b") == [(0, 22, "watermark", 3)]
     assert engine.done(0.0) == [(0, 22, "done", 3), (23, 33, "done", 1), (100, 110, "done", 1)]
+
+
+def test_a_session_that_grows_by_itself_after_the_watermark_is_before_it_again():
+    spec = windows.session(10, by=0, allowed_lateness=50, trigger=triggers.on_watermark(late=triggers.every(1)))
+    engine = Windowing(spec, COUNT, key=1, on_trigger=lambda key, acc, w, f: ([(w.start, w.end, f.name, acc)], acc))
+    assert engine.add([(0, "a"), (12, "b")]) == [(0, 10, "watermark", 1)]
+    assert engine.add([(1, "a")]) == [(0, 11, ("every", 1), 2)]  # to 11, which the watermark has passed: late
+    assert engine.add([(9, "a")]) == []  # to 19, which it has not
+    assert engine.add([(19, "b")]) == [(0, 19, "watermark", 3)]
+    assert engine.done(0.0) == [(0, 19, "done", 3), (12, 29, "done", 2)]
 
 
 # --- state, and what is passed on -------------------------------------------------------------------------------------

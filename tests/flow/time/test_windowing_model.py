@@ -293,14 +293,14 @@ def test_how_events_are_batched_makes_no_difference_to_sessions_with_triggers(pa
             gap, by=0, allowed_lateness=late, watermark=watermarks.out_of_order(bound), trigger=trigger
         )
         engine = Windowing(
-            spec, COUNT, key=1, on_trigger=lambda key, acc, window, firing: ([(window, key, firing, acc)], acc)
+            spec, LIST, key=1, on_trigger=lambda key, acc, window, firing: ([(window, key, firing, tuple(acc))], acc)
         )
         out = []
         for batch in split(batches, numbered(pairs)):
             out += engine.add(batch, "s", 0.0)
         out += engine.done(0.0)
         statistics = engine.statistics()
-        assert sum(acc for _, _, firing, acc in out if firing.name == "done") == len(pairs) - statistics.late
+        assert sum(len(acc) for _, _, firing, acc in out if firing.name == "done") == len(pairs) - statistics.late
         seen.append((Counter((window, key, firing.name, acc) for window, key, firing, acc in out), statistics.late))
     assert seen[0] == seen[1]
 
