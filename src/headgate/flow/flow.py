@@ -137,7 +137,7 @@ class Flow(Aggregating, Running):
         """Take the lines of text files, without their ends.
 
         Workers read the files themselves, in ranges of bytes; each line is of the range that it begins in. Compressed
-        files (.gz, .bz2, .xz) cannot be split: each is read by one worker.
+        files (.gz, .bz2, .xz, .zip of one file) cannot be split: each is read by one worker.
 
         Args:
             paths: A path, a pattern (``"logs/**/*.txt"``), or several of them.

@@ -83,15 +83,13 @@ def spread(accumulator: Any) -> list[Any]:
 
 
 def _merge_with(mine: dict[Any, Any], other: dict[Any, Any], combine: Callable[[Any, Any], Any]) -> dict[Any, Any]:
-    """Merge two dictionaries without a loop of ours: what both have is found and combined by the interpreter."""
+    """Merge two dictionaries. (A loop: going through the keys that both have as sets takes twice the time.)"""
     if not mine:
         return other
-    if len(other) > len(mine) and combine is add:
-        mine, other = other, mine
-    common = mine.keys() & other.keys()
-    combined = list(map(combine, map(mine.__getitem__, common), map(other.__getitem__, common)))
-    dict.update(mine, other)  # not as a Counter does it
-    dict.update(mine, zip(common, combined, strict=True))
+    get = mine.get
+    for key, value in other.items():
+        before = get(key, _NOTHING)
+        mine[key] = value if before is _NOTHING else combine(before, value)
     return mine
 
 
@@ -113,7 +111,12 @@ class CountBy(Fold):
 
     def merge(self, accumulator: Any, other: Any) -> Any:
         """Add the counts up."""
-        return _merge_with(accumulator, other, add)
+        if not accumulator:
+            return other
+        get = accumulator.get
+        for key, count in other.items():
+            accumulator[key] = get(key, 0) + count
+        return accumulator
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,8 @@ from headgate.flow.inputs import Input
 from headgate.flow.operators import Element, Side
 from headgate.flow.program import Key, ProgramSpec, Route, StepSpec
 from headgate.flow.steps import Elements, Folding, Partial, Unique
-from headgate.flow.timed import Departition, Joining, Windowing_
+from headgate.flow.timed import Combining, Departition, Joining, Windowing_
+from headgate.flow.watermarks import AtEnd
 from headgate.flow.windows import EventTimeSpec, GlobalSpec
 from headgate.runtime.places import cores
 
@@ -107,8 +108,9 @@ class Layer:
         """
         if self.place == INLINE or self.workers == 1 or self.calls is not None or not self.fed_by_sources:
             return False
-        stateful = [each for each in self.steps if not isinstance(each, (Elements, Partial))]
-        return not stateful and self.leads_home and (self.whole or isinstance(self.steps[-1], Partial))
+        if not all(isinstance(each, (Elements, Partial, Combining)) for each in self.steps) or not self.leads_home:
+            return False
+        return self.whole or (bool(self.steps) and isinstance(self.steps[-1], (Partial, Combining)))
 
     def program(self, reports: float | None = None) -> ProgramSpec:
         """Return what its workers do."""
@@ -283,6 +285,11 @@ class Plan:
         layer = self._lower(node.before[0])
         spec, reduce = node.window or GlobalSpec(), node.reduce
         assert reduce is not None  # noqa: S101 (checked when it was built)
+        if layer.workers > 1 and not layer.partitioned and self._combines(node, layer):
+            layer.steps.append(Combining(node.where, spec, reduce, node.key, node.keyed))
+            layer = self._after(layer, "windows", 1, self._place_of_one())
+            layer.steps.append(replace(self._windowing(node, layer), merging=True))
+            return layer
         if layer.workers > 1 and not layer.partitioned and not (node.keyed and same_key(layer.key, node.key)):
             watermark = (spec, layer.bounded) if isinstance(spec, EventTimeSpec) else None
             route = Route("", 1, by_key=node.keyed, key=node.key, watermark=watermark)
@@ -293,6 +300,15 @@ class Plan:
             self._watch(layer, spec)
         layer.steps.append(self._windowing(node, layer))
         return layer
+
+    def _combines(self, node: ReduceNode, layer: Layer) -> bool:
+        """Say whether workers can put together what they see: where order does not matter, as nothing can be late."""
+        spec, reduce = node.window, node.reduce
+        if not isinstance(spec, EventTimeSpec) or reduce is None or not layer.bounded:
+            return False
+        if not (spec.watermark is None or isinstance(spec.watermark, AtEnd)) or spec.trigger is not None:
+            return False
+        return reduce.combine is not None and not reduce.emits
 
     def _windowing(self, node: ReduceNode, layer: Layer) -> Windowing_:
         assert node.reduce is not None  # noqa: S101 (checked when it was built)

@@ -10,10 +10,12 @@ import bz2
 import csv
 import glob as globbing
 import gzip
+import io
 import json
 import lzma
 import mmap
 import os
+import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -27,7 +29,23 @@ CSV: Final = "csv"
 JSONL: Final = "jsonl"
 PARQUET: Final = "parquet"
 
-_OPENERS: Final[dict[str, Callable[..., Any]]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+
+def _open_zip(path: str, mode: str, **options: Any) -> IO[Any]:
+    """Open the only file of a zip archive, in bytes or as text."""
+    with zipfile.ZipFile(path) as archive:
+        names = [each for each in archive.namelist() if not each.endswith("/")]
+        if len(names) != 1:
+            raise RecordError(path, 1, 0, f"expected an archive of one file, it has {len(names)}")
+        file = archive.open(names[0])  # it keeps the archive open by itself
+    return io.TextIOWrapper(file, **options) if mode == "rt" else file
+
+
+_OPENERS: Final[dict[str, Callable[..., Any]]] = {
+    ".gz": gzip.open,
+    ".bz2": bz2.open,
+    ".xz": lzma.open,
+    ".zip": _open_zip,
+}
 LINES_AT_ONCE: Final = 20_000
 """Lines that are read at once from a file that cannot be split."""
 

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from headgate.errors import HandlerError, OptionError
-from headgate.flow.folds import spread
+from headgate.flow.combining import Combiner, Segment
+from headgate.flow.folds import PART, spread
 from headgate.flow.joining import Join
 from headgate.flow.panes import Reduce
-from headgate.flow.program import Key, Origin, Program, Step, StepSpec
+from headgate.flow.program import Holding, Key, Origin, Program, Step, StepSpec
 from headgate.flow.steps import EVENTS, NOTHING, STATE, WINDOWED
 from headgate.flow.triggers import Firing
 from headgate.flow.windowing import Windowing
@@ -75,6 +76,7 @@ class Windowing_(StepSpec):  # noqa: N801 (the description of `Windowing`)
         late: The number of the side output of late events; -1: none.
         tagged: Each result is told apart by its window and trigger, for a departition.
         bounded: The input is known to end.
+        merging: What comes are segments of `Combining` workers.
     """
 
     where: str
@@ -88,6 +90,7 @@ class Windowing_(StepSpec):  # noqa: N801 (the description of `Windowing`)
     late: int = -1
     tagged: bool = False
     bounded: bool = True
+    merging: bool = False
 
     def begin(self, program: Program) -> Step:
         """Start with no windows."""
@@ -126,8 +129,10 @@ class _Windowing(Step):
         self._engine.open((origin.port, origin.source), now)
 
     def feed(self, events: Any, origin: Origin, now: float) -> Any:
-        events = rows(events)
         source = (origin.port, origin.source)
+        if self._spec.merging:
+            return [each for segment in events for each in self._engine.merge(segment, source, now)]
+        events = rows(events)
         if type(events) is not list:
             events = list(events)
         out = self._engine.add(events, source, now) if events else []
@@ -186,6 +191,49 @@ class _Windowing(Step):
         if self._spec.tagged:
             events = [_Tagged(occasion, events)]
         return events, accumulator
+
+
+@dataclass(frozen=True)
+class Combining(StepSpec):
+    """What one worker sees, put together by window and key before it crosses to who has the windows."""
+
+    where: str
+    spec: WindowSpec
+    reduce: Reduce
+    key: Key = None
+    keyed: bool = False
+
+    def begin(self, program: Program) -> Step:  # noqa: ARG002
+        """Start with no windows."""
+        return _Combining(self)
+
+    def describe(self) -> str:
+        """Say that it is a part."""
+        return f"part of {self.where} in {self.spec.where}"
+
+
+class _Combining(Holding):
+    def __init__(self, spec: Combining) -> None:
+        key = (spec.key or _itself) if spec.keyed else None
+        self._combiner = Combiner(spec.spec, spec.reduce, key=key, bounded=True, where=spec.where)
+
+    def feed(self, events: Any, origin: Origin, now: float) -> Any:
+        events = rows(events)
+        self._combiner.add(events if type(events) is list else list(events), (origin.port, origin.source), now)
+        return ()
+
+    def size(self) -> int:
+        return len(self._combiner)
+
+    def flush(self) -> list[Any]:
+        parts: list[Segment] = []
+        for segment in self._combiner.flush():
+            kind, before, partials, after = segment
+            for start in range(0, len(partials), PART):
+                last = start + PART >= len(partials)
+                part = partials[start : start + PART]
+                parts.append(Segment(kind, None if start else before, part, after if last else None))
+        return parts
 
 
 def _itself(event: Any) -> Any:
