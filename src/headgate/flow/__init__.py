@@ -56,7 +56,7 @@ _LATER: Final = {
     "retry": "operators",
     "stable_hash": "keys",
 }
-"""What is imported when it is first looked at: a worker process that only counts does not wait for windows and joins."""
+"""What is imported when it is first looked at: a worker that only counts does not wait for windows and joins."""
 
 
 def __getattr__(name: str) -> Any:

@@ -11,7 +11,7 @@ from typing import Any, Self
 
 from headgate.errors import OptionError
 from headgate.flow.folds import Batched, CountBy, Fold, FoldAll, FoldBy, GroupBy, Top
-from headgate.flow.graph import FoldNode, Node, ReduceNode
+from headgate.flow.graph import KEYED, FoldNode, Node, ReduceNode
 from headgate.flow.operators import Side, place, reading
 from headgate.flow.panes import Reduce
 from headgate.flow.program import Key
@@ -36,9 +36,9 @@ class _Words:
 class Aggregating:
     """The part of `Flow` that reduces.
 
-    A reduce that can be done in parts (all of the words; `reduce` and `reduce_by` with ``combine``) is done by each worker
-    for what it sees, and gives one result for all. One that cannot is done where events come together: by key, within a
-    `partition`, or by one worker for all.
+    A reduce that can be done in parts (all of the words; `reduce` and `reduce_by` with ``combine``) is done by each
+    worker for what it sees, and gives one result for all. One that cannot is done where events come together: by key,
+    within a `partition`, or by one worker for all.
 
     Within a `window`, words give `Windowed` results: (window, key, value).
     """
@@ -83,7 +83,11 @@ class Aggregating:
         )
 
     def emit_and_reduce(
-        self, init: Callable[[], Any], step: Callable[[Any, Any], tuple[Iterable[Any], Any]], *, late: Side | None = None
+        self,
+        init: Callable[[], Any],
+        step: Callable[[Any, Any], tuple[Iterable[Any], Any]],
+        *,
+        late: Side | None = None,
     ) -> Self:
         """Put events into an accumulator, and give events while doing so.
 
@@ -124,11 +128,9 @@ class Aggregating:
         read = reading(key, where, "key")
         if self._window is None:
             fold = FoldBy(where, read, lambda event: step(init(), event), step, combine)
-            return self._with(FoldNode((self._node,), fold, read, True))
+            return self._with(FoldNode((self._node,), fold, read, KEYED))
         reduce = Reduce(init, step, combine=combine)
-        return self._with(
-            ReduceNode((self._node,), where, self._window, reduce, read, True, WINDOWED, late=late)
-        )
+        return self._with(ReduceNode((self._node,), where, self._window, reduce, read, KEYED, WINDOWED, late=late))
 
     def group_by(self, key: Field | None, value: Field | None = None, *, late: Side | None = None) -> Self:
         """Collect the values of each key; gives (key, list of values).
@@ -141,16 +143,14 @@ class Aggregating:
         where = place("group_by", key, 2)
         read, get = reading(key, where, "key"), reading(value, where, "value")
         if self._window is None:
-            return self._with(FoldNode((self._node,), GroupBy(where, read, get), read, True))
+            return self._with(FoldNode((self._node,), GroupBy(where, read, get), read, KEYED))
 
         def step(values: list[Any], event: Any) -> list[Any]:
             values.append(event if get is None else get(event))
             return values
 
         reduce = Reduce(list, step, combine=add)
-        return self._with(
-            ReduceNode((self._node,), where, self._window, reduce, read, True, WINDOWED, late=late)
-        )
+        return self._with(ReduceNode((self._node,), where, self._window, reduce, read, KEYED, WINDOWED, late=late))
 
     # -- words for each key -------------------------------------------------------------------------------------------
 
@@ -164,11 +164,9 @@ class Aggregating:
         where = place("count_by", key, 2)
         read = reading(key, where, "key")
         if self._window is None:
-            return self._with(FoldNode((self._node,), CountBy(where, read), read, True))
+            return self._with(FoldNode((self._node,), CountBy(where, read), read, KEYED))
         reduce = Reduce(int, _count, tally=add, combine=add)
-        return self._with(
-            ReduceNode((self._node,), where, self._window, reduce, read, True, WINDOWED, late=late)
-        )
+        return self._with(ReduceNode((self._node,), where, self._window, reduce, read, KEYED, WINDOWED, late=late))
 
     def sum_by(self, key: Field | None, value: Field | None = None, *, late: Side | None = None) -> Self:
         """Add up the values of each key; gives (key, sum)."""
@@ -195,14 +193,12 @@ class Aggregating:
         read = reading(key, where, "key")
         if self._window is None:
             fold = FoldBy(where, read, words.start, words.step, words.combine, words.finish)
-            return self._with(FoldNode((self._node,), fold, read, True))
+            return self._with(FoldNode((self._node,), fold, read, KEYED))
         return self._windowed(where, words, late, read, keyed=True)
 
     def _windowed(self, where: str, words: _Words, late: Side | None, key: Key, *, keyed: bool) -> Self:
         reduce = Reduce(words.init, words.step, tally=words.tally, combine=words.combine)
-        node = ReduceNode(
-            (self._node,), where, self._window, reduce, key, keyed, WINDOWED, words.finish, late=late
-        )
+        node = ReduceNode((self._node,), where, self._window, reduce, key, keyed, WINDOWED, words.finish, late=late)
         return self._with(node)
 
     # -- words for everything -----------------------------------------------------------------------------------------
@@ -290,7 +286,7 @@ class Aggregating:
         return self._with(self._as_reduce(FoldNode((self._node,), fold)))
 
     def _as_reduce(self, node: FoldNode) -> ReduceNode:
-        """Return a reduce of everything as one that has windows and triggers; of several keys, they are in one mapping."""
+        """Return a reduce of everything as one with windows and triggers; several keys are in one mapping."""
         fold = node.fold
         assert fold is not None  # noqa: S101 (given)
         if isinstance(fold, FoldAll):
@@ -371,11 +367,11 @@ def _none() -> None:
 
 
 def _least(get: Key) -> _Words:
-    return _extreme(get, lambda one, other: other if other < one else one)
+    return _extreme(get, min)
 
 
 def _greatest(get: Key) -> _Words:
-    return _extreme(get, lambda one, other: other if other > one else one)
+    return _extreme(get, max)
 
 
 def _extreme(get: Key, choose: Callable[[Any, Any], Any]) -> _Words:

@@ -7,21 +7,26 @@ import itertools
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields
-from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from headgate.errors import FlowError, HeadgateError, OperatorError, OptionError, StageCrashed, FlowInterruptedError, short
-from headgate.flow.callers import Caller
-from headgate.flow.exchange import CLERK, SpreadDispatcher
+from headgate.errors import (
+    FlowError,
+    FlowInterruptedError,
+    HeadgateError,
+    OperatorError,
+    OptionError,
+    StageCrashed,
+    short,
+)
 from headgate.flow.graph import Node
-from headgate.flow.inputs import StageInput
-from headgate.flow.plan import INLINE, Layer, Plan
+from headgate.flow.plan import Layer, Plan
 from headgate.flow.program import SAMPLES, Report
+from headgate.flow.stages import Stages
 from headgate.flow.timed import Joining, Windowing_
 from headgate.flow.times import in_seconds
 from headgate.flow.triggers import Periodically, Trigger
 from headgate.flow.windows import EventTimeSpec, PeriodicSpec
-from headgate.flow.workers import FIRE, TICK, WORK, Clerk, Collector, Outlet, Worker
+from headgate.flow.workers import FIRE, TICK
 from headgate.protocol.messages import is_normal
 from headgate.runtime.options import Child, To
 from headgate.runtime.reference import Ref
@@ -31,8 +36,6 @@ from headgate.supervision.supervisor import Supervisor
 if TYPE_CHECKING:
     from headgate.system import System
 
-PACKETS: Final = 8
-"""Packets that a worker has at most of each other worker; it asks for more when half of them are done."""
 SHORTEST_TICK: Final = 0.005
 TICKS: Final = 10
 """How often windows look at the clock within the shortest of their times: so late a trigger may be at most."""
@@ -101,7 +104,7 @@ class FlowApp(Supervisor):
         watch: Seconds between two reports of the workers; None: they report at the end.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (each is a choice of its own)
         self,
         node: Node,
         *,
@@ -151,8 +154,11 @@ class FlowRun(Supervision):
 
     Attributes:
         app: What it was started from.
-        statistics_: What workers have told.
-        outlet: The stage that has the results, where they go to stages; else None.
+        plan: Its layers.
+        numbers: What workers have told.
+        base: How the names of its stages begin.
+        layer_of: The layers of stages, by id.
+        failure: The error that it ends with, if it does.
     """
 
     def __init__(self, app: FlowApp, system: System, path: tuple[str, ...]) -> None:
@@ -161,14 +167,13 @@ class FlowRun(Supervision):
         self.plan = app.plan
         self.numbers = FlowStatistics()
         self.base = app.name or f"{app.id}-{next(_numbers)}"
-        self._layer_of: dict[str, Layer] = {}
+        self.layer_of: dict[str, Layer] = {}
         self._living: dict[Layer, set[str]] = {}
         self._forwarded = False
-        self._externals: list[tuple[Any, str]] = []
         self.failure: HeadgateError | None = None
         self._back: dict[tuple[str, int], int] = {}
         self._arrived: dict[tuple[str, int], int] = {}
-        self._children = _Stages(self)
+        self._children = Stages(self)
         super().__init__(_Built(app, self._children.children), system, path)
         self._began = self.node.loop.time()
 
@@ -243,7 +248,7 @@ class FlowRun(Supervision):
     # -- stages that end ----------------------------------------------------------------------------------------------
 
     def _watch(self, id: str, ref: Ref) -> None:  # noqa: A002 (the field's word)
-        layer = self._layer_of.get(id)
+        layer = self.layer_of.get(id)
         if layer is not None:
             self._living.setdefault(layer, set()).add(id)
         if ref.alive:
@@ -253,7 +258,7 @@ class FlowRun(Supervision):
 
     def _gone(self, id: str, ref: Ref, reason: Any) -> None:  # noqa: A002 (the field's word)
         """See what the end of a stage means for the others."""
-        layer = self._layer_of.get(id)
+        layer = self.layer_of.get(id)
         living = self._living.get(layer, set()) if layer is not None else set()
         living.discard(id)
         if is_normal(reason) or self._stopping.done() or self._draining:
@@ -268,7 +273,9 @@ class FlowRun(Supervision):
             self.numbers.lost += 1
         else:
             why = "it was the last of its layer" if layer.recovers else "what it had cannot be had again"
-            error = FlowInterruptedError(id, ", ".join(each.describe() for each in layer.steps) or layer.name, short(reason), why)
+            error = FlowInterruptedError(
+                id, ", ".join(each.describe() for each in layer.steps) or layer.name, short(reason), why
+            )
             error.__cause__ = cause if isinstance(cause, BaseException) else None
             self.fail(error)
 
@@ -323,7 +330,7 @@ class FlowRun(Supervision):
 
     def _cast(self, message: tuple[Any, ...]) -> None:
         for member in self._members:
-            layer = self._layer_of.get(member.recipe.id)
+            layer = self.layer_of.get(member.recipe.id)
             timed = layer is not None and any(isinstance(each, (Windowing_, Joining)) for each in layer.steps)
             if timed and isinstance(member.handle, Ref) and member.handle.alive:
                 member.handle.cast(message)
@@ -337,231 +344,6 @@ class _Held:
 
     def set_demand(self, mode: str) -> None:  # noqa: ARG002 (as of a reference)
         self._run.forward()
-
-
-class _Stages:
-    """The recipes of all stages of a run.
-
-    Attributes:
-        children: In the order of their start.
-        sources: The ids of those that hand out work.
-        outside: Running producers that belong to somebody else.
-        externals: Running stages that are to subscribe, and to whom.
-        outlet: The name of the stage that has the results; None: they go elsewhere.
-    """
-
-    def __init__(self, run: FlowRun) -> None:
-        self._run = run
-        self._base = run.base
-        self.children: list[Child] = []
-        self.sources: set[str] = set()
-        self.outside: list[Any] = []
-        self.externals: list[tuple[Any, str]] = []
-        self.outlet: str | None = None
-        self._names: dict[int, Any] = {}
-        plan = run.plan
-        for number, source in enumerate(plan.sources):
-            self._source(number, source)
-        ready = self._ends_between()
-        for layer in plan.layers:
-            if layer.through:
-                ready[layer.through[0]]()
-            self._layer(layer)
-        self._clerk()
-        for layer, name, targets in plan.ends:
-            if name not in ready:
-                self._end(layer, name, targets)
-
-    def _source(self, number: int, source: Any) -> None:
-        run = self._run
-        if source.outside:
-            assert isinstance(source, StageInput)  # noqa: S101 (the only one)
-            producer = source.stage.producer if isinstance(source.stage, To) else source.stage
-            self._names[number] = source.stage
-            self.outside.append(producer)
-            return
-        child = source.child(f"{self._base}.source-{number + 1}", number, partial(run.given_back, number))
-        self._names[number] = child.name
-        self.children.append(child)
-        self.sources.add(child.id)
-
-    def _layer(self, layer: Layer) -> None:
-        run = self._run
-        for index in range(layer.workers):
-            id_ = f"{self._base}.{layer.name}.{index + 1}"
-            subscriptions = [to for link in layer.links for to in self._subscriptions(layer, link, index)]
-            subscriptions += [To(name, cancel="temporary", key=(WORK, -1)) for name in self._through(layer)]
-            spec = layer.program(run.app.watch)
-            arguments: tuple[Any, ...] = (layer.calls, spec) if layer.calls else (spec, index)
-            child = Child(
-                Caller if layer.calls else Worker,
-                *arguments,
-                name=id_,
-                subscribe_to=subscriptions,
-                dispatcher=SpreadDispatcher(spec.lanes()),
-                buffer_size=None,
-                max_deliveries=None,
-                delivery="at_least_once" if layer.recovers else "at_most_once",  # else its end ends the flow
-                restart="temporary",
-                place=None if layer.calls or layer.place == INLINE else layer.place,
-            )
-            self.children.append(child)
-            run._layer_of[id_] = layer  # noqa: SLF001 (its other half)
-
-    def _subscriptions(self, layer: Layer, link: Any, index: int) -> Iterator[To]:
-        if link.layer is None:
-            source = self._run.plan.sources[link.source]
-            yield To(
-                self._names[link.source],
-                max_demand=source.max_demand,
-                min_demand=source.min_demand,
-                cancel="temporary",
-                key=(WORK, link.source),
-            )
-            return
-        route = next(each for each in link.layer.routes if each.name.startswith(f"{layer.name}:") and self._is(each, link, layer))
-        for number in range(link.layer.workers):
-            yield To(
-                f"{self._base}.{link.layer.name}.{number + 1}",
-                max_demand=PACKETS,
-                cancel="temporary",
-                partition=(route.name, index),
-                key=(link.port, (link.layer.name, number)),
-            )
-
-    def _is(self, route: Any, link: Any, layer: Layer) -> bool:
-        return route.name == f"{layer.name}:{link.port}:{layer.links.index(link)}"
-
-    def _ends_between(self) -> dict[str, Callable[[], None]]:
-        """Return what makes the stages behind layers whose results go through stages of the user's."""
-        plan = self._run.plan
-        between = {layer.through[0]: layer for layer in plan.layers if layer.through}
-        return {
-            name: (lambda layer=layer, name=name: self._between(layer, name))  # type: ignore[misc]
-            for layer, name, _ in plan.ends
-            if name in between
-        }
-
-    def _between(self, layer: Layer, name: str) -> None:
-        outlet = self._make_outlet(layer, name, f"{self._base}.{name}")
-        target = next(each for each in self._run.plan.layers if each.through and each.through[0] == name)
-        self._attach(target.through[1], outlet)
-
-    def _through(self, layer: Layer) -> list[Any]:
-        if not layer.through:
-            return []
-        return [each if isinstance(each, (Ref, str)) else self._names[id(each)] for each in layer.through[1]]
-
-    def _attach(self, stages: tuple[Any, ...], outlet: str) -> None:
-        """Let stages subscribe to an outlet: recipes become stages of the flow."""
-        import copy  # noqa: PLC0415
-
-        for number, stage in enumerate(stages):
-            if not isinstance(stage, Child):
-                self.externals.append((stage, outlet))
-                continue
-            child = copy.copy(stage)
-            child.id = f"{outlet}.{stage.id}-{number + 1}"
-            child.name = stage.name or child.id
-            terms = [To(outlet)] if not stage.subscribe_to else []
-            child.subscribe_to = [*terms, *(_renamed(to, outlet) for to in stage.subscribe_to)]
-            self._names[id(stage)] = child.name
-            self.children.append(child)
-
-    def _clerk(self) -> None:
-        run = self._run
-        terms = [
-            To(f"{self._base}.{layer.name}.{index + 1}", partition=CLERK, cancel="temporary", key=("in", CLERK))
-            for layer in run.plan.layers
-            for index in range(layer.workers)
-        ]
-        self.children.append(
-            Child(_Clerk, run, id=f"{self._base}.clerk", subscribe_to=terms, restart="temporary", max_deliveries=None)
-        )
-
-    def _end(self, layer: Layer, name: str, targets: tuple[Any, ...]) -> None:
-        run = self._run
-        first = name == "out"
-        if targets:
-            outlet = self._make_outlet(layer, name, (run.app.name if first else None) or f"{self._base}.{name}")
-            self._attach(targets, outlet)
-            self.outlet = outlet if first else self.outlet
-        elif first and run.app.consume == "stages":
-            self.outlet = self._make_outlet(layer, name, run.app.name or f"{self._base}.{name}")
-        else:
-            consume = run.app.consume
-            take = consume if first and callable(consume) else _nothing
-            self.children.append(
-                Child(
-                    _Collector,
-                    take,
-                    id=f"{self._base}.{name}",
-                    subscribe_to=self._lane(layer, name),
-                    restart="temporary",
-                    max_deliveries=None,
-                )
-            )
-
-    def _make_outlet(self, layer: Layer, name: str, called: str) -> str:
-        self.children.append(
-            Child(
-                Outlet,
-                name=called,
-                subscribe_to=self._lane(layer, name),
-                buffer_size=None,
-                restart="temporary",
-                max_deliveries=None,
-            )
-        )
-        return called
-
-    def _lane(self, layer: Layer, name: str) -> list[To]:
-        return [
-            To(
-                f"{self._base}.{layer.name}.{index + 1}",
-                max_demand=PACKETS,
-                partition=(name, 0),
-                cancel="temporary",
-                key=("in", (layer.name, index)),
-            )
-            for index in range(layer.workers)
-        ]
-
-
-def _renamed(to: To, outlet: str) -> To:
-    """Return a subscription of a user's recipe, to the outlet instead of to nobody in particular."""
-    import copy  # noqa: PLC0415
-
-    if to.producer != "flow":
-        return to
-    renamed = copy.copy(to)
-    renamed.producer = outlet
-    return renamed
-
-
-def _nothing(events: Any) -> None:
-    """Take results that nobody wants."""
-
-
-class _Ending:
-    """A consumer that ends when all its producers have."""
-
-    stage: Any
-
-    def handle_cancel(self, reason: Any, peer: Any) -> None:  # noqa: ARG002 (a callback's form)
-        if not self.stage.subscriptions:
-            self.stage.stop()
-
-
-class _Collector(_Ending, Collector):
-    """Ends with the flow."""
-
-
-class _Clerk(_Ending, Clerk):
-    """Counts, and hands out side outputs."""
-
-    def __init__(self, run: FlowRun) -> None:
-        super().__init__(run.reported)
 
 
 def tick_of(plan: Plan) -> float | None:

@@ -61,7 +61,7 @@ class Caller(Inputs):
         self._line.append(task)
         task.add_done_callback(self._done)
 
-    def _done(self, task: asyncio.Task[Any]) -> None:
+    def _done(self, _: asyncio.Task[Any]) -> None:
         self._wake.set()
 
     async def _some(self) -> None:
@@ -100,7 +100,7 @@ class Caller(Inputs):
             self.stage.emit(spreads)
         return len(through)
 
-    async def handle_cancel(self, reason: Ended, peer: Subscription) -> Any:  # type: ignore[override]
+    async def handle_cancel(self, reason: Ended, peer: Subscription) -> Any:
         """Wait for all calls when the last input has ended."""
         last = peer in self._inputs and len(self._inputs) == 1 and is_normal(reason.reason)
         while last and self._line:

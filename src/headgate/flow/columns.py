@@ -66,6 +66,11 @@ def _batch(table: Any) -> Any:
     return batches[0] if batches else pa.RecordBatch.from_pylist([], schema=table.schema)
 
 
+def is_expression(value: object) -> bool:
+    """Say whether it is an expression of ``pyarrow.compute``."""
+    return isinstance(value, pc.Expression)
+
+
 @dataclass(frozen=True)
 class Where:
     """Keeps the rows for which an expression of ``pyarrow.compute`` is true."""
@@ -118,10 +123,14 @@ class Aggregate(Fold):
             return []
         table = self._together(accumulator)
         columns = [table.column(name) for name in self.keys]
-        for name, column, aggregate in self.wanted:
+        for _, column, aggregate in self.wanted:
             if aggregate == "mean":
                 total, count = (table.column(f"{column} {part}") for part in ("sum", "count"))
-                columns.append(pc.divide(pc.cast(total, pa.float64()), pc.cast(count, pa.float64())))
+                columns.append(
+                    pc.divide(  # pyright: ignore[reportAttributeAccessIssue]  # made at run time
+                        pc.cast(total, pa.float64()), pc.cast(count, pa.float64())
+                    )
+                )
             else:
                 columns.append(table.column(f"{column} {aggregate}"))
         names = [*self.keys, *(name for name, _, _ in self.wanted)]

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 from headgate.errors import OptionError
 from headgate.flow.aggregating import Aggregating
+from headgate.flow.beginning import Beginning, place_of
 from headgate.flow.explain import explain
 from headgate.flow.graph import (
+    BY_KEY,
+    IN_TURN,
     AsyncNode,
     DepartitionNode,
     ElementNode,
@@ -21,12 +24,10 @@ from headgate.flow.graph import (
     MergeNode,
     Node,
     ReduceNode,
-    SourceNode,
     TeeNode,
     ThroughNode,
     UniqueNode,
 )
-from headgate.flow.inputs import ChildInput, FilesInput, Input, IterableInput, StageInput, check_iterable
 from headgate.flow.joining import Join
 from headgate.flow.operators import (
     FILTER,
@@ -39,26 +40,19 @@ from headgate.flow.operators import (
     Policy,
     Side,
     element,
-    place,
     reading,
 )
 from headgate.flow.outputs import as_target
 from headgate.flow.plan import Plan
-from headgate.flow.reading import CSV, JSONL, LINES, PARQUET, Files, find
 from headgate.flow.running import Running
 from headgate.flow.steps import EVENTS, NOTHING, STATE, WINDOWED
 from headgate.flow.times import Field
 from headgate.flow.windows import WindowSpec
-from headgate.runtime.options import Child, To, check_count
+from headgate.runtime.options import Child, check_count
 from headgate.runtime.reference import Ref
 
-if TYPE_CHECKING:
-    import os
 
-    Paths = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
-
-
-class Flow(Aggregating, Running):
+class Flow(Beginning, Aggregating, Running):
     """A flow: a description of sources and of what is done with their events.
 
     Every operator returns a new flow; nothing happens before it is run (`run`, `to_list`, ``for``, ``async for``,
@@ -81,194 +75,6 @@ class Flow(Aggregating, Running):
 
     def _with(self, node: Node) -> Self:
         return type(self)(node, workers=self._workers, place=self._place, window=self._window)
-
-    # -- sources ------------------------------------------------------------------------------------------------------
-
-    @classmethod
-    def from_iterable(cls, iterable: Any, **options: Any) -> Self:
-        """Take the elements of a sequence, an iterable or an async iterable. See `from_iterables`."""
-        return cls.from_iterables([iterable], **options)
-
-    @classmethod
-    def from_iterables(
-        cls,
-        iterables: Iterable[Any],
-        *,
-        max_demand: int = 1000,
-        min_demand: int | None = None,
-        place: str | None = None,
-    ) -> Self:
-        """Take the elements of several iterables, each at its own pace.
-
-        An iterator (a generator, a file) can be iterated once only; everything else begins anew with each run.
-
-        Args:
-            iterables: Sequences (also arrays, which are cut without copying), iterables or async iterables.
-            max_demand: Elements that a worker has of each at most.
-            min_demand: How few it has when it asks for more; default: half. A batch has at most the difference.
-            place: Where they are iterated: ``"thread"`` for those whose ``next`` blocks. Default: on the event loop.
-
-        Raises:
-            OptionError: One cannot be iterated, there is none, or an option is wrong.
-        """
-        where = "Flow.from_iterables"
-        _check_demand(where, max_demand, min_demand)
-        found = list(iterables) if not isinstance(iterables, Flow) else [iterables]
-        if not found:
-            raise OptionError(where, "iterables", "at least one", iterables)
-        for each in found:
-            if isinstance(each, Flow):
-                raise OptionError(where, "iterables", "no flow (Flow.merge puts flows together)", each)
-            check_iterable(where, each)
-        called = place_of("from_iterable")
-        return cls(
-            SourceNode(inputs=tuple(IterableInput(called, max_demand, min_demand, each, place) for each in found))
-        )
-
-    @classmethod
-    def from_lines(
-        cls,
-        paths: Paths,
-        *,
-        split: int | None = 4 << 20,
-        encoding: str = "utf-8",
-        errors: str = "strict",
-    ) -> Self:
-        """Take the lines of text files, without their ends.
-
-        Workers read the files themselves, in ranges of bytes; each line is of the range that it begins in. Compressed
-        files (.gz, .bz2, .xz, .zip of one file) cannot be split: each is read by one worker.
-
-        Args:
-            paths: A path, a pattern (``"logs/**/*.txt"``), or several of them.
-            split: Bytes of a range; None: each file is read by one worker.
-            encoding: Of the text; one in which a line break is the byte 10.
-            errors: What happens with bytes that are no such text, as of ``open``.
-
-        Raises:
-            OptionError: There is no such file, or an option is wrong.
-        """
-        return cls._files("from_lines", paths, LINES, split, encoding, errors)
-
-    from_files = from_lines
-
-    @classmethod
-    def from_csv(
-        cls,
-        paths: Paths,
-        *,
-        fields: Iterable[str] | None = None,
-        delimiter: str = ",",
-        split: int | None = 4 << 20,
-        encoding: str = "utf-8",
-        errors: str = "strict",
-    ) -> Self:
-        """Take the rows of csv files, as dictionaries of text.
-
-        A file in which something is quoted is read by one worker, as a line break may then be part of a value; all
-        others are split as in `from_lines`.
-
-        Args:
-            paths: As `from_lines`.
-            fields: The names of the columns; default: the first row of each file has them.
-            delimiter: Between values.
-            split: As `from_lines`.
-            encoding: As `from_lines`.
-            errors: As `from_lines`.
-
-        Raises:
-            OptionError: There is no such file, or an option is wrong.
-        """
-        names = None if fields is None else tuple(fields)
-        return cls._files(
-            "from_csv", paths, CSV, split, encoding, errors, (("fields", names), ("delimiter", delimiter))
-        )
-
-    @classmethod
-    def from_jsonl(cls, paths: Paths, *, split: int | None = 4 << 20) -> Self:
-        """Take the values of files that have one JSON value in each line; empty lines are passed over.
-
-        Raises:
-            OptionError: There is no such file, or an option is wrong.
-        """
-        return cls._files("from_jsonl", paths, JSONL, split, "utf-8", "strict")
-
-    @classmethod
-    def from_parquet(cls, paths: Paths, *, columns: Iterable[str] | None = None, batch: int | None = None) -> Self:
-        """Take the rows of Parquet files, in batches of columns (``pyarrow.RecordBatch``); needs the extra ``columns``.
-
-        `map_batches`, `where` and `aggregate` take such batches as they are; every other operator
-        gets rows, as dictionaries.
-
-        Args:
-            paths: As `from_lines`.
-            columns: Which columns; default: all.
-            batch: Rows of a batch at most; default: a row group.
-
-        Raises:
-            OptionError: There is no such file, pyarrow is missing, or an option is wrong.
-        """
-        names = None if columns is None else tuple(columns)
-        return cls._files("from_parquet", paths, PARQUET, None, "", "", (("columns", names), ("batch", batch)))
-
-    @classmethod
-    def _files(
-        cls,
-        kind: str,
-        paths: Any,
-        what: str,
-        split: int | None,
-        encoding: str,
-        errors: str,
-        options: tuple[tuple[str, Any], ...] = (),
-    ) -> Self:
-        where = f"Flow.{kind}"
-        if split is not None:
-            check_count(where, "split", split, 1, "a number of bytes, or None")
-        if encoding:
-            _check_encoding(where, encoding)
-        files = Files(find(paths, where), what, split, encoding, errors, options)
-        return cls(SourceNode(inputs=(FilesInput(place_of(kind), 2, 1, files),)))
-
-    @classmethod
-    def from_stages(cls, stages: Iterable[Ref | str | To], *, max_demand: int = 1000) -> Self:
-        """Take the events of producers that run already. The flow ends when all of them have ended.
-
-        Args:
-            stages: References, names, or ``To(...)`` with terms of their own.
-            max_demand: Events that a worker has of each at most.
-
-        Raises:
-            OptionError: There is none, or one is something else.
-        """
-        where = "Flow.from_stages"
-        found = list(stages) if not isinstance(stages, (str, Ref, To)) else [stages]
-        if not found or not all(isinstance(each, (Ref, str, To)) for each in found):
-            raise OptionError(where, "stages", "references, names or To(...), at least one", stages)
-        inputs: tuple[Input, ...] = tuple(
-            StageInput(place_of("from_stages"), max_demand, None, each) for each in found
-        )
-        return cls(SourceNode(inputs=inputs))
-
-    @classmethod
-    def from_children(cls, children: Iterable[Child], *, max_demand: int = 1000) -> Self:
-        """Take the events of producers that run as part of the flow.
-
-        Args:
-            children: Their recipes. One that raises `Ignore` when it starts is left out.
-            max_demand: Events that a worker has of each at most.
-
-        Raises:
-            OptionError: There is none, or one is no producer.
-        """
-        where = "Flow.from_children"
-        found = list(children) if not isinstance(children, Child) else [children]
-        if not found or not all(isinstance(each, Child) and each.role != "consumer" for each in found):
-            raise OptionError(where, "children", "recipes of producers: Child(...), at least one", children)
-        inputs: tuple[Input, ...] = tuple(
-            ChildInput(place_of("from_children"), max_demand, None, each) for each in found
-        )
-        return cls(SourceNode(inputs=inputs))
 
     # -- element by element -------------------------------------------------------------------------------------------
 
@@ -350,11 +156,11 @@ class Flow(Aggregating, Running):
         Raises:
             OptionError: It is none, or pyarrow is missing.
         """
-        from headgate.flow.columns import Where, pc  # noqa: PLC0415 (an extra)
+        from headgate.flow.columns import Where, is_expression  # noqa: PLC0415 (an extra)
 
-        if not isinstance(expression, pc.Expression):
+        if not is_expression(expression):
             raise OptionError(place_of("where"), "expression", "an expression of pyarrow.compute", expression)
-        return self._with(ElementNode((self._node,), replace(element(MAP_BATCHES, Where(expression), "raise", 1))))
+        return self._with(ElementNode((self._node,), element(MAP_BATCHES, Where(expression), "raise", 1)))
 
     def aggregate(self, keys: Iterable[str] | str, **results: tuple[str, str]) -> Self:
         """Group the rows of columns, and aggregate within each group; gives one batch of columns.
@@ -364,8 +170,8 @@ class Flow(Aggregating, Running):
 
         Args:
             keys: Names of columns; none: one group.
-            **results: Name of the result = (column, ``"sum"``, ``"count"``, ``"min"``, ``"max"``, ``"mean"``, ``"any"`` or
-                ``"all"``). Missing values (null) are left out.
+            **results: Name of the result = (column, aggregate), which is ``"sum"``, ``"count"``, ``"min"``, ``"max"``,
+                ``"mean"``, ``"any"`` or ``"all"``. Missing values (null) are left out.
 
         Raises:
             OptionError: An option is wrong, or pyarrow is missing.
@@ -412,7 +218,7 @@ class Flow(Aggregating, Running):
         window: WindowSpec | None = None,
         place: Any = None,
     ) -> Self:
-        """Hand events out anew: those with the same key to the same worker. What follows is done partition by partition.
+        """Hand events out anew, those with the same key to the same worker; what follows is done for each partition.
 
         Args:
             key: Event -> key, or the name of a field, or an index. Default: the event itself.
@@ -429,7 +235,7 @@ class Flow(Aggregating, Running):
             check_count(where, "workers", workers, 1)
         if hash is not None and (key is not None or not callable(hash)):
             raise OptionError(where, "hash", "a function of an event, without a key", hash)
-        node = ExchangeNode((self._node,), True, reading(key, where, "key"), hash, workers, place, where)
+        node = ExchangeNode((self._node,), BY_KEY, reading(key, where, "key"), hash, workers, place, where)
         flow = self._with(node)
         return flow if window is None else flow.window(window)
 
@@ -438,7 +244,7 @@ class Flow(Aggregating, Running):
         where = place_of("shuffle")
         if workers is not None:
             check_count(where, "workers", workers, 1)
-        return self._with(ExchangeNode((self._node,), False, None, None, workers, place, where))
+        return self._with(ExchangeNode((self._node,), IN_TURN, None, None, workers, place, where))
 
     @classmethod
     def merge(cls, *flows: Flow) -> Self:
@@ -453,11 +259,9 @@ class Flow(Aggregating, Running):
         node = MergeNode(tuple(each._node for each in flows)) if len(flows) > 1 else first._node  # noqa: SLF001
         workers = max((each._workers or 0 for each in flows), default=0) or None  # noqa: SLF001
         place = next((each._place for each in flows if each._place is not None), None)  # noqa: SLF001
-        return cls(node, workers=workers, place=place, window=first._window)
+        return cls(node, workers=workers, place=place, window=first._window)  # noqa: SLF001
 
-    def departition(
-        self, init: Callable[[], Any], merge: Callable[[Any, Any], Any], done: Callable[..., Any]
-    ) -> Self:
+    def departition(self, init: Callable[[], Any], merge: Callable[[Any, Any], Any], done: Callable[..., Any]) -> Self:
         """Put together what all partitions give for a window: one event for each window, when all are done with it.
 
         Args:
@@ -476,7 +280,7 @@ class Flow(Aggregating, Running):
 
     # -- several flows ------------------------------------------------------------------------------------------------
 
-    def join(
+    def join(  # noqa: PLR0913 (each is a choice of its own)
         self,
         other: Flow,
         key: Field,
@@ -520,11 +324,9 @@ class Flow(Aggregating, Running):
         left = reading(key, where, "key")
         right = reading(key if other_key is None else other_key, where, "other_key")
         both = Flow.merge(self, other)
-        node = JoinNode(
-            (self._node, other._node), where, how, left, right, join, window, by, other_by, workers, late
-        )
+        node = JoinNode((self._node, other._node), where, how, left, right, join, window, by, other_by, workers, late)
         Join(how, left or _itself, right, join, window=window, left_by=by, right_by=other_by, where=where)
-        return type(self)(node, workers=both._workers, place=both._place, window=self._window)
+        return self._with(node).options(workers=both._workers, place=both._place)  # noqa: SLF001
 
     def tee(self, *branches: Callable[[Flow], Flow] | Any) -> Self:
         """Send the same events to others as well.
@@ -554,8 +356,8 @@ class Flow(Aggregating, Running):
         """Lead events through middle stages of yours, and go on with what these give.
 
         Args:
-            *stages: Running ones (they are subscribed, and go on when the flow has ended), or recipes (which run as part
-                of the flow). Each event goes to one of them.
+            *stages: Running ones (which go on when the flow has ended), or recipes (which run as part of the flow).
+                Each event goes to one of them.
 
         Raises:
             OptionError: One is something else.
@@ -573,9 +375,10 @@ class Flow(Aggregating, Running):
         """Say where the results go.
 
         Args:
-            *targets: Consumers that run already (references, names), recipes of consumers (``Child``), paths of files
-                (``.jsonl``, ``.csv``, ``.parquet``; anything else gets a line of text for each event), or functions of
-                a list of events. Each event goes to one of the stages.
+            *targets: Consumers that run already (references, names), recipes of consumers (``Child``; terms are given
+                by ``subscribe_to=[To("flow", ...)]``), paths of files (``.jsonl``, ``.csv``, ``.parquet``; anything
+                else gets a line of text for each event), or functions of a list of events. Each event goes to one of
+                the targets.
 
         Raises:
             OptionError: One is something else.
@@ -657,27 +460,5 @@ class Flow(Aggregating, Running):
         return f"<Flow ending with {type(self._node).__name__.removesuffix('Node').lower()}>"
 
 
-def place_of(kind: str, function: Any = None) -> str:
-    """Return the name and the line of an operator that the user's program has written down."""
-    return place(kind, function, 3)
-
-
 def _itself(event: Any) -> Any:
     return event
-
-
-def _check_demand(where: str, max_demand: Any, min_demand: Any) -> None:
-    check_count(where, "max_demand", max_demand, 1)
-    if min_demand is not None:
-        check_count(where, "min_demand", min_demand, 0)
-        if min_demand >= max_demand:
-            raise OptionError(where, "min_demand", f"an integer below max_demand ({max_demand})", min_demand)
-
-
-def _check_encoding(where: str, encoding: str) -> None:
-    try:
-        good = "\n".encode(encoding) == b"\n"
-    except (LookupError, UnicodeError):
-        good = False
-    if not good:
-        raise OptionError(where, "encoding", "one in which a line break is the byte 10", encoding)

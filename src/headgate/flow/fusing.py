@@ -68,7 +68,7 @@ def _plain_loop(each: Element, notes: Notes) -> Loop:
         if kind == FLAT_MAP:
             return lambda events: chain.from_iterable(x for x in map(function, events) if x is not _FAILED)
         if kind == MAP_BATCHES:
-            return lambda events: _batch(each, function, events, ()) 
+            return lambda events: _batch(each, function, events, ())
         return lambda events: (x for x in map(function, events) if x is not _FAILED)
     if kind == MAP:
         return lambda events: map(function, events)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from headgate.flow.folds import Fold
 from headgate.flow.inputs import Input
@@ -12,6 +12,10 @@ from headgate.flow.operators import Element, Side
 from headgate.flow.panes import Reduce
 from headgate.flow.program import Key
 from headgate.flow.windows import WindowSpec
+
+BY_KEY: Final = True
+IN_TURN: Final = False
+KEYED: Final = True
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -156,8 +157,6 @@ class ChildInput(Input):
 
     def child(self, name: str, number: int, gone: Callable[[str, int], None]) -> Child:  # noqa: ARG002 (its form)
         """Return it under a name of the flow's."""
-        import copy  # noqa: PLC0415
-
         assert self.recipe is not None  # noqa: S101 (given)
         child = copy.copy(self.recipe)
         child.name, child.id = child.name or name, child.name or name
@@ -191,7 +190,7 @@ class _Work(Producer):
         self.stage.finish()
 
 
-class _SequenceWork(_Work, SequenceProducer):  # type: ignore[misc]
+class _SequenceWork(_Work, SequenceProducer):
     def __init__(self, sequence: Any, number: int) -> None:
         super().__init__(sequence, "continue")
         self.number = number
@@ -200,7 +199,7 @@ class _SequenceWork(_Work, SequenceProducer):  # type: ignore[misc]
         self.end()
 
 
-class _IterableWork(_Work, IterableProducer):  # type: ignore[misc]
+class _IterableWork(_Work, IterableProducer):
     def __init__(self, iterable: Iterable[Any], number: int) -> None:
         super().__init__(iterable, "continue")
         self.number = number
@@ -212,7 +211,7 @@ class _IterableWork(_Work, IterableProducer):  # type: ignore[misc]
         return None
 
 
-class _AsyncWork(_Work, AsyncIterableProducer):  # type: ignore[misc]
+class _AsyncWork(_Work, AsyncIterableProducer):
     def __init__(self, iterable: AsyncIterable[Any], number: int) -> None:
         super().__init__(iterable, "continue")
         self.number = number

@@ -147,7 +147,7 @@ def element(kind: str, function: Any, errors: Policy, depth: int = 2) -> Element
 
 def place(kind: str, function: Any = None, depth: int = 1) -> str:
     """Name an operator: what it is, of which function, and the line of the user's program."""
-    frame = sys._getframe(depth)  # noqa: SLF001 (the way to one's caller)
+    frame = sys._getframe(depth)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]  # there is no other way
     while frame.f_back is not None and frame.f_code.co_filename.startswith(_OURS):
         frame = frame.f_back
     inner = "" if function is None else name_of(function)
@@ -156,9 +156,11 @@ def place(kind: str, function: Any = None, depth: int = 1) -> str:
 
 def name_of(function: Any) -> str:
     """Return how a function is called in plans and errors."""
-    name = getattr(function, "__qualname__", None) or getattr(type(function), "__qualname__", "?")
+    if isinstance(function, (str, int)):
+        return short(function)
+    name = str(getattr(function, "__qualname__", None) or type(function).__qualname__)
     name = name.replace("<locals>.", "").rpartition(".")[2] or name
-    return "lambda" if name == "<lambda>" else short(function) if isinstance(function, (str, int)) else name
+    return "lambda" if name == "<lambda>" else name
 
 
 def reading(value: Field | None, where: str, option: str) -> Callable[[Any], Any] | None:

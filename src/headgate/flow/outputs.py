@@ -97,6 +97,7 @@ class FileSink(Consumer):
             self._file.writelines(f"{each}\n" for each in rows(events))
 
     def _write_rows(self, events: Any) -> None:
+        assert self._file is not None  # noqa: S101 (it was started)
         for each in events:
             if self._writer is None:
                 self._writer = csv.writer(self._file)

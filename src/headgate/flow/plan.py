@@ -114,7 +114,9 @@ class Layer:
 
     def program(self, reports: float | None = None) -> ProgramSpec:
         """Return what its workers do."""
-        return ProgramSpec(self.name, fused(self.steps), tuple(self.routes), self.workers, self.bounded, reports, self.recovers)
+        return ProgramSpec(
+            self.name, fused(self.steps), tuple(self.routes), self.workers, self.bounded, reports, self.recovers
+        )
 
 
 def fused(steps: list[StepSpec]) -> tuple[StepSpec, ...]:

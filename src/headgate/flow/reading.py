@@ -1,7 +1,7 @@
 """Files that are read in parts: what crosses to a worker is a range of bytes, and the worker reads it itself.
 
-A range owns the lines that begin in it. So a reader that does not start at the beginning of a file skips up to the first
-line break, and reads the last line to its end, beyond the range.
+A range owns the lines that begin in it. So a reader that does not start at the beginning of a file skips up to the
+first line break, and reads the last line to its end, beyond the range.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Files:
         split: Bytes of a range; None: each file is read by one worker.
         encoding: Of text.
         errors: What happens with bytes that are no such text, as of ``open``.
-        options: Of csv: ``delimiter``, ``fields`` (None: the first line has them); of parquet: ``columns``, ``batches``.
+        options: Of csv: ``delimiter``, ``fields`` (None: the first line has them); of parquet: ``columns``, ``batch``.
     """
 
     paths: tuple[str, ...] = ()
@@ -115,7 +115,7 @@ def find(paths: Any, where: str) -> tuple[str, ...]:
         if os.path.exists(text):  # noqa: PTH110 (text, not a Path)
             found.append(text)
             continue
-        matches = sorted(globbing.glob(text, recursive=True)) if globbing.has_magic(text) else []
+        matches = sorted(globbing.glob(text, recursive=True)) if globbing.has_magic(text) else []  # noqa: PTH207
         matches = [each for each in matches if os.path.isfile(each)]  # noqa: PTH113
         if not matches:
             raise OptionError(where, "paths", "files that exist, or patterns that fit some", text)
@@ -225,7 +225,7 @@ def _lines(part: FileRange, at: int, data: bytes) -> list[str]:
     if not lines[-1]:
         lines.pop()
     if "\r" in text:
-        lines = [line[:-1] if line.endswith("\r") else line for line in lines]
+        lines = [line.removesuffix("\r") for line in lines]
     return lines
 
 

@@ -5,14 +5,12 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterator
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Self, TypeVar
 
 from headgate.errors import FlowError, FlowInterruptedError
 from headgate.flow.app import FlowApp, FlowRun, FlowStatistics
 from headgate.flow.graph import Node
-from headgate.flow.plan import Plan
 from headgate.flow.progress import Progress
-from headgate.protocol.messages import is_normal
 from headgate.streaming import stream
 from headgate.system import System
 
@@ -132,17 +130,20 @@ class Running:
                     finally:
                         if shown is not None:
                             await shown.close()
-                numbers = run.flow_statistics()
-                numbers.restarts = restarts
-                return numbers
             except FlowInterruptedError:
                 restarts += 1
                 if restarts > RESTARTS or not app.plan.repeatable or app.plan.ends[-1][2] or len(app.plan.ends) > 1:
                     raise
+            else:
+                numbers = run.flow_statistics()
+                numbers.restarts = restarts
+                return numbers
 
     async def __aiter__(self) -> AsyncGenerator[Any, None]:
         """Run it, and yield its results as they come; it ends when nobody wants more."""
-        app = FlowApp(self._node, workers=self._workers, place=self._place, consume="stages", demand="accumulate", shutdown=5.0)
+        app = FlowApp(
+            self._node, workers=self._workers, place=self._place, consume="stages", demand="accumulate", shutdown=5.0
+        )
         if app.plan.ends[-1][2]:
             raise FlowError("a flow whose results go somewhere (into) has none to iterate over; use run or run_async")
         async with System() as system:
@@ -216,7 +217,7 @@ class _Loop:
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
-    def __enter__(self) -> _Loop:
+    def __enter__(self) -> Self:
         try:
             asyncio.get_running_loop()
         except RuntimeError:
@@ -245,6 +246,3 @@ class _Loop:
 def _run(coroutine: Coroutine[Any, Any, _T]) -> _T:
     with _Loop() as loop:
         return loop.run(coroutine)
-
-
-__all__ = ["Plan", "Running", "is_normal"]
