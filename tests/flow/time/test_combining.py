@@ -108,6 +108,16 @@ def test_many_mappers_before_many_reducers_over_bounded_input(parts, kind, size,
     assert Counter(out) == Counter(expected)
 
 
+def test_a_late_event_does_not_hide_in_a_session_with_one_that_is_not():
+    spec = windows.session(2, by=0, allowed_lateness=1, watermark=watermarks.out_of_order(0))
+    combiner, reducer = Combiner(spec, COUNT), Windowing(spec, COUNT)
+    combiner.add([(3,), (0,), (1,)])
+    out = [result for segment in combiner.flush() for result in reducer.merge(segment, 0, 0.0)]
+    out += reducer.done(0.0)
+    assert [(window.start, window.end, n) for window, _, n in out] == [(1, 3, 1), (3, 5, 1)]
+    assert reducer.statistics().late_partials == 1
+
+
 def test_a_session_of_a_mapper_makes_one_of_those_that_it_overlaps():
     spec = windows.session(4, by=0)
     reducer = Windowing(spec, COUNT, bounded=True)

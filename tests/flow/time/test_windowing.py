@@ -88,6 +88,15 @@ def test_a_periodic_trigger_fires_while_more_is_to_come():
     assert [acc for acc, *_ in engine.done(10.0)] == [10]
 
 
+def test_a_periodic_trigger_has_nothing_to_say_when_another_one_has_said_it():
+    trigger = triggers.any_of(triggers.every(2), triggers.periodically(10))
+    engine = Windowing(windows.global_(trigger=trigger), SUM, on_trigger=said)
+    assert engine.add([1, 2], now=0.0) == [(3, "global", "global", ("every", 2))]
+    assert engine.tick(10.0) == []
+    engine.add([3], now=11.0)
+    assert engine.tick(20.0) == [(6, "global", "global", ("periodically", 10))]
+
+
 def test_a_timer_by_hand():
     """F154, F167, FL-068: any name, at any time, with or without a trigger."""
     engine = Windowing(windows.global_(), SUM, on_trigger=said)
@@ -470,6 +479,15 @@ def test_a_session_that_has_closed_is_not_joined_by_what_comes_in_the_same_batch
     spec = windows.session(5, by=0, allowed_lateness=3, watermark=watermarks.out_of_order(0))
     engine = Windowing(spec, COUNT, emit=lambda w, f, accs: [(w.start, w.end, *accs.values())])
     assert run(engine, [(13,), (21,), (17,)], size) == [(13, 18, 1), (17, 26, 2)]
+    engine = Windowing(spec, COUNT, emit=lambda w, f, accs: [(w.start, w.end, *accs.values())])
+    assert engine.add([(13,)]) == []
+    assert engine.add([(21,), (17,)]) == [(13, 18, 1)]
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_sessions_that_become_one_are_put_together_in_order(size):
+    engine = Windowing(windows.session(10, by=0), LIST, emit=values, bounded=True)
+    assert run(engine, [(0,), (12,), (6,)], size) == [[(0,), (12,), (6,)]]
 
 
 @pytest.mark.parametrize("size", [1, 2, 3])
