@@ -274,7 +274,6 @@ class GridWindows:
                 self._listed.add(number)
                 heappush(self._closing, number)
 
-
     def _pane(self, k: Any, key: Hashable, now: float) -> Pane:
         window = self._open(k)
         pane: Pane | None = window.accs.get(key)
