@@ -26,7 +26,7 @@ from headgate.flow.timed import Joining, Windowing_
 from headgate.flow.times import in_seconds
 from headgate.flow.triggers import Periodically, Trigger
 from headgate.flow.windows import EventTimeSpec, PeriodicSpec
-from headgate.flow.workers import FIRE, TICK
+from headgate.flow.workers import FIRE, MISS, TICK
 from headgate.protocol.messages import is_normal
 from headgate.runtime.options import Child, To
 from headgate.runtime.reference import Ref
@@ -190,6 +190,10 @@ class FlowRun(Supervision):
         for stage, outlet in self._children.externals:
             ref = stage if isinstance(stage, Ref) else self.system.ref(stage)
             await ref.subscribe(To(outlet, cancel="transient"))
+        if any(member.handle is None for member in self._members):  # a source that did not want to run
+            for member in self._members:
+                if member.recipe.id in self.layer_of and isinstance(member.handle, Ref):
+                    member.handle.cast((MISS,))
         self._ticking()
         if self.app.demand == "forward":
             if hold is None:

@@ -11,9 +11,9 @@ from headgate.flow.fusing import as_rows
 from headgate.flow.graph import AsyncNode
 from headgate.flow.operators import Element, failed
 from headgate.flow.program import Origin, Program, ProgramSpec, unpack
-from headgate.flow.workers import WORK, Inputs, now
+from headgate.flow.workers import MISS, WORK, Inputs, now
 from headgate.protocol.messages import End as Ended
-from headgate.protocol.messages import Subscription, is_normal
+from headgate.protocol.messages import NORMAL, Subscription, is_normal
 
 
 class Caller(Inputs):
@@ -106,6 +106,16 @@ class Caller(Inputs):
         while last and self._line:
             await self._some()
         return super().handle_cancel(reason, peer)
+
+    async def handle_cast(self, message: Any) -> Any:
+        """Take what the flow has to say; as `Inputs.miss`."""
+        if message[0] != MISS:
+            return None
+        there = self.stage.subscriptions
+        events: list[Any] = []
+        for peer in [each for each in self._inputs if each not in there]:
+            events += await self.handle_cancel(Ended("cancel", NORMAL), peer) or ()
+        return events
 
     def done(self) -> list[Spread]:
         """Give what reduces have."""

@@ -37,6 +37,8 @@ class Input:
     """Its stages exist before the flow, and live on after it."""
     whole = True
     """A worker does what it is handed at one time in one piece."""
+    ours = True
+    """It says its last word to all workers (`End`), and keeps what is not acknowledged for others."""
 
     @property
     def bounded(self) -> bool:
@@ -142,6 +144,7 @@ class StageInput(Input):
 
     stage: Ref | str | To = ""
     outside = True
+    ours = False
 
 
 @dataclass(frozen=True)
@@ -149,6 +152,7 @@ class ChildInput(Input):
     """A producer that runs as part of the flow."""
 
     recipe: Child | None = None
+    ours = False
 
     @property
     def repeatable(self) -> bool:

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from headgate.errors import OptionError
-from headgate.flow.folds import Fold
 from headgate.flow.graph import (
+    KEYED,
     AsyncNode,
     DepartitionNode,
     ElementNode,
@@ -77,6 +77,7 @@ class Layer:
         calls: The async function that it calls, if that is all it does before its steps.
         through: The end that stages of the user's subscribe to, and these stages, which it gets its events from.
         leads_home: All that it gives goes to this process.
+        ours: All of its sources are the flow's own.
         whole: What a source gives leads to one answer, not to several, of which some may have been given.
     """
 
@@ -93,6 +94,7 @@ class Layer:
     through: tuple[Any, ...] = ()
     leads_home: bool = True
     whole: bool = True
+    ours: bool = True
 
     @property
     def fed_by_sources(self) -> bool:
@@ -106,7 +108,9 @@ class Layer:
         What it has taken is still with the sources, unless it went into state that nobody else has. What it has given
         can be told apart from that only where all of it goes the same way home.
         """
-        if self.place == INLINE or self.workers == 1 or self.calls is not None or not self.fed_by_sources:
+        if self.place == INLINE or self.workers == 1 or self.calls is not None:
+            return False
+        if not self.fed_by_sources or not self.ours:
             return False
         if not all(isinstance(each, (Elements, Partial, Combining)) for each in self.steps) or not self.leads_home:
             return False
@@ -216,6 +220,7 @@ class Plan:
         layer = self._layer("work", self.workers, self.place, bounded=all(each.bounded for each in node.inputs))
         layer.links = [Link("in", None, number) for number in range(first, len(self.sources))]
         layer.whole = all(each.whole for each in node.inputs)
+        layer.ours = all(each.ours for each in node.inputs)
         return layer
 
     def _element(self, node: ElementNode) -> Layer:
@@ -261,14 +266,16 @@ class Plan:
             layer = self._after(layer, "merge", 1, self._place_of_one())
             layer.steps.append(Folding(fold, node.emit, merging=True))
         else:
-            layer = self._together(layer, node.keyed, node.key, fold)
+            layer = self._together(layer, node.keyed, node.key, fold.where)
             layer.steps.append(Folding(fold, node.emit))
         return layer
 
-    def _together(self, layer: Layer, keyed: bool, key: Key, fold: Fold | None = None) -> Layer:  # noqa: ARG002, FBT001
+    def _together(self, layer: Layer, keyed: bool, key: Key, where: str) -> Layer:  # noqa: FBT001
         """Let what belongs together come together: by key, or all of it."""
         if keyed:
-            new = self._after(layer, "reduce", layer.workers, layer.place, Route("", 1, by_key=True, key=key))
+            new = self._after(
+                layer, "reduce", layer.workers, layer.place, Route("", 1, by_key=True, key=key, where=where)
+            )
             new.key = key if key is not None else IDENTITY
             return new
         return self._after(layer, "reduce", 1, self._place_of_one())
@@ -279,7 +286,7 @@ class Plan:
         layer.steps.append(step)
         if layer.workers == 1 or layer.partitioned or same_key(layer.key, node.key):
             return layer
-        new = self._together(layer, True, node.key)  # noqa: FBT003
+        new = self._together(layer, KEYED, node.key, node.where)
         new.steps.append(step)
         return new
 
@@ -294,7 +301,7 @@ class Plan:
             return layer
         if layer.workers > 1 and not layer.partitioned and not (node.keyed and same_key(layer.key, node.key)):
             watermark = (spec, layer.bounded) if isinstance(spec, EventTimeSpec) else None
-            route = Route("", 1, by_key=node.keyed, key=node.key, watermark=watermark)
+            route = Route("", 1, by_key=node.keyed, key=node.key, watermark=watermark, where=node.where)
             workers, place = (layer.workers, layer.place) if node.keyed else (1, self._place_of_one())
             layer = self._after(layer, "windows", workers, place, route)
             layer.key = (node.key or IDENTITY) if node.keyed else None
@@ -343,7 +350,7 @@ class Plan:
         if layer.workers == 1 and workers == 1 and layer.place == place and node.hash is None:
             layer.partitioned = True
             return layer
-        route = Route("", workers, by_key=node.by_key, key=node.key, hash=node.hash)
+        route = Route("", workers, by_key=node.by_key, key=node.key, hash=node.hash, where=node.where)
         new = self._after(layer, "partition" if node.by_key else "shuffle", workers, place, route)
         new.partitioned = True
         new.key = (node.key or IDENTITY) if node.by_key and node.hash is None else None
@@ -357,6 +364,7 @@ class Plan:
                 first.links.extend(each.links)
                 first.bounded = first.bounded and each.bounded
                 first.whole = first.whole and each.whole
+                first.ours = first.ours and each.ours
                 self.layers.remove(each)
             return first
         new = self._layer(
@@ -406,7 +414,7 @@ class Plan:
             if isinstance(node.window, EventTimeSpec) and workers > 1:
                 spec = node.window if by is None else replace(node.window, by=by)
                 watermark = (spec, new.bounded)
-            self._connect(layer, new, port, Route("", 1, by_key=True, key=key, watermark=watermark))
+            self._connect(layer, new, port, Route("", 1, by_key=True, key=key, watermark=watermark, where=node.where))
         options = (("left_by", node.left_by), ("right_by", node.right_by), ("bounded", new.bounded))
         new.steps.append(
             Joining(

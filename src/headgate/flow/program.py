@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from headgate.errors import FlowError
+from headgate.errors import DispatchError, FlowError
 from headgate.flow.exchange import CLERK, Packet, Spread
 from headgate.flow.fusing import blame, failure
 from headgate.flow.keys import Partitioner
@@ -36,6 +36,7 @@ class Route:
         by_key: Each event to the worker of its key; else a batch to each in turn.
         key: Event -> key; None: the event itself.
         hash: Instead: event -> number of the worker.
+        where: Which operator wants it so, for errors.
         watermark: The windows of the next layer, and whether its input is known to end, if it needs to be told how
             far event time has come; else None.
     """
@@ -46,6 +47,7 @@ class Route:
     key: Key = None
     hash: Callable[[Any], Any] | None = None
     watermark: Any = None
+    where: str = ""
 
     def names(self) -> list[tuple[str, int]]:
         """Return the names of its lanes."""
@@ -411,20 +413,32 @@ class _Router:
         if route.hash is not None:
             lanes: list[list[Any]] = [[] for _ in self._names]
             for event in events:
-                where = route.hash(event)
-                if where is None:
-                    continue
-                try:
-                    if where < 0:
-                        raise IndexError(where)  # noqa: TRY301 (a negative index would be another lane)
-                    lanes[where].append(event)
-                except (IndexError, TypeError) as error:
-                    expected = f"partition: expected hash to give a number from 0 to {len(lanes) - 1} or None"
-                    raise failed(expected, event, error) from error
+                self._put_by_hash(route.hash, event, lanes)
             return lanes
         assert self._partitioner is not None  # noqa: S101 (there is a key)
-        keys = events if route.key is None else list(map(route.key, events))
+        keys = events if route.key is None else self._keys(route.key, events)
         return self._partitioner.split(events, keys)
+
+    def _put_by_hash(self, hash: Callable[[Any], Any], event: Any, lanes: list[list[Any]]) -> None:  # noqa: A002
+        try:
+            where = hash(event)
+        except Exception as error:
+            raise failed(self._route.where, event, error) from error
+        if where is None:
+            return
+        if isinstance(where, bool) or not isinstance(where, int) or not 0 <= where < len(lanes):
+            expected = f"a number from 0 to {len(lanes) - 1}, or None"
+            raise failed(self._route.where, event, DispatchError(self._source[0], "hash", expected, repr(where), event))
+        lanes[where].append(event)
+
+    def _keys(self, read: Callable[[Any], Any], events: Any) -> list[Any]:
+        keys: list[Any] = []
+        try:
+            keys.extend(map(read, events))  # keeps what came before the one that raises
+        except Exception as error:
+            event = next(event for at, event in enumerate(events) if at == len(keys))
+            raise failed(self._route.where, event, error) from error
+        return keys
 
     def _add(self, lane: int, events: Any, origin: Origin) -> None:
         packets = self._lanes[lane]

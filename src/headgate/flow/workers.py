@@ -11,7 +11,7 @@ from headgate.flow.exchange import End, Packet, Spread
 from headgate.flow.fusing import as_rows
 from headgate.flow.program import Origin, Program, ProgramSpec, Report, unpack
 from headgate.flow.reading import FileRange, read
-from headgate.protocol.messages import PRODUCER, Subscription, is_normal
+from headgate.protocol.messages import NORMAL, PRODUCER, Subscription, is_normal
 from headgate.protocol.messages import End as Ended
 from headgate.stage import Consumer, ProducerConsumer
 
@@ -23,6 +23,7 @@ LARGEST: Final = 4_000_000
 
 TICK: Final = "tick"
 FIRE: Final = "fire"
+MISS: Final = "miss"
 
 
 def now() -> float:
@@ -59,6 +60,18 @@ class Inputs(ProducerConsumer):
             return None  # what there is may not be all, and nobody is left to make up for it: the flow ends
         self.stage.finish()
         return [*self.ended(key), *self.done()]
+
+    def miss(self) -> list[Any]:
+        """Take note of inputs that are not there after all, since their stages did not want to run."""
+        there = self.stage.subscriptions
+        events: list[Any] = []
+        for peer in [each for each in self._inputs if each not in there]:
+            events += self.handle_cancel(Ended("cancel", NORMAL), peer) or ()
+        return events
+
+    def handle_cast(self, message: Any) -> Any:
+        """Take what the flow has to say."""
+        return self.miss() if message[0] == MISS else None
 
     def opened(self, key: Any) -> None:
         """Take note of an input."""
@@ -118,6 +131,8 @@ class Worker(Inputs):
         self._taken[key[1]] = self._taken.get(key[1], 0) + size
         if program.holding is None:
             return program.take(at, done=self._taken) or None
+        if not self._spec.recovers:  # nobody will do it again, so nobody has to keep it
+            return program.flush(at, self._taken) if program.holding.size() >= LARGEST else program.take(at) or None
         if len(events):
             self.stage.keep()
             self._held += len(events)
@@ -146,6 +161,8 @@ class Worker(Inputs):
     def handle_cast(self, message: Any) -> Any:
         """Take note of the time, or fire a trigger by hand."""
         at = now()
+        if message[0] == MISS:
+            return self.miss()
         if message[0] == TICK:
             self._program.tick(at)
         else:
