@@ -16,6 +16,7 @@ from headgate.errors import (
     OperatorError,
     OptionError,
     StageCrashed,
+    WorkerLostError,
     short,
 )
 from headgate.flow.graph import Node
@@ -269,7 +270,7 @@ class FlowRun(Supervision):
             return
         self.node.see(ref.driver)
         cause = reason.__cause__ if isinstance(reason, StageCrashed) else reason
-        if isinstance(cause, HeadgateError) and not isinstance(cause, StageCrashed):
+        if isinstance(cause, HeadgateError) and not isinstance(cause, (StageCrashed, WorkerLostError)):
             self.fail(cause)
         elif layer is None:
             self.fail(reason if isinstance(reason, HeadgateError) else FlowError(f"stage {id!r} ended: {reason}"))
