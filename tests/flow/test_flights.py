@@ -1,4 +1,4 @@
-"""A year of flights: what a flow makes of them equals an independent computation, at 1, 2 and 4 workers, and in processes."""
+"""A year of flights: what a flow makes of them equals an independent computation, with any workers at any place."""
 
 import csv
 import io

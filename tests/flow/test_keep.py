@@ -1,4 +1,4 @@
-"""`StageContext.keep` and `again`: a middle stage that adds up what it gets, and one that handles an event bit by bit."""
+"""`StageContext.keep` and `again`: a middle stage that adds up what it gets, one that handles events bit by bit."""
 
 import asyncio
 

@@ -5,7 +5,6 @@ import enum
 import os
 import subprocess
 import sys
-import uuid
 from decimal import Decimal
 from fractions import Fraction
 from typing import NamedTuple
@@ -31,7 +30,11 @@ def test_every_process_agrees():
     expected = str([stable_hash(key) for key in eval(KEYS)])
     for seed in ("0", "1"):
         out = subprocess.run(
-            [sys.executable, "-c", code], env={**os.environ, "PYTHONHASHSEED": seed}, capture_output=True, text=True, check=True
+            [sys.executable, "-c", code],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
         )
         assert out.stdout.strip() == expected
 

@@ -1,4 +1,4 @@
-"""How flows are run: collected, iterated, as apps and children of supervisors; into stages and files, and through them."""
+"""How flows are run: collected, iterated, as apps, as children of supervisors; into stages and files, through them."""
 
 import asyncio
 import contextlib
@@ -9,7 +9,18 @@ import threading
 import pytest
 
 import headgate
-from headgate import Child, Consumer, Flow, FlowError, OptionError, ProducerConsumer, StageCrashed, Supervisor, System, To
+from headgate import (
+    Child,
+    Consumer,
+    Flow,
+    FlowError,
+    OptionError,
+    ProducerConsumer,
+    StageCrashed,
+    Supervisor,
+    System,
+    To,
+)
 from headgate.flow import FlowStatistics, triggers, windows
 from headgate.testing import run
 

@@ -12,8 +12,8 @@ from headgate.flow.graph import AsyncNode
 from headgate.flow.operators import Element, failed
 from headgate.flow.program import Origin, Program, ProgramSpec, unpack
 from headgate.flow.workers import MISS, WORK, Inputs, now
-from headgate.protocol.messages import End as Ended
 from headgate.protocol.messages import NORMAL, Subscription, is_normal
+from headgate.protocol.messages import End as Ended
 
 
 class Caller(Inputs):

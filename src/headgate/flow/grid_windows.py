@@ -1,7 +1,7 @@
 """The open windows of a grid: fixed, sliding and periodic ones, and the global one. Pure.
 
-Windows are kept by number, and in each its keys. Without a trigger a key has nothing but its accumulator, and events are
-folded group by group; with one it has a `Pane`. There is one heap entry for a window, however many keys it has.
+Windows are kept by number, and in each its keys. Without a trigger a key has nothing but its accumulator, and events
+are folded group by group; with one it has a `Pane`. There is one heap entry for a window, however many keys it has.
 
 Sliding windows without a trigger whose reduce can combine are kept as slices of ``every``, each event in one of them,
 and put together when a window closes (Li et al., "No pane, no gain", SIGMOD Record 2005).
