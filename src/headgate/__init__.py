@@ -41,6 +41,7 @@ from headgate.errors import (
     ProtocolError,
     QueueClosedError,
     QueueFullError,
+    RebuildingError,
     RecordError,
     Reject,
     RestartLimitError,
@@ -57,6 +58,7 @@ from headgate.errors import (
     WorkerLostError,
 )
 from headgate.observe.stall import Diagnosis, StageDiagnosis
+from headgate.ordered import ordered
 from headgate.protocol.children import Backoff
 from headgate.protocol.dispatch.base import Dispatcher
 from headgate.protocol.dispatch.broadcast import BroadcastDispatcher
@@ -160,6 +162,7 @@ __all__ = [
     "QueueFullError",
     "RateLimiter",
     "RateStatistics",
+    "RebuildingError",
     "RecordError",
     "Ref",
     "Reject",
@@ -191,6 +194,7 @@ __all__ = [
     "cores",
     "from_iterable",
     "merge",
+    "ordered",
     "run",
     "stable_hash",
     "stream",

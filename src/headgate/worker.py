@@ -17,7 +17,8 @@ from collections.abc import Callable
 from typing import Any
 
 from headgate.draining import begin, settle
-from headgate.errors import CrossingError, NoStageError
+from headgate.errors import CrossingError
+from headgate.observe.stall import explain
 from headgate.protocol import messages as m
 from headgate.protocol.messages import DeadLetter, Message
 from headgate.protocol.statistics import statistics
@@ -30,7 +31,7 @@ from headgate.runtime.wire import HINT, RICH
 
 HOME = 0
 BEAT = 0.5
-"""Seconds between two reports of the numbers of stages that do something."""
+"""Seconds between two reports of what the stages are at."""
 
 
 class WorkerNode(Node):
@@ -125,11 +126,10 @@ class WorkerExchange(Exchange):
 
     # -- what home tells ----------------------------------------------------------------------------------------------
 
-    def _on_home(self, link: Link, level: int, options: list[str], names: tuple[Any, ...]) -> None:
+    def _on_home(self, link: Link, level: int, names: tuple[Any, ...]) -> None:
         root = logging.getLogger()
         root.setLevel(level)
         root.handlers = [_ToHome(link)]
-        del options
         warnings.showwarning = lambda message, category, filename, lineno, file=None, line=None: link.tell(  # noqa: ARG005
             "warning", str(message), category, filename, lineno
         )
@@ -157,38 +157,39 @@ class WorkerExchange(Exchange):
         else:
             getattr(awaited, what)(*args)
 
-    def _on_start(self, link: Link, number: int, name: str, data: bytes, buffers: list[bytes], hold: bool) -> None:  # noqa: FBT001
-        self.node.job(self._start(link, number, name, data, buffers, hold=hold), f"start {name}")
-
-    async def _start(
-        self, link: Link, number: int, name: str, data: bytes, buffers: list[bytes], *, hold: bool
-    ) -> None:
-        """Build a stage and start it, and say how that went."""
+    def _on_start(self, link: Link, number: int, name: str, data: bytes, buffers: list[bytearray], hold: bool) -> None:  # noqa: FBT001
+        """Make what runs a stage, and start it."""
         self._latest = max(self._latest, number)
-        driver = None
+        early = self._early.pop(number, ())
         try:
-            try:
-                child = self.codes(link).decode(RICH, data, buffers)
-            except Exception as error:
-                text = f"stage {name!r} cannot be made in another process: {type(error).__name__}: {error}. {HINT}"
-                raise CrossingError(text) from error
-            self.node.numbers = iter([number])  # type: ignore[assignment]  # home counts
-            driver = DRIVERS[child.place](self.node, child)
-            driver.name = name
-            self.known[number] = self._drivers[number] = driver
-            if hold and driver.core.out is not None:
-                driver.core.out.accumulate(hold)
-            driver.bound = self._bound
-            early = self._early.pop(number, ())
+            child = self.codes(link).decode(RICH, data, buffers)
+        except Exception as error:  # noqa: BLE001 (a module that is not there, an argument that cannot be made)
+            text = f"stage {name!r} cannot be made in another process: {type(error).__name__}: {error}. {HINT}"
+            crossing = CrossingError(text)
+            crossing.__cause__ = error
+            link.tell("started", number, crossing)
             for message in early:
-                self.deliver(link, number, message)
+                super().missing(number, message)
+            return
+        self.node.numbers = iter([number])  # type: ignore[assignment]  # home counts
+        driver = DRIVERS[child.place](self.node, child)
+        driver.name = name
+        self.known[number] = self._drivers[number] = driver
+        if hold and driver.core.out is not None:
+            driver.core.out.accumulate(hold)
+        driver.bound = self._bound
+        for message in early:
+            self.deliver(link, number, message)
+        self.node.job(self._start(link, driver), f"start {name}")
+
+    async def _start(self, link: Link, driver: Driver) -> None:
+        """Start a stage, and say how that went."""
+        number = driver.number
+        try:
             await driver.start()
         except BaseException as error:  # noqa: BLE001 (it is raised at home)
-            if driver is not None:
-                driver.abandon()
-                self._drivers.pop(number, None)
-            for message in self._early.pop(number, ()):
-                super().missing(number, message)
+            driver.abandon()
+            self._drivers.pop(number, None)
             link.tell("started", number, error)
             return
         link.tell("started", number, None)
@@ -202,30 +203,12 @@ class WorkerExchange(Exchange):
         if handler is None or slot is None:
             return
         self._slots[driver.number] = slot
-        driver.wrap(board.noting(self._notes, slot, driver, handler))
+        driver.wrap(board.noting(self._notes, slot, driver, handler, self))
 
     def _on_abandon(self, link: Link, number: int) -> None:  # noqa: ARG002 (a listener's form)
         driver = self._drivers.get(number)
         if driver is not None:
             driver.ref.kill()
-
-    def _on_subscribe(self, link: Link, number: int, subscription: Any, hasty: bool) -> None:  # noqa: FBT001
-        driver = self._drivers.get(number)
-        if driver is None:
-            link.tell("subscribed", number, subscription.id, NoStageError("the stage has ended"))
-            return
-        answer: Any = _Answer(lambda error: link.tell("subscribed", number, subscription.id, error))
-        driver.subscribe(subscription, answer, hasty=hasty)
-
-    def _on_wait(self, link: Link, number: int, name: str, terms: Any) -> None:  # noqa: ARG002 (a listener's form)
-        driver = self._drivers.get(number)
-        if driver is not None:
-            driver.wait(name, terms)
-
-    def _on_act(self, link: Link, number: int, method: str, args: tuple[Any, ...]) -> None:  # noqa: ARG002
-        driver = self._drivers.get(number)
-        if driver is not None:
-            driver.act(getattr(driver.core, method), *args)
 
     def _on_linked(self, link: Link, where: int, descriptor: int) -> None:  # noqa: ARG002 (a listener's form)
         sock = socket.socket(fileno=descriptor)
@@ -237,7 +220,7 @@ class WorkerExchange(Exchange):
         else:
             found.attach(sock)
 
-    def _on_lost(self, link: Link, where: int, reason: Any, spans: dict[int, tuple[int, int]]) -> None:  # noqa: ARG002
+    def _on_lost(self, link: Link, where: int, reason: Any, spans: dict[int, board.Held]) -> None:  # noqa: ARG002
         other = self.links.get(where)
         if other is not None:
             other.drain()
@@ -247,11 +230,6 @@ class WorkerExchange(Exchange):
         kept = self._kept.pop(token, None)
         if kept is not None:
             kept()
-
-    def _on_request(self, link: Link, what: str, number: int, caller: Any) -> None:  # noqa: ARG002
-        assert what == "statistics"  # noqa: S101 (there is nothing else to ask for)
-        driver = self._drivers.get(number)
-        caller.set_result(None if driver is None else statistics(driver.core))
 
     def _on_drain(self, link: Link) -> None:  # noqa: ARG002 (a listener's form)
         self._draining = True
@@ -263,38 +241,20 @@ class WorkerExchange(Exchange):
             self.over.set_result(None)
 
     async def beat(self) -> None:
-        """Report numbers from time to time, as long as they change."""
+        """Report from time to time what has changed; also when nothing has, so that home knows that the loop turns."""
         while True:
             await asyncio.sleep(BEAT)
-            numbers = {number: statistics(driver.core) for number, driver in self._drivers.items()}
-            news = {number: each for number, each in numbers.items() if self._told.get(number) != each}
-            self._told = numbers
-            if news:
-                self.tell(HOME, "beat", news)
+            found = {
+                number: (statistics(driver.core), tuple(explain(driver))) for number, driver in self._drivers.items()
+            }
+            if found:
+                self.tell(
+                    HOME, "beat", {number: each for number, each in found.items() if self._told.get(number) != each}
+                )
+            self._told = found
 
 
-class _Answer:
-    """Stands where a future would, and tells at once: before whatever comes after it."""
-
-    def __init__(self, tell: Callable[[BaseException | None], None]) -> None:
-        self._tell = tell
-        self._done = False
-        self._after: list[Callable[[Any], None]] = []
-
-    def done(self) -> bool:
-        return self._done
-
-    def set_result(self, value: Any) -> None:  # noqa: ARG002 (a future's form)
-        self.set_exception(None)
-
-    def set_exception(self, error: BaseException | None) -> None:
-        self._done = True
-        for each in self._after:
-            each(self)
-        self._tell(error)
-
-    def add_done_callback(self, callback: Callable[[Any], None]) -> None:
-        self._after.append(callback)
+_PLAIN = frozenset({str, int, float, bool, bytes, type(None)})
 
 
 class _ToHome(logging.Handler):
@@ -307,10 +267,14 @@ class _ToHome(logging.Handler):
         self._thread = threading.get_ident()
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Send one, from any thread."""
-        record.msg, record.args = record.getMessage(), None
-        if record.exc_info and record.exc_info[0] is None:
-            record.exc_info = None
+        """Send one, from any thread: its traceback as text, and of what was added to it no more than can cross."""
+        plain = {name: value for name, value in vars(record).items() if type(value) in _PLAIN}
+        text = record.exc_text
+        if record.exc_info and record.exc_info[0] is not None and not text:
+            text = logging.Formatter().formatException(record.exc_info)
+        record = logging.makeLogRecord(
+            plain | {"msg": record.getMessage(), "args": None, "exc_info": None, "exc_text": text}
+        )
         if threading.get_ident() == self._thread:
             self._link.tell("log", record)
         else:

@@ -20,8 +20,8 @@ from headgate.runtime import board
 from headgate.runtime.exchange import Exchange
 from headgate.runtime.far import KILL_SECONDS, FarDriver, parts, stripped
 from headgate.runtime.link import Link
-from headgate.runtime.places import Process
-from headgate.runtime.wire import HINT, RICH, check
+from headgate.runtime.places import Process, cores
+from headgate.runtime.wire import HINT, check
 
 if TYPE_CHECKING:
     from headgate.runtime.node import Node
@@ -83,6 +83,10 @@ class Worker:
         self._watch()
         self.link = Link(hub, number, ours, max_bytes=place.max_bytes, budget=place.budget)
 
+    def __str__(self) -> str:
+        """Name it."""
+        return f"worker {self.number} (process {self.pid})"
+
     def _watch(self) -> None:
         """Be told when the process has ended."""
         loop = self.hub.loop
@@ -91,11 +95,12 @@ class Worker:
         except (AttributeError, OSError):  # not on this system
             self._handle = -1
             waiting = loop.run_in_executor(None, self.process.wait)
-            waiting.add_done_callback(lambda _: self._exited())
+            waiting.add_done_callback(lambda _: self.exited())
             return
-        loop.add_reader(self._handle, self._exited)
+        loop.add_reader(self._handle, self.exited)
 
-    def _exited(self) -> None:
+    def exited(self) -> None:
+        """Take note that the process has ended."""
         if self.over:
             return
         self.over = True
@@ -161,6 +166,8 @@ class Hub(Exchange):
     def driver(self, child: Child) -> FarDriver:
         """Return what stands for a stage that is to run in a worker."""
         place = child.place
+        if not hasattr(socket, "AF_UNIX"):
+            raise OptionError(child.where, "place", "a place in this process, on a system like this", place)
         if not isinstance(place, Process):
             raise OptionError(child.where, "place", "a place that this version knows", place)
         number = next(self.node.numbers)
@@ -199,7 +206,7 @@ class Hub(Exchange):
         self.workers[worker.number] = worker
         self.links[worker.number] = worker.link
         level = logging.getLogger().getEffectiveLevel()
-        worker.link.tell("home", level, sys.warnoptions, self._names())
+        worker.link.tell("home", level, self._names())
         return worker
 
     def _names(self) -> tuple[Any, ...]:
@@ -220,13 +227,11 @@ class Hub(Exchange):
         link = self.link(far.where)
         codes = self.codes(link)  # its own: what fails half-way is not known there
         try:
-            parts_ = codes.encode(stripped(child))
+            _, data, buffers = codes.encode(stripped(child))
         except Exception as error:
             check(child.where, parts(child), self.codes(link))
             raise CrossingError(f"{child.where} cannot go to another process: {error}. {HINT}") from error
-        if parts_[0] != RICH or parts_[2]:
-            parts_ = (RICH, codes.encode(stripped(child))[1], [])
-        link.tell("start", far.number, far.name, parts_[1], [bytes(each.raw()) for each in parts_[2]], hold)
+        link.tell("start", far.number, far.name, data, [bytearray(each.raw()) for each in buffers], hold)
 
     def left(self, far: FarDriver) -> None:
         """Let a worker without stages be used again."""
@@ -238,6 +243,8 @@ class Hub(Exchange):
             if worker.place.group is not None and self._groups.get(worker.place.group) is worker:
                 del self._groups[worker.place.group]
             self._idle.append(worker)
+            if len(self._idle) > cores():
+                self._idle.popleft().link.tell("exit")
 
     # -- links --------------------------------------------------------------------------------------------------------
 
@@ -284,11 +291,6 @@ class Hub(Exchange):
         if far is not None:
             far.came_up(error)
 
-    def _on_subscribed(self, link: Link, number: int, known: int, error: BaseException | None) -> None:  # noqa: ARG002
-        far = self._far(number)
-        if far is not None:
-            far.subscribed(known, error)
-
     def _on_ended(self, link: Link, number: int, reason: Any, numbers: Any, *how: Any) -> None:  # noqa: ARG002
         far = self._far(number)
         if far is not None:
@@ -296,11 +298,16 @@ class Hub(Exchange):
             completed, follows, failure = how
             far.ended(reason, completed=completed, follows=follows, failure=failure)
 
-    def _on_beat(self, link: Link, numbers: dict[int, Any]) -> None:  # noqa: ARG002 (a listener's form)
-        for number, statistics in numbers.items():
-            far = self._far(number)
-            if far is not None and far.core.state != "ended":
-                far.core.statistics = statistics
+    def _on_beat(self, link: Link, news: dict[int, tuple[Any, tuple[Any, ...]]]) -> None:
+        worker = self.workers.get(link.peer)
+        if worker is not None:
+            now = self.loop.time()
+            for far in worker.stages.values():
+                far.heard = now
+        for number, (statistics, at) in news.items():
+            found = self._far(number)
+            if found is not None and found.core.state != "ended":
+                found.core.statistics, found.at = statistics, at
 
     def _on_report(self, link: Link, error: Exception) -> None:  # noqa: ARG002 (a listener's form)
         self.node.report(error)
@@ -312,19 +319,23 @@ class Hub(Exchange):
         logging.getLogger(record.name).handle(record)
 
     def _on_warning(self, link: Link, message: Any, category: Any, filename: str, lineno: int) -> None:  # noqa: ARG002
-        warnings.warn_explicit(message, category, filename, lineno)
+        try:
+            warnings.warn_explicit(message, category, filename, lineno)
+        except Warning as error:  # it is one here
+            self.node.report(error)
 
     # -- ends ---------------------------------------------------------------------------------------------------------
 
-    def lost(self, worker: Worker, reason: WorkerLostError, spans: dict[int, tuple[int, int]]) -> None:
+    def lost(self, worker: Worker, reason: WorkerLostError, spans: dict[int, board.Held]) -> None:
         """Take note that a worker has ended, whatever for, and tell all others."""
         del self.workers[worker.number]
         if worker in self._idle:
             self._idle.remove(worker)
         if worker.place.group is not None and self._groups.get(worker.place.group) is worker:
             del self._groups[worker.place.group]
-        if worker.stages:
-            logger.error("%s with %d stages", reason, len(worker.stages))
+        lost = [far.name for far in worker.stages.values() if far.killed is None]
+        if lost:
+            logger.error("%s; it ran %s", reason, ", ".join(map(repr, lost)))
         for other in self.workers.values():
             other.link.tell("lost", worker.number, reason, spans)
         self._joined = {pair for pair in self._joined if worker.number not in pair}
@@ -350,3 +361,9 @@ class Hub(Exchange):
         """End all workers at once."""
         for worker in list(self.workers.values()):
             worker.kill()
+
+    def reap(self) -> None:
+        """End all workers at once, and see them end: there will be no loop any more that could."""
+        self.kill()
+        for worker in list(self.workers.values()):
+            worker.exited()
