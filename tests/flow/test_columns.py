@@ -57,8 +57,8 @@ def test_a_group_by(parquet, workers):
         {
             "key": key,
             "n": 1000,
-            "total": sum(row["value"] for row in ROWS if row["key"] == key),
-            "mean": pytest.approx(sum(values) / len(values)),
+            "total": sum(row["value"] for row in ROWS if row["key"] == key),  # type: ignore[misc]
+            "mean": pytest.approx(sum(values) / len(values)),  # type: ignore[arg-type]
             "most": max(values),
         }
         for key, values in sorted(halves.items())
@@ -95,6 +95,6 @@ def test_what_is_no_aggregate_is_refused(parquet):
         with pytest.raises(OptionError):
             flow.aggregate("key", **wanted)
     with pytest.raises(OptionError, match="keys"):
-        flow.aggregate([1], n=("value", "sum"))
+        flow.aggregate([1], n=("value", "sum"))  # type: ignore[list-item]
     with pytest.raises(OptionError, match="expression"):
         flow.where(lambda row: True)

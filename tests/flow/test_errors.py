@@ -1,6 +1,7 @@
 """A function of the user's raises: who is told what, and what becomes of the other events."""
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -107,7 +108,7 @@ def test_a_side_output_gets_what_was_left_out(kind):
 
 
 def test_a_side_output_may_be_a_function():
-    seen = []
+    seen: list[Any] = []
     Flow.from_iterable(range(10)).map(lambda x: 1 // x, errors=Side(seen.extend)).run()
     assert [failure.event for failure in seen] == [0]
 
@@ -155,20 +156,20 @@ def test_a_batch_function_that_returns_no_batch():
         (lambda: Flow.from_lines("/nowhere/*.txt"), "files that exist"),
         (lambda: Flow.from_lines(__file__, split=0), "split"),
         (lambda: Flow.from_lines(__file__, encoding="utf-16"), "encoding"),
-        (lambda: NUMBERS.map(3), "function"),
+        (lambda: NUMBERS.map(3), "function"),  # type: ignore[arg-type]
         (lambda: NUMBERS.map(str, errors="ignore"), "errors"),
         (lambda: NUMBERS.map_async(later, concurrency=0), "concurrency"),
         (lambda: NUMBERS.map_async(later, rate=0), "rate"),
         (lambda: NUMBERS.options(workers=0), "workers"),
         (lambda: NUMBERS.partition(workers=0), "workers"),
         (lambda: NUMBERS.partition(key=str, hash=int), "hash"),
-        (lambda: NUMBERS.reduce(0, int.__add__), "init"),
+        (lambda: NUMBERS.reduce(0, int.__add__), "init"),  # type: ignore[arg-type]
         (lambda: NUMBERS.on_trigger(str), "reduce"),
         (lambda: NUMBERS.emit("state"), "reduce"),
         (lambda: NUMBERS.count().emit("all"), "what"),
-        (lambda: NUMBERS.window(3), "window"),
+        (lambda: NUMBERS.window(3), "window"),  # type: ignore[arg-type]
         (lambda: NUMBERS.join(NUMBERS, str, how="cross"), "how"),
-        (lambda: NUMBERS.join([1], str), "other"),
+        (lambda: NUMBERS.join([1], str), "other"),  # type: ignore[arg-type]
         (NUMBERS.tee, "branches"),
         (NUMBERS.through, "stages"),
         (NUMBERS.into, "targets"),

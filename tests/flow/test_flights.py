@@ -6,6 +6,7 @@ import random
 import zipfile
 from collections import Counter, defaultdict
 from datetime import datetime, timedelta
+from typing import Any
 
 import pytest
 
@@ -34,12 +35,12 @@ def has_departed(row):
 @pytest.fixture(scope="module")
 def flights():
     path = packaged("flights.csv.zip")
-    with zipfile.ZipFile(path) as archive, archive.open(archive.namelist()[0]) as raw:
+    with zipfile.ZipFile(path) as archive, archive.open(archive.namelist()[0]) as raw:  # type: ignore[arg-type]
         return list(csv.DictReader(io.TextIOWrapper(raw, encoding="utf-8")))
 
 
 def flow_of(name, workers, place):
-    return Flow.from_csv(packaged(name)).options(workers=workers, place=place)
+    return Flow.from_csv(packaged(name)).options(workers=workers, place=place)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("workers", "place"), PLACES)
@@ -72,7 +73,7 @@ def test_flights_shuffled_within_the_lateness_are_all_counted(flights, workers):
     window = windows.fixed(HOUR, by=moment, watermark=watermarks.out_of_order(0), allowed_lateness=timedelta(hours=2))
     # One source, so that its order is the one that its watermark goes by; the windows have several workers.
     flow = Flow.from_iterable(iter(shuffled)).options(workers=1).partition("origin", workers=workers).window(window)
-    got = Counter()
+    got: Counter[Any] = Counter()
     for each in flow.count_by("origin", late=late).to_list():
         got[each.window.start, each.key] += each.value
     assert got == Counter((moment(row), row["origin"]) for row in flights)
@@ -81,7 +82,7 @@ def test_flights_shuffled_within_the_lateness_are_all_counted(flights, workers):
 
 @pytest.mark.parametrize(("workers", "place"), PLACES)
 def test_flights_with_their_planes(flights, workers, place):
-    with packaged("planes.csv").open(encoding="utf-8", newline="") as file:
+    with packaged("planes.csv").open(encoding="utf-8", newline="") as file:  # type: ignore[union-attr]
         makers = {row["tailnum"]: row["manufacturer"] for row in csv.DictReader(file)}
     expected = Counter(makers.get(row["tailnum"]) for row in flights)
     planes = flow_of("planes.csv", workers, place)
@@ -92,7 +93,7 @@ def test_flights_with_their_planes(flights, workers, place):
 
 
 def test_flights_with_the_weather_of_their_hour(flights):
-    with packaged("weather.csv").open(encoding="utf-8", newline="") as file:
+    with packaged("weather.csv").open(encoding="utf-8", newline="") as file:  # type: ignore[union-attr]
         weather = {(row["origin"], row["time_hour"]): row["visib"] for row in csv.DictReader(file)}
     expected = sum((row["origin"], row["time_hour"]) in weather for row in flights)
     key = lambda row: (row["origin"], row["time_hour"])

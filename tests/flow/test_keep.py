@@ -1,6 +1,7 @@
 """`StageContext.keep` and `again`: a middle stage that adds up what it gets, one that handles events bit by bit."""
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -43,7 +44,7 @@ async def until(condition):
 @pytest.mark.parametrize("place", ["inline", "thread"])
 def test_what_is_kept_is_acknowledged_with_what_was_made_of_it(place):
     async def main():
-        got = []
+        got: list[Any] = []
         async with System() as system:
             source = await system.start(from_iterable(range(100), demand="accumulate"))
             adding = await system.start(Child(Adding, place=place, subscribe_to=[To(source, max_demand=10)]))
@@ -62,7 +63,7 @@ def test_what_is_kept_is_acknowledged_with_what_was_made_of_it(place):
 
 def test_what_is_kept_goes_to_others_when_the_stage_dies():
     async def main():
-        got = []
+        got: list[Any] = []
         async with System() as system:
             source = await system.start(from_iterable(range(100), demand="accumulate"))
             first = await system.start(Child(Adding, subscribe_to=[To(source, max_demand=100, cancel="temporary")]))
@@ -120,7 +121,8 @@ class Bits(ProducerConsumer):
 @pytest.mark.parametrize("place", ["inline", "thread"])
 def test_an_event_is_handled_bit_by_bit_as_its_results_are_wanted(place):
     async def main():
-        got, calls = [], []
+        got: list[Any] = []
+        calls: list[Any] = []
         async with System() as system:
             source = await system.start(from_iterable([3, 1, 2, 5], demand="accumulate"))
             bits = await system.start(Child(Bits, calls, place=place, subscribe_to=[To(source, max_demand=4)]))
@@ -157,7 +159,8 @@ def test_there_has_to_be_a_batch():
 
 def test_a_spread_goes_to_all_of_its_lanes_when_all_want_something():
     async def main():
-        one, two = [], []
+        one: list[Any] = []
+        two: list[Any] = []
         async with System() as system:
             spreads = [Spread({"a": Packet([n]), **({"b": Packet([-n])} if n % 2 else {})}) for n in range(10)]
             recipe = from_iterable(spreads, demand="accumulate", dispatcher=SpreadDispatcher(("a", "b")))
@@ -181,7 +184,8 @@ def test_a_spread_goes_to_all_of_its_lanes_when_all_want_something():
 
 def test_the_last_word_of_a_source_goes_to_all_and_work_that_comes_back_to_others():
     async def main():
-        got, gone = [], []
+        got: list[Any] = []
+        gone: list[Any] = []
         async with System() as system:
             work = [1, 2, 3, 4, End(0)]
             recipe = from_iterable(

@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 from collections import Counter
+from typing import Any
 
 import pytest
 
@@ -44,7 +45,7 @@ def test_a_worker_that_is_killed_costs_its_ranges_only(tmp_path, windowed):
     words = flow.map(die_once(tmp_path / "died")).flat_map(str.split)
     if windowed:
         words = words.window(windows.fixed(10, by=lambda word: int(word[1:])))
-        got = Counter()
+        got: Counter[Any] = Counter()
         for window, key, value in words.count_by().to_list():
             assert window.start == int(key[1:]) // 10 * 10
             got[key] += value

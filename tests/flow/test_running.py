@@ -5,6 +5,7 @@ import contextlib
 import csv
 import json
 import threading
+from typing import Any
 
 import pytest
 
@@ -100,7 +101,7 @@ async def test_a_flow_can_be_awaited():
 
 
 async def test_as_an_app():
-    got = []
+    got: list[Any] = []
     async with NUMBERS.app(consume=got.extend) as running:
         await running.wait()
     assert got == list(range(100))
@@ -110,7 +111,7 @@ async def test_as_an_app():
 
 
 async def test_as_a_child_whose_results_others_subscribe_to():
-    got = []
+    got: list[Any] = []
     app = NUMBERS.map(lambda x: x + 1).app(name="numbers")
     await Supervisor([app, Child(Keep, got, subscribe_to=[To("numbers", max_demand=10)])])
     assert got == list(range(1, 101))
@@ -118,7 +119,7 @@ async def test_as_a_child_whose_results_others_subscribe_to():
 
 async def test_a_failing_flow_is_started_again_by_its_supervisor():
     fails = [True]
-    got = []
+    got: list[Any] = []
 
     def once(x):
         if fails and x == 50:
@@ -132,21 +133,21 @@ async def test_a_failing_flow_is_started_again_by_its_supervisor():
 
 
 async def test_demand_can_be_held():
-    got = []
+    got: list[Any] = []
     async with NUMBERS.app(demand="accumulate", consume=got.extend) as running:
         await asyncio.sleep(0.01)
         assert got == []
-        running.forward()
+        running.forward()  # type: ignore[attr-defined]
         await running.wait()
     assert len(got) == 100
 
 
 async def test_into_running_consumers_and_through_running_stages():
-    got = []
+    got: list[Any] = []
     async with System() as system:
         middle = await system.start(Child(Double, name="middle"))
         end = await system.start(Child(Keep, got, name="end", subscribe_to=["middle"]))
-        more = []
+        more: list[Any] = []
         other = await system.start(Child(Keep, more, name="other"))
         run = await system.start(NUMBERS.into(middle, "other").app())
         await run.wait()
@@ -157,7 +158,7 @@ async def test_into_running_consumers_and_through_running_stages():
 
 
 async def test_into_recipes_and_through_recipes():
-    got = []
+    got: list[Any] = []
     flow = NUMBERS.through(Child(Double), Child(Double, id="two")).map(lambda x: x + 1)
     await flow.through(Child(Double)).into(Child(Keep, got, subscribe_to=[To("flow", max_demand=3)])).run_async()
     assert sorted(got) == sorted((x * 2 + 1) * 2 for x in range(100))
@@ -182,7 +183,7 @@ def test_a_file_of_a_flow_that_fails_is_not_there(tmp_path):
 
 
 def test_a_tee_sends_everything_both_ways(tmp_path):
-    evens = []
+    evens: list[Any] = []
     flow = NUMBERS.tee(lambda branch: branch.filter(lambda x: x % 2 == 0).into(evens.extend), tmp_path / "all.txt")
     assert flow.count().to_list() == [100]
     assert evens == list(range(0, 100, 2))
@@ -251,7 +252,7 @@ def test_time_goes_by_the_loops_clock():
 
 def test_a_trigger_by_hand():
     async def main():
-        got = []
+        got: list[Any] = []
         wait = asyncio.Event()
 
         async def some():
@@ -263,7 +264,7 @@ def test_a_trigger_by_hand():
         app = flow.on_trigger(lambda total, _, occasion: ([(total, occasion.name)], 0)).app(consume=got.extend)
         async with app as running:
             await asyncio.sleep(1)
-            running.fire("now")
+            running.fire("now")  # type: ignore[attr-defined]
             await asyncio.sleep(1)
             assert got == [(45, "now")]
             wait.set()

@@ -38,7 +38,7 @@ def test_lines_of_several_files_by_a_pattern(tmp_path, workers):
     (tmp_path / "empty.txt").write_text("")
     flow = Flow.from_lines(tmp_path / "*.txt", split=100).options(workers=workers)
     assert sorted(flow.to_list()) == sorted(f"{name} {n}" for name in "abc" for n in range(500))
-    assert Flow.from_files([tmp_path / "a.txt", str(tmp_path / "b.txt")]).count().to_list() == [1000]
+    assert Flow.from_files([tmp_path / "a.txt", str(tmp_path / "b.txt")]).count().to_list() == [1000]  # type: ignore[misc]
 
 
 @pytest.mark.parametrize(("ending", "opener"), [(".gz", gzip.open), (".bz2", bz2.open), (".xz", lzma.open)])
@@ -56,7 +56,7 @@ def test_a_large_compressed_file_is_read_as_its_results_are_wanted(tmp_path):
     with gzip.open(path, "wt") as file:
         file.writelines(f"{n:0100}\n" for n in range(300_000))
     read_so_far = []
-    flow = Flow.from_lines(path).map_batches(lambda batch: read_so_far.append(len(batch)) or batch)
+    flow = Flow.from_lines(path).map_batches(lambda batch: read_so_far.append(len(batch)) or batch)  # type: ignore[func-returns-value]
     for number, _ in enumerate(flow):
         if number == 10:
             break
