@@ -69,7 +69,7 @@ class Note(Consumer):
 
 
 def descriptors():
-    return set(os.listdir("/proc/self/fd"))
+    return {each.name for each in Path("/proc/self/fd").iterdir()}
 
 
 def processes():

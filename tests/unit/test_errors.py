@@ -15,6 +15,7 @@ from headgate import (
     AugmentError,
     BufferOverflowError,
     CircuitOpenError,
+    CrossingError,
     DamagedLogError,
     DispatchError,
     DuplicateSettlementError,
@@ -48,6 +49,7 @@ from headgate import (
     StoreError,
     SubscriptionError,
     UnknownBatcherError,
+    WorkerLostError,
 )
 
 EXAMPLES = {
@@ -76,6 +78,8 @@ EXAMPLES = {
     RecordError: RecordError("orders.csv", 7, 210, "expected 3 fields (a, b, c), got 2"),
     StoreError: StoreError("jobs.db", "put", "database or disk is full", "make room, then go on"),
     NoStageError: NoStageError("stage 'counter' has ended"),
+    CrossingError: CrossingError("Child(Counter): argument 1 cannot go to another process: an open file"),
+    WorkerLostError: WorkerLostError("worker 3", 4711, "was killed by SIGKILL"),
     AugmentError: AugmentError("users", 7, ValueError("bad")),
     LookupTimeoutError: LookupTimeoutError("users", 7, 1.5),
     CircuitOpenError: CircuitOpenError("users", 7, 30.0),
@@ -146,6 +150,7 @@ def test_a_message_is_one_line(error):
         (UnknownBatcherError, ["'app'", "'otehr'", "'default', 'other'"]),
         (HandlerTimeoutError, ["'app.default-1'", "handle_message", "2.5 s"]),
         (StoreError, ["jobs.db", "put", "disk is full", "make room"]),
+        (WorkerLostError, ["worker 3", "4711", "SIGKILL"]),
     ],
     ids=lambda value: getattr(value, "__name__", None),
 )

@@ -335,6 +335,11 @@ class Exchange:
         for subscription in list(self._subscriptions.values()):
             if not isinstance(subscription.producer, Ref):  # there was nobody
                 continue
+            if where in (
+                getattr(subscription.producer.driver, "where", -1),
+                getattr(subscription.consumer.driver, "where", -1),
+            ):
+                self.inflows.pop(subscription.id, None)
             producer: Any = subscription.producer.driver
             consumer: Any = subscription.consumer.driver
             if consumer.far and consumer.where == where and not producer.far:

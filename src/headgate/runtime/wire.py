@@ -11,15 +11,18 @@ other messages, and events that pickle refuses or would take from ``__main__``, 
 
 from __future__ import annotations
 
+import copyreg
 import io
 import pickle
 import sys
 import weakref
+from collections import ChainMap
 from collections.abc import Callable
 from types import FunctionType, TracebackType
 from typing import TYPE_CHECKING, Any, Final
 
 from headgate.errors import CrossingError, OptionError, short
+from headgate.runtime.arrow import reducers
 
 try:
     import cloudpickle
@@ -65,7 +68,10 @@ class Codes:
         """
         buffers: list[pickle.PickleBuffer] = []
         try:
-            data = pickle.dumps(batch, 5, buffer_callback=buffers.append)
+            if "pyarrow" in sys.modules:
+                data = _dumps(batch, buffers)
+            else:
+                data = pickle.dumps(batch, 5, buffer_callback=buffers.append)
         except Exception:  # noqa: BLE001 (whatever pickle does not know: the encoder may)
             return self.encode(batch)
         if _MAIN in data:  # by reference it would be looked for in the worker's own
@@ -90,6 +96,25 @@ class Codes:
         if kind == PLAIN:
             return pickle.loads(data, buffers=buffers)  # noqa: S301 (from a process of ours)
         return _Decoder(io.BytesIO(data), self, buffers).load()
+
+
+def _dumps(value: Any, buffers: list[pickle.PickleBuffer]) -> bytes:
+    """Pickle with the reducers for Arrow data."""
+    stream = io.BytesIO()
+    pickler = pickle.Pickler(stream, 5, buffer_callback=buffers.append)
+    pickler.dispatch_table = _table()
+    pickler.dump(value)
+    return stream.getvalue()
+
+
+def _table() -> ChainMap[type[Any], Any]:
+    """Return a dispatch table with the reducers for Arrow data."""
+    if not _arrow:
+        _arrow.update(reducers())
+    return ChainMap(_arrow, copyreg.dispatch_table)
+
+
+_arrow: dict[type[Any], Any] = {}
 
 
 class Encoder(cloudpickle.Pickler):  # type: ignore[misc]  # it is not typed
@@ -138,6 +163,10 @@ class Encoder(cloudpickle.Pickler):  # type: ignore[misc]  # it is not typed
             return pickle_exception(obj)
         if isinstance(obj, TracebackType):
             return pickle_traceback(obj)
+        if isinstance(obj, (io.TextIOWrapper, io.BufferedIOBase, io.RawIOBase)) and not isinstance(obj, io.BytesIO):
+            raise TypeError(f"{obj!r} is an open file")  # cloudpickle would take a copy of what is in it
+        if "pyarrow" in sys.modules and type(obj) in _table():
+            return _table()[type(obj)](obj)
         return super().reducer_override(obj)
 
     def _code(self, value: Any) -> tuple[Any, ...] | None:
