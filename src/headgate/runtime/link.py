@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     import asyncio
     import pickle
 
+    from headgate.runtime.tcp import Line
+
 _HEAD: Final = struct.Struct("<BBHIQ")
 _ASK: Final = struct.Struct("<QQQQ")
 _EVENTS: Final = struct.Struct("<QQQ")
@@ -44,7 +46,9 @@ _PASSED: Final = 0x40
 """Flag of the encoding: a descriptor goes along that is part of the message."""
 _OTHER: Final = 0
 _CREDIT: Final = 3
+_CONFIRM: Final = 4
 _DONE: Final = struct.Struct("<QQ")
+_TOTAL: Final = struct.Struct("<Q")
 
 _FLOWING: Final = frozenset({EVENTS, m.REDELIVERED, m.CANCELLED})
 _LAST: Final = frozenset({m.CANCEL, m.CLOSED})
@@ -104,6 +108,7 @@ class Link:
 
     Attributes:
         up: It has a socket, and nobody has closed it.
+        line: Sees to it that the link outlives its connection; None: it does not.
     """
 
     def __init__(
@@ -132,6 +137,7 @@ class Link:
         self._writing = False
         self._flushing = False
         self._reader = _Reader(self._frame)
+        self.line: Line | None = None
         if sock is not None:
             self.attach(sock)
 
@@ -143,11 +149,45 @@ class Link:
     def attach(self, sock: socket.socket) -> None:
         """Begin to use a socket."""
         sock.setblocking(False)  # noqa: FBT003 (that is its form)
-        for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
-            sock.setsockopt(socket.SOL_SOCKET, option, HIGH)
+        if self.line is None:  # else the system knows better
+            for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
+                sock.setsockopt(socket.SOL_SOCKET, option, HIGH)
         self._sock = sock
         self.owner.loop.add_reader(sock, self._readable)
         self._flush()
+
+    @property
+    def connection(self) -> socket.socket | None:
+        """The socket that it uses now."""
+        return self._sock
+
+    def run_over(self, line: Line) -> None:
+        """Go over a line that may lead to another machine, before there is a socket."""
+        self.line = line
+        self._share = False
+
+    def detach(self) -> None:
+        """Let go of the socket, and keep all else."""
+        sock, self._sock = self._sock, None
+        if sock is not None:
+            self._writing = False
+            loop = self.owner.loop
+            if not loop.is_closed():
+                loop.remove_reader(sock)
+                loop.remove_writer(sock)
+            sock.close()
+
+    def resume(self, sock: socket.socket, pieces: list[Any]) -> None:
+        """Go on over another socket, with what has to be written again."""
+        self.detach()
+        self._out.extendleft((piece, -1) for piece in reversed(pieces))
+        self._weight += sum(map(len, pieces))
+        self.attach(sock)
+
+    @property
+    def received(self) -> int:
+        """Bytes that have come, over all of its sockets."""
+        return self._reader.total
 
     # -- sending ------------------------------------------------------------------------------------------------------
 
@@ -176,7 +216,7 @@ class Link:
     def _put(self, number: int, message: Any) -> None:
         if self.shut:
             return
-        if self._waiting or self._weight > HIGH:
+        if self._waiting or self._weight > HIGH or self._sock is None:
             self._waiting.append((number, message))
         else:
             self._encode_out(number, message)
@@ -237,6 +277,12 @@ class Link:
         """Tell the sender how many messages of a subscription are done with."""
         body = _DONE.pack(known, total)
         self._append(_HEAD.pack(_CREDIT, 0, 0, 0, len(body)) + body)
+        self._later()
+
+    def confirm(self, total: int) -> None:
+        """Tell the other side how many bytes have come."""
+        body = _TOTAL.pack(total)
+        self._append(_HEAD.pack(_CONFIRM, 0, 0, 0, len(body)) + body)
         self._later()
 
     def _credited(self, known: int, total: int) -> None:
@@ -303,7 +349,7 @@ class Link:
                 self.owner.loop.add_writer(sock, self._flush)
             return
         except OSError:
-            self._lost()
+            self.lost()
             return
         if self._writing:
             self._writing = False
@@ -328,15 +374,19 @@ class Link:
         return sock.sendmsg(views)
 
     def _sent(self, count: int) -> None:
-        out = self._out
+        out, line = self._out, self.line
         self._weight -= count
         while count:
             data, descriptor = out[0]
             size = len(data)
             if count < size:
-                out[0] = (memoryview(data)[count:], descriptor)
-                return
-            out.popleft()
+                view = memoryview(data)
+                out[0] = (view[count:], descriptor)
+                data, size = view[:count], count
+            else:
+                out.popleft()
+            if line is not None:
+                line.wrote(data)
             count -= size
 
     # -- receiving ----------------------------------------------------------------------------------------------------
@@ -352,7 +402,9 @@ class Link:
         except OSError:
             going = False
         if not going:
-            self._lost()
+            self.lost()
+        elif self.line is not None:
+            self.line.read(self._reader.total)
 
     def finish(self) -> None:
         """Write all that waits, however long that takes: there is nothing else to do any more."""
@@ -381,6 +433,9 @@ class Link:
             return
         if kind == _CREDIT:
             self._credited(*_DONE.unpack(body))
+            return
+        if kind == _CONFIRM and self.line is not None:
+            self.line.confirmed(*_TOTAL.unpack(body))
             return
         at = 0
         number, known, events, subscription = -1, -1, 0, None
@@ -436,21 +491,23 @@ class Link:
 
     # -- the end ------------------------------------------------------------------------------------------------------
 
-    def _lost(self) -> None:
-        if self._sock is not None:
+    def lost(self) -> None:
+        """Take note that the connection has broken."""
+        if self._sock is None:
+            return
+        if self.line is not None:
+            self.detach()
+            self.line.broken()
+        else:
             self.close()
             self.owner.closed(self)
 
     def close(self) -> None:
         """Let go of the socket; what waits is dropped."""
         self.shut = True
-        sock, self._sock = self._sock, None
-        if sock is not None:
-            loop = self.owner.loop
-            if not loop.is_closed():
-                loop.remove_reader(sock)
-                loop.remove_writer(sock)
-            sock.close()
+        self.detach()
+        if self.line is not None:
+            self.line.close()
         for _, descriptor in self._out:
             if descriptor >= 0:
                 os.close(descriptor)
@@ -470,6 +527,7 @@ class _Reader:
         self._filled = 0
         self._head: tuple[int, int, int, int, int] = (0, 0, 0, 0, 0)
         self._descriptors: deque[int] = deque()
+        self.total = 0
         self._space = socket.CMSG_SPACE(16 * 4) if hasattr(socket, "CMSG_SPACE") else 0
 
     def read(self, sock: socket.socket) -> bool:
@@ -489,6 +547,7 @@ class _Reader:
 
     def _receive(self, sock: socket.socket, into: memoryview) -> int:
         count, ancillary, _, _ = sock.recvmsg_into([into], self._space)
+        self.total += count
         for level, kind, data in ancillary:
             if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
                 rights = array.array("i")
