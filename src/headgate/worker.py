@@ -18,6 +18,7 @@ from typing import Any
 
 from headgate.draining import begin, settle
 from headgate.errors import CrossingError, NoStageError
+from headgate.observe.stall import explain
 from headgate.protocol import messages as m
 from headgate.protocol.messages import DeadLetter, Message
 from headgate.protocol.statistics import statistics
@@ -31,7 +32,7 @@ from headgate.runtime.wire import HINT, RICH
 
 HOME = 0
 BEAT = 0.5
-"""Seconds between two reports of the numbers of stages that do something."""
+"""Seconds between two reports of what the stages are at."""
 
 
 class WorkerNode(Node):
@@ -142,11 +143,10 @@ class WorkerExchange(Exchange):
 
     # -- what home tells ----------------------------------------------------------------------------------------------
 
-    def _on_home(self, link: Link, level: int, options: list[str], names: tuple[Any, ...]) -> None:
+    def _on_home(self, link: Link, level: int, names: tuple[Any, ...]) -> None:
         root = logging.getLogger()
         root.setLevel(level)
         root.handlers = [_ToHome(link)]
-        del options
         warnings.showwarning = lambda message, category, filename, lineno, file=None, line=None: link.tell(  # noqa: ARG005
             "warning", str(message), category, filename, lineno
         )
@@ -175,37 +175,38 @@ class WorkerExchange(Exchange):
             getattr(awaited, what)(*args)
 
     def _on_start(self, link: Link, number: int, name: str, data: bytes, buffers: list[bytes], hold: bool) -> None:  # noqa: FBT001
-        self.node.job(self._start(link, number, name, data, buffers, hold=hold), f"start {name}")
-
-    async def _start(
-        self, link: Link, number: int, name: str, data: bytes, buffers: list[bytes], *, hold: bool
-    ) -> None:
-        """Build a stage and start it, and say how that went."""
+        """Make what runs a stage, and start it."""
         self._latest = max(self._latest, number)
-        driver = None
+        early = self._early.pop(number, ())
         try:
-            try:
-                child = self.codes(link).decode(RICH, data, buffers)
-            except Exception as error:
-                text = f"stage {name!r} cannot be made in another process: {type(error).__name__}: {error}. {HINT}"
-                raise CrossingError(text) from error
-            self.node.numbers = iter([number])  # type: ignore[assignment]  # home counts
-            driver = DRIVERS[child.place](self.node, child)
-            driver.name = name
-            self.known[number] = self._drivers[number] = driver
-            if hold and driver.core.out is not None:
-                driver.core.out.accumulate(hold)
-            driver.bound = self._bound
-            early = self._early.pop(number, ())
+            child = self.codes(link).decode(RICH, data, buffers)
+        except Exception as error:  # noqa: BLE001 (a module that is not there, an argument that cannot be made)
+            text = f"stage {name!r} cannot be made in another process: {type(error).__name__}: {error}. {HINT}"
+            crossing = CrossingError(text)
+            crossing.__cause__ = error
+            link.tell("started", number, crossing)
             for message in early:
-                self.deliver(link, number, message)
+                super().missing(number, message)
+            return
+        self.node.numbers = iter([number])  # type: ignore[assignment]  # home counts
+        driver = DRIVERS[child.place](self.node, child)
+        driver.name = name
+        self.known[number] = self._drivers[number] = driver
+        if hold and driver.core.out is not None:
+            driver.core.out.accumulate(hold)
+        driver.bound = self._bound
+        for message in early:
+            self.deliver(link, number, message)
+        self.node.job(self._start(link, driver), f"start {name}")
+
+    async def _start(self, link: Link, driver: Driver) -> None:
+        """Start a stage, and say how that went."""
+        number = driver.number
+        try:
             await driver.start()
         except BaseException as error:  # noqa: BLE001 (it is raised at home)
-            if driver is not None:
-                driver.abandon()
-                self._drivers.pop(number, None)
-            for message in self._early.pop(number, ()):
-                super().missing(number, message)
+            driver.abandon()
+            self._drivers.pop(number, None)
             link.tell("started", number, error)
             return
         link.tell("started", number, None)
@@ -262,7 +263,7 @@ class WorkerExchange(Exchange):
         if not found.shut and found.line is None:
             Line(self, found, address=address, secret=secret or self.secret)
 
-    def _on_lost(self, link: Link, where: int, reason: Any, spans: dict[int, tuple[int, int]]) -> None:  # noqa: ARG002
+    def _on_lost(self, link: Link, where: int, reason: Any, spans: dict[int, board.Held]) -> None:  # noqa: ARG002
         other = self.links.get(where)
         if other is not None:
             other.drain()
@@ -288,14 +289,17 @@ class WorkerExchange(Exchange):
             self.over.set_result(None)
 
     async def beat(self) -> None:
-        """Report numbers from time to time, as long as they change."""
+        """Report from time to time what has changed; also when nothing has, so that home knows that the loop turns."""
         while True:
             await asyncio.sleep(BEAT)
-            numbers = {number: statistics(driver.core) for number, driver in self._drivers.items()}
-            news = {number: each for number, each in numbers.items() if self._told.get(number) != each}
-            self._told = numbers
-            if news:
-                self.tell(HOME, "beat", news)
+            found = {
+                number: (statistics(driver.core), tuple(explain(driver))) for number, driver in self._drivers.items()
+            }
+            if found:
+                self.tell(
+                    HOME, "beat", {number: each for number, each in found.items() if self._told.get(number) != each}
+                )
+            self._told = found
 
 
 class _Answer:

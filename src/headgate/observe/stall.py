@@ -143,7 +143,7 @@ class Memory:
         """Note how things stand, and return for how many seconds each stage has not changed."""
         now = node.loop.time()
         seen: dict[int, tuple[Any, float]] = {}
-        for number, driver in _here(node):
+        for number, driver in list(node.drivers.items()):
             totals = _totals(driver)
             before = self.seen.get(number)
             seen[number] = before if before is not None and before[0] == totals else (totals, now)
@@ -167,16 +167,11 @@ def look(node: Node) -> dict[int, float]:
     return memory.look(node)
 
 
-def _here(node: Node) -> list[tuple[int, Driver]]:
-    """Return the stages that run here."""
-    return [(number, driver) for number, driver in node.drivers.items() if not driver.far]
-
-
 def diagnose(node: Node) -> Diagnosis:
     """Explain what every stage is at, and for whom it waits."""
     first = node not in _memories
     seconds = look(node)
-    states = {number: _explain(driver) for number, driver in _here(node)}
+    states = {number: explain(driver) for number, driver in list(node.drivers.items())}
     stages = [
         StageDiagnosis(
             driver.name,
@@ -185,9 +180,9 @@ def diagnose(node: Node) -> Diagnosis:
             states[number].why,
             seconds.get(number, 0.0),
             not states[number].others and (states[number].kind not in _WAITS or _is_blamed(driver, states[number])),
-            stack_of(driver) if states[number].kind == HANDLER else None,
+            stack_of(driver) if states[number].kind == HANDLER and not driver.far else None,
         )
-        for number, driver in _here(node)
+        for number, driver in list(node.drivers.items())
         if number in states
     ]
     stages += _absent(node)
@@ -217,6 +212,8 @@ def join(names: Iterable[str], most: int = 4) -> str:
 
 def _totals(driver: Driver) -> Any:
     core = driver.core
+    if driver.far:
+        return driver.statistics()
     out, into = core.out, core.into
     return (
         core.state,
@@ -232,12 +229,27 @@ def _totals(driver: Driver) -> Any:
     )
 
 
-def _explain(driver: Driver) -> _State:
+def explain(driver: Driver) -> _State:
+    """Say what a stage is at; of one elsewhere, what was heard of it last."""
+    if driver.far:
+        return _by_hearsay(driver)
     for each in (_by_callback, _by_lifetime, _by_choice, _by_name, _by_output, _by_input):
         state = each(driver)
         if state is not None:
             return state
     return _State(IDLE, "has nothing to do")
+
+
+def _by_hearsay(driver: Any) -> _State:
+    """What the node of a stage has said last; one that says nothing is kept busy by a handler."""
+    silent = driver.node.loop.time() - driver.heard
+    where = driver.process
+    if silent > MOVING:
+        return _State(HANDLER, f"keeps {where} busy: nothing was heard of it for {duration(silent)}")
+    if driver.at is None:
+        return _State(STARTING, f"is being started in {where}")
+    kind, why, others = driver.at
+    return _State(kind, f"{why} (in {where})", tuple(others))
 
 
 def _by_callback(driver: Driver) -> _State | None:

@@ -32,6 +32,7 @@ from headgate.runtime.reference import Nobody, Ref
 from headgate.runtime.wire import HINT, Codes
 
 if TYPE_CHECKING:
+    from headgate.runtime.board import Held
     from headgate.runtime.node import Node
 
 _LEAVES = frozenset({m.CANCEL, m.CANCELLED, m.FAILED, m.STOP, m.KILL})
@@ -40,12 +41,13 @@ _LEAVES = frozenset({m.CANCEL, m.CANCELLED, m.FAILED, m.STOP, m.KILL})
 class Caller:
     """Somebody on another node who waits for an answer. It stands where a future would."""
 
-    __slots__ = ("_answered", "_exchange", "node", "number")
+    __slots__ = ("_answered", "_exchange", "among", "node", "number")
 
     def __init__(self, exchange: Exchange, node: int, number: int) -> None:
         """Know whom to answer."""
         self._exchange = exchange
         self._answered = False
+        self.among: set[Any] | None = None  # those who wait for the same stage
         self.node = node
         self.number = number
 
@@ -55,13 +57,17 @@ class Caller:
 
     def set_result(self, value: Any) -> None:
         """Answer."""
-        self._answered = True
-        self._exchange.tell(self.node, "answer", self.number, value, None)
+        self._answer(value, None)
 
     def set_exception(self, error: BaseException) -> None:
         """Answer with an error."""
+        self._answer(None, error)
+
+    def _answer(self, value: Any, error: BaseException | None) -> None:
         self._answered = True
-        self._exchange.tell(self.node, "answer", self.number, None, error)
+        if self.among is not None:
+            self.among.discard(self)
+        self._exchange.tell(self.node, "answer", self.number, value, error)
 
 
 class Exchange:
@@ -255,6 +261,7 @@ class Exchange:
             self.node.ask(driver.ref, message)
         else:
             if tag == m.CALL and message[2].__class__ is Caller:
+                message[2].among = driver.calls
                 driver.calls.add(message[2])  # type: ignore[arg-type]  # it stands where a future would
             self.node.send(driver.ref, message)
 
@@ -320,13 +327,13 @@ class Exchange:
 
     # -- the end of a node --------------------------------------------------------------------------------------------
 
-    def node_lost(self, where: int, reason: Any, failed: dict[int, tuple[int, int]]) -> None:
+    def node_lost(self, where: int, reason: Any, failed: dict[int, Held]) -> None:
         """Take note that a node has ended: its stages have, and whoever dealt with them is told.
 
         Args:
             where: The node.
             reason: Why.
-            failed: What the handlers of its stages had: for a subscription's number, totals from and to.
+            failed: What the handlers of its stages had, by the numbers of subscriptions.
         """
         self._lost[where] = reason
         link = self.links.pop(where, None)
@@ -344,16 +351,17 @@ class Exchange:
             consumer: Any = subscription.consumer.driver
             if consumer.far and consumer.where == where and not producer.far:
                 crash = _end_of(consumer, reason)
-                span = failed.get(subscription.id)
-                if span is not None:
-                    self.node.send(subscription.producer, (m.FAILED, subscription, *span, crash))
+                had = failed.get(subscription.id)
+                if had is not None:
+                    self.node.send(subscription.producer, (m.FAILED, subscription, had.start, had.stop, crash))
                 self.node.send(subscription.producer, (m.CANCEL, subscription, End("down", crash), 0, 0))
             elif producer.far and producer.where == where and not consumer.far:
                 crash = _end_of(producer, reason)
                 self.node.send(subscription.consumer, (m.CANCELLED, subscription, End("down", crash)))
+        failures = {each.stage: (each.stop - each.start, each.deliveries) for each in failed.values()}
         for known in list(self.known.values()):
             if isinstance(known, FarDriver) and known.where == where:
-                known.ended(_end_of(known, reason))
+                known.ended(_end_of(known, reason), failure=failures.get(known.number))
 
 
 def _end_of(far: FarDriver, reason: Any) -> Any:

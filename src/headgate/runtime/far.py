@@ -176,6 +176,10 @@ class FarDriver(Endpoint):
         self.inbox = _Mailbox(self._append)
         self.watched = child is not None  # its node says by itself when it ends
         self.process: Any = None
+        self.at: tuple[Any, ...] | None = (
+            None  # what it was at when it was heard of last: kind, words, for whom it waits
+        )
+        self.heard = self.node.loop.time()
         self.killed: tuple[Any] | None = None  # the reason, when it is to be killed
         self._subscribing: dict[int, tuple[Subscription, asyncio.Future[Subscription]]] = {}
         self._starting: asyncio.Future[None] | None = None

@@ -6,13 +6,13 @@ import asyncio
 import logging
 import secrets
 import socket
-import sys
 import warnings
 from collections import deque
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from headgate.errors import CrossingError, OptionError, WorkerLostError
+from headgate.runtime import board
 from headgate.runtime.exchange import Exchange
 from headgate.runtime.far import FarDriver, parts, stripped
 from headgate.runtime.link import Link
@@ -97,7 +97,7 @@ class Hub(Exchange):
         self.workers[worker.number] = worker
         self.links[worker.number] = worker.link
         level = logging.getLogger().getEffectiveLevel()
-        worker.link.tell("home", level, sys.warnoptions, self._names())
+        worker.link.tell("home", level, self._names())
         return worker
 
     def _names(self) -> tuple[Any, ...]:
@@ -227,11 +227,16 @@ class Hub(Exchange):
             completed, follows, failure = how
             far.ended(reason, completed=completed, follows=follows, failure=failure)
 
-    def _on_beat(self, link: Link, numbers: dict[int, Any]) -> None:  # noqa: ARG002 (a listener's form)
-        for number, statistics in numbers.items():
-            far = self._far(number)
-            if far is not None and far.core.state != "ended":
-                far.core.statistics = statistics
+    def _on_beat(self, link: Link, news: dict[int, tuple[Any, tuple[Any, ...]]]) -> None:
+        worker = self.workers.get(link.peer)
+        if worker is not None:
+            now = self.loop.time()
+            for far in worker.stages.values():
+                far.heard = now
+        for number, (statistics, at) in news.items():
+            found = self._far(number)
+            if found is not None and found.core.state != "ended":
+                found.core.statistics, found.at = statistics, at
 
     def _on_report(self, link: Link, error: Exception) -> None:  # noqa: ARG002 (a listener's form)
         self.node.report(error)
@@ -247,14 +252,15 @@ class Hub(Exchange):
 
     # -- ends ---------------------------------------------------------------------------------------------------------
 
-    def lost(self, worker: Worker, reason: WorkerLostError, spans: dict[int, tuple[int, int]]) -> None:
+    def lost(self, worker: Worker, reason: WorkerLostError, spans: dict[int, board.Held]) -> None:
         """Take note that a worker has ended, whatever for, and tell all others."""
         del self.workers[worker.number]
         if worker in self._idle:
             self._idle.remove(worker)
         self._ungroup(worker)
-        if worker.stages:
-            logger.error("%s with %d stages", reason, len(worker.stages))
+        lost = [far.name for far in worker.stages.values() if far.killed is None]
+        if lost:
+            logger.error("%s; it ran %s", reason, ", ".join(map(repr, lost)))
         for other in self.workers.values():
             other.link.tell("lost", worker.number, reason, spans)
         self._joined = {pair for pair in self._joined if worker.number not in pair}

@@ -565,7 +565,7 @@ class _Reader:
                 body = memoryview(buffer)[start + size : start + size + length]
                 if head[2]:  # what is made of it may keep its buffers
                     body = memoryview(bytearray(size) + body)[size:]
-                start += size + length
+                self._from = start = start + size + length  # whatever comes of it, it has come
                 self._frame(head, body, self._descriptor(head))
             elif size + length > READ // 2:  # it gets a place of its own, aligned as it was sent
                 whole = memoryview(bytearray(size + length))[size:]

@@ -156,6 +156,7 @@ class RayWorker(Worker):
     """A node that is an actor on a Ray cluster."""
 
     distant = True
+    at = " on Ray"
     place: Ray
 
     def __init__(self, hub: Hub, number: int, place: Ray, cluster: Cluster) -> None:
@@ -195,6 +196,7 @@ class RayWorker(Worker):
     def up(self, address: Address, pid: int) -> None:
         """Take note that it is there."""
         self.address = self._line.address = address
+        self.at = f" on Ray at {address[0]}"
         self.pid = pid
         if self._timer is not None:
             self._timer.cancel()
@@ -265,8 +267,7 @@ class RayWorker(Worker):
         self.over = True
         if self._timer is not None:
             self._timer.cancel()
-        where = f" at {self.address[0]}" if self.address else ""
-        reason = WorkerLostError(f"worker {self.number} on Ray{where}", self.pid, how)
+        reason = WorkerLostError(f"worker {self.number}{self.at}", self.pid, how)
         reason.__cause__ = cause
         self.lost(reason, {})
         if self._actor is not None:

@@ -40,6 +40,8 @@ class Worker:
 
     distant = False
     """It may be on another machine."""
+    at = ""
+    """Where it is, in words, if that is not here."""
     pid: int | None = None
     address: tuple[str, int] | None = None
     link: Link
@@ -54,6 +56,10 @@ class Worker:
         self.gone: asyncio.Future[None] = hub.loop.create_future()
         self._kills: dict[int, asyncio.TimerHandle] = {}
 
+    def __str__(self) -> str:
+        """Name it."""
+        return f"worker {self.number}{self.at}{'' if self.pid is None else f' (process {self.pid})'}"
+
     def insist(self, far: FarDriver, reason: Any) -> None:
         """Kill the worker when a stage of it does not carry out a kill: a handler is in its way."""
         if far.number not in self._kills and not self.over:
@@ -67,7 +73,7 @@ class Worker:
         if timer is not None:
             timer.cancel()
 
-    def lost(self, reason: WorkerLostError, spans: dict[int, tuple[int, int]]) -> None:
+    def lost(self, reason: WorkerLostError, spans: dict[int, board.Held]) -> None:
         """Let everybody know that it has ended."""
         for timer in self._kills.values():
             timer.cancel()
