@@ -152,6 +152,14 @@ class Cluster:
         return actor, actor.serve.remote([path for path in sys.path if path], **terms)
 
 
+    def kill(self, actor: Any) -> None:
+        """Let Ray end an actor at once."""
+        import ray  # noqa: PLC0415 (it is loaded)
+
+        if ray.is_initialized():
+            ray.kill(actor, no_restart=True)
+
+
 class RayWorker(Worker):
     """A node that is an actor on a Ray cluster."""
 
@@ -278,7 +286,7 @@ class RayWorker(Worker):
         if self._actor is None:
             self._set_gone()
             return
-        killing = self.hub.loop.run_in_executor(None, _kill, self._actor)
+        killing = self.hub.loop.run_in_executor(None, self._cluster.kill, self._actor)
         killing.add_done_callback(lambda _: self._set_gone())
 
     def _set_gone(self) -> None:
@@ -291,13 +299,6 @@ def _remote() -> Any:
     import ray  # noqa: PLC0415 (it is loaded)
 
     return ray.remote(Node)
-
-
-def _kill(actor: Any) -> None:
-    import ray  # noqa: PLC0415 (it is loaded)
-
-    if ray.is_initialized():
-        ray.kill(actor, no_restart=True)
 
 
 def _compare(place: Ray, connected: str) -> None:
