@@ -3,6 +3,7 @@
 import asyncio
 import collections
 import os
+import socket
 import time
 
 from headgate import Consumer, Producer, ProducerConsumer
@@ -95,6 +96,8 @@ class Collect(Consumer):
             return self.cancels
         if request == "memory":
             return resident()
+        if request == "count":
+            return len(self.seen)
         return self.batches if request == "batches" else self.seen
 
     def handle_cancel(self, reason, peer):
@@ -104,9 +107,10 @@ class Collect(Consumer):
 class Note(Consumer):
     """Writes what it handles to a file, so that it is known whatever becomes of its process."""
 
-    def __init__(self, path, pace=0.0):
+    def __init__(self, path, pace=0.0, once=()):
         self.path = path
         self.pace = pace
+        self.once = once
 
     def started(self):
         self.file = open(self.path, "a", buffering=1)  # noqa: SIM115
@@ -117,6 +121,9 @@ class Note(Consumer):
     def handle_events(self, events, source):
         if self.pace:
             time.sleep(self.pace)
+        if set(events) & set(self.once) and not os.path.exists(f"{self.path}.once"):  # noqa: PTH110
+            open(f"{self.path}.once", "w").close()  # noqa: SIM115
+            raise ValueError("once")
         self.file.write("".join(f"{event}\n" for event in events))
 
     def handle_call(self, request):
@@ -168,3 +175,29 @@ async def until(condition, seconds=30.0):
             if value:
                 return
             await asyncio.sleep(0.01)
+
+
+def where():
+    """Return the machine that this runs on, by Ray's word, and what colour it is."""
+    import ray  # noqa: PLC0415 (only in actors)
+
+    return ray.get_runtime_context().get_node_id(), os.environ.get("COLOUR")
+
+
+class Cut(Consumer):
+    """Cuts the connections of its node, when it is asked to."""
+
+    def handle_events(self, events, source):
+        pass
+
+    def handle_call(self, request):
+        links = self.stage._driver.node.exchange.links.values()
+        return sum(cut(link) for link in links)
+
+
+def cut(link):
+    """Cut a link's connection, as a network would: both ends are told."""
+    if link.connection is None:
+        return 0
+    link.connection.shutdown(socket.SHUT_RDWR)
+    return 1

@@ -6,7 +6,8 @@ the proof that the door does, before a single byte of anything else is looked at
 1. the one who dials says who it is, whom it wants, and a nonce;
 2. the door answers with a nonce of its own, and a MAC (HMAC-SHA256 by the secret) over all of that;
 3. the one who dials sends how many bytes of the link it has got so far, and a MAC over all of that;
-4. the door sends how many it has got, and a MAC over all of that. From there on both go on with the link's bytes.
+4. the door sends how many it has got, or that this node is not expected, and a MAC over all of that. From there on both
+   go on with the link's bytes.
 
 The secret itself never crosses. What follows is neither encrypted nor signed: the network is trusted not to change it,
 as Ray's own traffic has to trust it.
@@ -45,6 +46,8 @@ _NONCE: Final = 32
 _HELLO: Final = struct.Struct(f"<{len(_MAGIC)}sQQ{_NONCE}s")
 _MAC: Final = 32
 _TOTAL: Final = struct.Struct("<Q")
+_GONE: Final = b"\xff" * _TOTAL.size
+"""In the stead of a total: there is no link to this node, or not any more."""
 
 CONFIRM: Final = 256 << 10
 """Bytes after which the receiver says how many it has got: what the sender keeps for nothing is no more than that."""
@@ -150,6 +153,8 @@ async def greet(sock: socket.socket, secret: bytes, me: int, link: Link) -> Answ
     await _send(sock, said[-_TOTAL.size :], _mac(secret, b"dial", said))
     total = await _read(sock, _TOTAL.size)
     _check(secret, b"open", said + total, await _read(sock, _MAC))
+    if total == _GONE:
+        raise StrangerError("this node is not expected there, or not any more")
     return Answer(sock, _TOTAL.unpack(total)[0])
 
 
@@ -232,7 +237,9 @@ class Door:
         said += total
         _check(secret, b"dial", said, await _read(sock, _MAC))
         line = lines.line(peer) if wanted == lines.number else None
-        if line is None:
+        if line is None:  # it was given up, and has to know
+            said += _GONE
+            await _send(sock, _GONE, _mac(secret, b"open", said))
             raise StrangerError(f"node {peer} wants node {wanted}, and is not expected at node {lines.number}")
         line.link.detach()  # from now on nothing more comes by the one before
         try:
