@@ -31,7 +31,7 @@ def begin():
         initialize_head=True,
         head_node_args={
             "num_cpus": 8,
-            "resources": {"head": 100},
+            "resources": {"head": 100, "either": 1},
             "node_ip_address": "127.0.0.1",
             "include_dashboard": False,
             **common,
@@ -39,7 +39,7 @@ def begin():
     )
     cluster.options = {
         "num_cpus": 8,
-        "resources": {"other": 100, "either": 100},
+        "resources": {"other": 100, "either": 1},
         "node_ip_address": "127.0.0.2",
         **common,
     }

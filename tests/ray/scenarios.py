@@ -121,9 +121,7 @@ async def what_a_crashed_consumer_had_goes_to_the_next(cluster):
             await first.wait()
         except StageCrashed as crash:
             assert "poison 5" in str(crash.__cause__)  # noqa: PT017
-        second = await system.start(
-            Child(Collect, place=at(OTHER, group="b"), subscribe_to=[To(source, max_demand=8)])
-        )
+        second = await system.start(Child(Collect, place=at(OTHER, group="b"), subscribe_to=[To(source, max_demand=8)]))
         seen = await seen_by(second, 16)
         assert seen == list(range(seen[0], 20))
 
@@ -228,9 +226,11 @@ async def a_raylet_that_is_killed_costs_a_redelivery(cluster):
         raylet = cluster.second.all_processes["raylet"][0].process
         os.kill(raylet.pid, signal.SIGKILL)
 
-    await _lose(cluster, kill, 30)
-    cluster.remove_node(cluster.second, allow_graceful=False)
-    cluster.second = cluster.add_node(**cluster.options)
+    try:
+        await _lose(cluster, kill, 30)
+    finally:
+        cluster.remove_node(cluster.second, allow_graceful=False)
+        cluster.second = cluster.add_node(**cluster.options)
 
 
 async def _lose(cluster, kill, seconds):
@@ -238,17 +238,19 @@ async def _lose(cluster, kill, seconds):
     app = Supervisor(
         [
             Child(Counter, name="source", place=at(HEAD)),
-            Child(Times, name="middle", place=at({"either": 1}, group="m"), subscribe_to=[To("source", max_demand=50)]),
+            Child(Times, name="middle", place=at({"either": 1}), subscribe_to=[To("source", max_demand=50)]),
             Child(Note, path, 0.001, name="sink", place=at(HEAD), subscribe_to=[To("middle", max_demand=50)]),
         ],
         max_restarts=20,
     )
     async with System() as system:
+        held = await system.start(Child(Collect, place=at(HEAD | {"either": 1})))  # so there is room elsewhere only
         await system.start(app)
         await until(lambda: len(noted(path)) > 500)
+        await held.stop()
         pid = await system.ref("middle").call("pid")
         worker = next(each for each in system.node.exchange.workers.values() if each.pid == pid)
-        assert worker.address[0] == "127.0.0.2", "the resource is first on the other machine"
+        assert worker.address[0] == "127.0.0.2"
         loop = asyncio.get_running_loop()
         begin = loop.time()
         kill(system, pid)

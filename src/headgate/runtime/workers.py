@@ -102,8 +102,6 @@ class Worker:
 class ProcessWorker(Worker):
     """A worker process on this machine."""
 
-    pid: int
-
     def __init__(self, hub: Hub, number: int, place: Process) -> None:
         """Start it."""
         super().__init__(hub, number, place)
@@ -134,14 +132,14 @@ class ProcessWorker(Worker):
         os.close(lifeline)
         os.close(there)
         self.pid = self.process.pid
-        self._watch()
+        self._watch(self.process.pid)
         self.link = Link(hub, number, ours, max_bytes=place.max_bytes, budget=place.budget)
 
-    def _watch(self) -> None:
+    def _watch(self, pid: int) -> None:
         """Be told when the process has ended."""
         loop = self.hub.loop
         try:
-            self._handle = os.pidfd_open(self.pid)
+            self._handle = os.pidfd_open(pid)
         except (AttributeError, OSError):  # not on this system
             self._handle = -1
             waiting = loop.run_in_executor(None, self.process.wait)
