@@ -235,11 +235,12 @@ async def a_raylet_that_is_killed_costs_a_redelivery(cluster):
 
 async def _lose(cluster, kill, seconds):
     path = f"{folder()}/notes"
+    waits = To("middle", max_demand=50, cancel="temporary", retry=100)  # for the next of that name
     app = Supervisor(
         [
             Child(Counter, name="source", place=at(HEAD)),
             Child(Times, name="middle", place=at({"either": 1}), subscribe_to=[To("source", max_demand=50)]),
-            Child(Note, path, 0.001, name="sink", place=at(HEAD), subscribe_to=[To("middle", max_demand=50)]),
+            Child(Note, path, 0.001, name="sink", place=at(HEAD), subscribe_to=[waits]),
         ],
         max_restarts=20,
     )

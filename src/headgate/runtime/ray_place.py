@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from headgate.runtime.hub import Hub
     from headgate.runtime.places import Ray
 
-REST_SECONDS: Final = 5.0
+REST_SECONDS: Final = 15.0
 """How long an actor without stages is kept for others."""
 AGAIN_SECONDS: Final = 1.0
 """After which Ray is asked again about an actor that it could not reach."""
