@@ -15,6 +15,7 @@ from benchmarks import (
     peers_asyncio,
     peers_threads,
     pipelines,
+    processes,
     queues,
     stages_headgate,
     stages_headgate_timed,
@@ -314,6 +315,46 @@ def _queue_backlog() -> Row:
     )
 
 
+def _cores() -> Row:
+    def executor(chunk: int) -> Contender:
+        return _rate(
+            f"ProcessPoolExecutor, chunks of {chunk}", "peer", partial(processes.cpu_executor, chunk=chunk), 100
+        )
+
+    return Row(
+        "processes-cpu",
+        f"events of about 5 ms of pure Python, {processes.WORKERS} worker processes",
+        (
+            _rate("one process", "limit", processes.cpu_alone, 100),
+            _rate(HEADGATE, "headgate", processes.cpu_headgate, 100),
+            *(executor(chunk) for chunk in processes.CHUNKS),
+            _rate("Pool.imap_unordered", "peer", processes.cpu_pool, 100),
+        ),
+    )
+
+
+def _dicts_across() -> Row:
+    return Row(
+        "processes-dicts",
+        f"dicts of about 1 KB to a worker process, {processes.BATCH} at a time",
+        (
+            _rate("multiprocessing.Pipe by hand", "limit", processes.dicts_pipe, 10_000),
+            _rate(HEADGATE, "headgate", processes.dicts_headgate, 10_000),
+        ),
+    )
+
+
+def _arrays_across() -> Row:
+    return Row(
+        "processes-arrays",
+        f"arrays of {processes.ARRAY_BYTES >> 20} MiB to a worker process that reads them, one at a time",
+        (
+            _rate("shared memory by hand", "limit", processes.arrays_shared, 40),
+            _rate(HEADGATE, "headgate", processes.arrays_headgate, 40),
+        ),
+    )
+
+
 def all_rows() -> list[Row]:
     """Return every row, in the order of the table."""
     return [
@@ -335,4 +376,7 @@ def all_rows() -> list[Row]:
         _queue_power(),
         _queue_backlog(),
         *(_pipeline(demand, source) for source in ("counter", "queue") for demand in (10, 100)),
+        _cores(),
+        _dicts_across(),
+        _arrays_across(),
     ]

@@ -38,6 +38,7 @@ from headgate.errors import (
     ProtocolError,
     QueueClosedError,
     QueueFullError,
+    RebuildingError,
     RecordError,
     Reject,
     RestartLimitError,
@@ -54,6 +55,7 @@ from headgate.errors import (
     WorkerLostError,
 )
 from headgate.observe.stall import Diagnosis, StageDiagnosis
+from headgate.ordered import ordered
 from headgate.protocol.children import Backoff
 from headgate.protocol.dispatch.base import Dispatcher
 from headgate.protocol.dispatch.broadcast import BroadcastDispatcher
@@ -153,6 +155,7 @@ __all__ = [
     "RateLimiter",
     "RateStatistics",
     "Ray",
+    "RebuildingError",
     "RecordError",
     "Ref",
     "Reject",
@@ -184,6 +187,7 @@ __all__ = [
     "cores",
     "from_iterable",
     "merge",
+    "ordered",
     "run",
     "stable_hash",
     "stream",

@@ -21,6 +21,7 @@
     │       ├── AppendConflictError      a stream is at another version than was expected
     │       ├── AppendConditionError     there is an event that must not be there
     │       ├── FencedError              a checkpoint belongs to somebody else by now
+    │       ├── RebuildingError          somebody else is building that projection anew
     │       └── DamagedLogError          what was recorded is not what is read
     ├── StageCrashed                     a stage ended abnormally; ``__cause__`` is what its handler raised
     ├── NoStageError                     a call to a stage that has ended, or that never was
@@ -402,6 +403,20 @@ class AppendConditionError(EventLogError):
 
 class FencedError(EventLogError):
     """A checkpoint belongs to somebody else by now: what was done for it must not count."""
+
+
+class RebuildingError(EventLogError):
+    """Somebody else is building a projection anew.
+
+    Attributes:
+        projection: Its name.
+    """
+
+    def __init__(self, store: str, projection: str) -> None:
+        """Name the projection."""
+        super().__init__(store, f"projection {projection!r} is being built anew by somebody else")
+        self.args = (store, projection)
+        self.projection = projection
 
 
 class DamagedLogError(EventLogError):

@@ -98,7 +98,7 @@ class System:
             for ref in reversed(self.stages()):
                 ref.kill(SHUTDOWN)
             if node.exchange is not None:
-                node.exchange.kill()
+                node.exchange.reap()
             raise
         if node.exchange is not None:
             await node.exchange.close()

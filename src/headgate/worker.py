@@ -17,7 +17,7 @@ from collections.abc import Callable
 from typing import Any
 
 from headgate.draining import begin, settle
-from headgate.errors import CrossingError, NoStageError
+from headgate.errors import CrossingError
 from headgate.observe.stall import explain
 from headgate.protocol import messages as m
 from headgate.protocol.messages import DeadLetter, Message
@@ -174,7 +174,7 @@ class WorkerExchange(Exchange):
         else:
             getattr(awaited, what)(*args)
 
-    def _on_start(self, link: Link, number: int, name: str, data: bytes, buffers: list[bytes], hold: bool) -> None:  # noqa: FBT001
+    def _on_start(self, link: Link, number: int, name: str, data: bytes, buffers: list[bytearray], hold: bool) -> None:  # noqa: FBT001
         """Make what runs a stage, and start it."""
         self._latest = max(self._latest, number)
         early = self._early.pop(number, ())
@@ -220,30 +220,12 @@ class WorkerExchange(Exchange):
         if handler is None or slot is None:
             return
         self._slots[driver.number] = slot
-        driver.wrap(board.noting(self._notes, slot, driver, handler))
+        driver.wrap(board.noting(self._notes, slot, driver, handler, self))
 
     def _on_abandon(self, link: Link, number: int) -> None:  # noqa: ARG002 (a listener's form)
         driver = self._drivers.get(number)
         if driver is not None:
             driver.ref.kill()
-
-    def _on_subscribe(self, link: Link, number: int, subscription: Any, hasty: bool) -> None:  # noqa: FBT001
-        driver = self._drivers.get(number)
-        if driver is None:
-            link.tell("subscribed", number, subscription.id, NoStageError("the stage has ended"))
-            return
-        answer: Any = _Answer(lambda error: link.tell("subscribed", number, subscription.id, error))
-        driver.subscribe(subscription, answer, hasty=hasty)
-
-    def _on_wait(self, link: Link, number: int, name: str, terms: Any) -> None:  # noqa: ARG002 (a listener's form)
-        driver = self._drivers.get(number)
-        if driver is not None:
-            driver.wait(name, terms)
-
-    def _on_act(self, link: Link, number: int, method: str, args: tuple[Any, ...]) -> None:  # noqa: ARG002
-        driver = self._drivers.get(number)
-        if driver is not None:
-            driver.act(getattr(driver.core, method), *args)
 
     def _on_linked(self, link: Link, where: int, descriptor: int) -> None:  # noqa: ARG002 (a listener's form)
         sock = socket.socket(fileno=descriptor)
@@ -274,11 +256,6 @@ class WorkerExchange(Exchange):
         if kept is not None:
             kept()
 
-    def _on_request(self, link: Link, what: str, number: int, caller: Any) -> None:  # noqa: ARG002
-        assert what == "statistics"  # noqa: S101 (there is nothing else to ask for)
-        driver = self._drivers.get(number)
-        caller.set_result(None if driver is None else statistics(driver.core))
-
     def _on_drain(self, link: Link) -> None:  # noqa: ARG002 (a listener's form)
         self._draining = True
         begin(self.node)
@@ -302,28 +279,7 @@ class WorkerExchange(Exchange):
             self._told = found
 
 
-class _Answer:
-    """Stands where a future would, and tells at once: before whatever comes after it."""
-
-    def __init__(self, tell: Callable[[BaseException | None], None]) -> None:
-        self._tell = tell
-        self._done = False
-        self._after: list[Callable[[Any], None]] = []
-
-    def done(self) -> bool:
-        return self._done
-
-    def set_result(self, value: Any) -> None:  # noqa: ARG002 (a future's form)
-        self.set_exception(None)
-
-    def set_exception(self, error: BaseException | None) -> None:
-        self._done = True
-        for each in self._after:
-            each(self)
-        self._tell(error)
-
-    def add_done_callback(self, callback: Callable[[Any], None]) -> None:
-        self._after.append(callback)
+_PLAIN = frozenset({str, int, float, bool, bytes, type(None)})
 
 
 class _ToHome(logging.Handler):
@@ -336,10 +292,14 @@ class _ToHome(logging.Handler):
         self._thread = threading.get_ident()
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Send one, from any thread."""
-        record.msg, record.args = record.getMessage(), None
-        if record.exc_info and record.exc_info[0] is None:
-            record.exc_info = None
+        """Send one, from any thread: its traceback as text, and of what was added to it no more than can cross."""
+        plain = {name: value for name, value in vars(record).items() if type(value) in _PLAIN}
+        text = record.exc_text
+        if record.exc_info and record.exc_info[0] is not None and not text:
+            text = logging.Formatter().formatException(record.exc_info)
+        record = logging.makeLogRecord(
+            plain | {"msg": record.getMessage(), "args": None, "exc_info": None, "exc_text": text}
+        )
         if threading.get_ident() == self._thread:
             self._link.tell("log", record)
         else:

@@ -31,7 +31,7 @@ SECONDS = "a number of seconds above 0, or None"
 RETRY = "a RetryPolicy(...), a dict of exception classes and policies, or None"
 RETRIES = "a RetryPolicy, a mapping from classes of exceptions to RetryPolicy or None, or None"
 HANDLER = "a function, the name of a method, or None"
-PLACE = "one of None, 'inline', 'task', 'thread'"
+PLACE = "one of None, 'inline', 'task', 'thread', or Process(...)"
 SIZE = "an integer of at least 1, or a pair of a state and a function (message, state) -> (emit, state)"
 
 NO_COUNTS = (0, -1, 1.5, "1", True, math.nan)
@@ -166,8 +166,12 @@ class Odd(Orders):
 
 
 FIT = [
-    ({"processors": Processors(place="thread", handler=later)}, "place", "'task', as later is async"),
-    ({"processors": Processors(place="inline", handler="handle_later")}, "place", "'task', as handle_later is async"),
+    ({"processors": Processors(place="thread", handler=later)}, "place", "'task' or Process(...), as later is async"),
+    (
+        {"processors": Processors(place="inline", handler="handle_later")},
+        "place",
+        "'task' or Process(...), as handle_later is async",
+    ),
     (
         {"processors": Processors(timeout=1.0)},
         "timeout",
@@ -194,7 +198,7 @@ def test_options_that_do_not_fit_the_handler(options, option, expected):
 @pytest.mark.parametrize(
     ("options", "option", "expected"),
     [
-        ({"batchers": Batcher(later, place="thread")}, "place", "'task', as later is async"),
+        ({"batchers": Batcher(later, place="thread")}, "place", "'task' or Process(...), as later is async"),
         (
             {"batchers": Batcher(plain, run_timeout=1.0)},
             "run_timeout",

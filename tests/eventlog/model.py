@@ -51,7 +51,7 @@ class Model:
         backup = list(self.rows)
         try:
             for stream, expected, news in orders:
-                known = {row.identity: row for row in self.rows if not row.archived}
+                known = {row.identity: row for row in self.rows}
                 fresh, seen = [], set()
                 for new in news:
                     if new.identity in known:

@@ -11,9 +11,10 @@ from typing import Any
 from headgate.eventlog import checkpoints, planning, postgres_schema, projection, record
 from headgate.eventlog.archive import Archives
 from headgate.eventlog.groups import Group, Held
+from headgate.eventlog.leases import Leases
 from headgate.eventlog.masking import Policy
 from headgate.eventlog.planning import Plan
-from headgate.eventlog.projector import Projector
+from headgate.eventlog.projector import Projector, _Beside
 from headgate.eventlog.sqlite import SqliteStore
 from headgate.eventlog.stages import LogProducer
 from tests.mutants.planted import CannotPlantError, edit
@@ -50,11 +51,12 @@ def edit_function(module, name, *changes):
 @mutant("scale_postgres")
 def positions_are_given_before_the_commit():
     """Writers no longer wait for each other: a later position can be committed first."""
-    script = postgres_schema.EVENTS
     lock = "PERFORM pg_advisory_xact_lock(7235, hashtext('{s}'));"
-    if script.count(lock) != 2:
-        raise CannotPlantError("postgres_schema.EVENTS")
-    postgres_schema.EVENTS = script.replace(lock, "")
+    for name in ("EVENTS", "ARCHIVED"):
+        script = getattr(postgres_schema, name)
+        if script.count(lock) != 1:
+            raise CannotPlantError(f"postgres_schema.{name}")
+        setattr(postgres_schema, name, script.replace(lock, ""))
 
 
 @mutant(TESTS + "test_faults_disk.py", "-k", "half")
@@ -182,6 +184,11 @@ def removed_before_it_is_archived():
     )
 
 
+@mutant(TESTS + "test_faults_damage.py", TESTS + "test_properties.py", "-k", "not postgres and not every")
+def ids_are_forgotten_with_their_events():
+    edit_function(archive, "_remove", ("Statement(ids, (rows[-1][0],)),", ""))
+
+
 @mutant(TESTS + "test_faults_damage.py", "-k", "two_logs")
 def archives_of_others_are_overwritten():
     edit_function(archive, "_is_there", ("if not file.exists():", "if True:"))
@@ -216,10 +223,35 @@ def a_checkpoint_passes_what_is_not_handled():
 
 @mutant(TESTS + "test_faults_groups.py")
 def a_lost_partition_is_kept():
-    async def forget(self):
+    async def look(self):
         pass
 
-    setattr(Group, "_forget_lost", forget)  # noqa: B010
+    setattr(Group, "_look_again", look)  # noqa: B010
+
+
+@mutant(TESTS + "test_members.py")
+def a_checkpoint_goes_back_when_its_partition_is_let_go():
+    edit(
+        Leases,
+        "_released",
+        ("CASE WHEN position < ? THEN ? ELSE position END", "?"),
+        ("(reached, reached,", "(reached,"),
+    )
+
+
+@mutant(TESTS + "test_members.py")
+def what_was_written_without_an_answer_stays_open():
+    edit(Group, "_compare", ("elif found.position > held.checkpoint.position:", "elif False:"))
+
+
+@mutant(TESTS + "test_groups_lost.py")
+def what_was_lost_since_it_was_chosen_is_handed_out():
+    edit(Group, "_hand_out", ("if self._held.get(partition) is held and not held.leaving", "if True"))
+
+
+@mutant(TESTS + "test_groups_lost.py")
+def what_was_taken_up_meanwhile_is_let_go():
+    edit(Group, "_compare", ("before.items()", "list(self._held.items())"))
 
 
 @mutant(TESTS + "test_projection.py", TESTS + "test_properties.py")
@@ -229,4 +261,19 @@ def a_snapshot_from_the_future():
 
 @mutant(TESTS + "test_projection.py")
 def a_rebuild_does_not_fence_off_the_old_one():
-    edit(Projector, "rebuild", ("Statement(fence, (checkpoint_name(projection, live), now)),", ""))
+    edit(_Beside, "swap", ("Statement(fence, (checkpoint_name(projection, self._live_one), now)),", ""))
+
+
+@mutant(TESTS + "test_rebuilding.py")
+def two_build_a_projection_anew():
+    edit(_Beside, "begin", ("WHERE old.lease_until IS NULL OR old.lease_until < excluded.updated_at", ""))
+
+
+@mutant(TESTS + "test_rebuilding.py")
+def a_rebuild_begins_on_what_was_swapped_meanwhile():
+    edit(_Beside, "begin", ("Statement(unchanged, (name, self._live_one), changes=1, otherwise=other),", ""))
+
+
+@mutant(TESTS + "test_rebuilding.py")
+def one_who_was_taken_for_dead_swaps():
+    edit(_Beside, "swap", ("checkpoints.moved(store, checkpoint, checkpoint.position, now),", ""))

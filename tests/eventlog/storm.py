@@ -28,7 +28,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from headgate import FencedError
+from headgate import FencedError, stable_hash
 from headgate.eventlog import Append, Event, EventLog, Projection, verify
 from headgate.eventlog.store import Statement
 from tests.eventlog.server import server
@@ -366,7 +366,7 @@ class Storm:
             if not found.ok:
                 fault(f"verify: {found.damages[:3]}")
             states = await log.projector(counts).all()
-            (applied,) = await log.store.transact([Statement("SELECT position FROM applied")])
+            (applied,) = await log.store.transact([Statement("SELECT position, member FROM applied")])
         self.result.events = len(rows)
         if [row[0] for row in rows] != sorted(row[0] for row in rows):
             fault("the log is not in order")
@@ -382,11 +382,16 @@ class Storm:
             state["sum"] += json.loads(row[13])["n"]
         if states != expected:
             fault(f"the projection is {states}, and should be {expected}")
-        times = Counter(each[0] for each in applied)
-        twice = [each for each, number in times.items() if number > 1]
-        never = [row[0] for row in rows if row[0] not in times]
-        if twice or never:
-            fault(f"of the group's events {len(twice)} were applied twice, {len(never)} never: {twice[:3]} {never[:3]}")
+        by: dict[int, list[int]] = {}
+        for position, member in applied:
+            by.setdefault(position, []).append(member)
+        for position, stream in ((row[0], row[1]) for row in rows):
+            if len(by.get(position, ())) > 1:
+                partition = stable_hash(stream) % PARTITIONS
+                fault(f"event {position} of {stream}, partition {partition}, was applied by processes {by[position]}")
+        never = [row[0] for row in rows if row[0] not in by]
+        if never:
+            fault(f"{len(never)} of the group's events were never applied: {never[:3]}")
         self.result.fenced = sum(len(entries(self.folder / f"member-{slot}")) for slot in range(NUMBERS["member"]))
 
     def look_at_writer(self, slot, rows):

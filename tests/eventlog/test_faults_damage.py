@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from headgate import DamagedLogError, EventLogError, ReversalError
+from headgate import DamagedLogError, EventError, EventLogError, ReversalError
 from headgate.eventlog import Event, EventLog, archive, fork, reverse, verify
 from headgate.eventlog.archive import read_file
 from headgate.eventlog.record import COLUMNS
@@ -391,15 +391,46 @@ def test_what_was_undone_and_archived_is_not_undone_again(place, tmp_path):
             assert await log.version("s") == 5
 
 
-def test_a_fork_of_an_event_that_was_appended_again_after_it_was_archived_is_refused(shared, tmp_path):
-    """Ids are known as long as their events are in the database; a fork has no archives."""
+def test_an_event_that_is_appended_again_after_it_was_archived_is_recognised(place, tmp_path):
+    def repeated():
+        return [Event("t", {}, event_id=uuid.UUID(int=number)) for number in (1, 2)]
 
     @run
     async def _():
+        async with place.log() as log:
+            first = await log.append("s", repeated())
+            await log.append("s", Event("t", {}))
+            await archive(log, tmp_path / "old", 1)  # by halves
+            assert await log.append("s", repeated()) == first._replace(duplicates=2)
+            await archive(log, tmp_path / "old", 2)
+            assert await log.append("s", repeated()) == first._replace(duplicates=2)
+            with pytest.raises(EventError, match="in stream 's' at position 1 already"):
+                await log.append("other", repeated()[:1])
+            mixed = await log.append("s", [*repeated(), Event("t", {})])
+            assert (mixed.version, mixed.duplicates) == (4, 2)
+            assert [each.version for each in await log.read("s").all()] == [1, 2, 3, 4]
+            assert (await verify(log)).ok
+
+
+def test_a_fork_of_a_log_with_archives_knows_the_ids_too(shared, tmp_path):
+    @run
+    async def _():
         async with shared.log() as log, shared.log(shared.fresh()) as copy:
-            for _ in range(2):
-                await log.append("s", [Event("t", {}, event_id=uuid.UUID(int=1)), Event("t", {})])
-                await archive(log, tmp_path / "old", await log.head() - 1)
-            assert [each.event_id.int for each in await log.read().all()].count(1) == 2
-            with pytest.raises(EventLogError):
-                await fork(log, copy)
+            await log.append("s", [Event("t", {}, event_id=uuid.UUID(int=1)), Event("t", {})])
+            await archive(log, tmp_path / "old", 1)
+            await fork(log, copy)
+            assert (await copy.append("s", Event("t", {}, event_id=uuid.UUID(int=1)))).duplicates == 1
+
+
+def test_tables_of_an_older_version_are_brought_up(shared, tmp_path):
+    @run
+    async def _():
+        prefix = "headgate_" if shared.kind == "file" else "headgate."
+        before = [f"DROP TABLE {prefix}archived_ids", f"UPDATE {prefix}meta SET value = '1' WHERE name = 'schema'"]
+        async with shared.log() as log:
+            await log.append("s", [Event("t", {}, event_id=uuid.UUID(int=1)), Event("t", {})])
+            for sql in before:
+                await log.store.run(lambda db, sql=sql: db.execute(sql))
+        async with shared.log() as log:
+            await archive(log, tmp_path / "old", 1)
+            assert (await log.append("s", Event("t", {}, event_id=uuid.UUID(int=1)))).duplicates == 1

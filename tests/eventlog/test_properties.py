@@ -164,9 +164,7 @@ class Script:
         for name, expected_version, news in orders:
             version = self.model.version(name)
             version = {None: None, "right": version, "wrong": version + 1}[expected_version]
-            # What is archived is not recognised by its id; what becomes of an id that is there twice is not promised.
-            gone = {None, *(row.identity for row in self.model.rows if row.archived)}
-            made = [New(kind, next(self.fresh) if number in gone else number, n) for kind, number, n in news]
+            made = [New(kind, next(self.fresh) if number is None else number, n) for kind, number, n in news]
             for each in made:
                 each.correlation = correlation
             wanted.append((name, version, made))

@@ -2,7 +2,9 @@
 
 import pytest
 
+from tests.places.helpers import NEAR
 
-@pytest.fixture(params=["inline", "task", "thread", "process"])
+
+@pytest.fixture(params=[*NEAR, pytest.param("process", marks=pytest.mark.slow)])
 def place(request):
     return request.param

@@ -1,15 +1,20 @@
-"""Stages for scenarios, written once as plain classes, and what runs them at every place."""
+"""What runs the same scenario at every place."""
 
 import asyncio
 import functools
+import inspect
 import threading
 
-from headgate import Child, Consumer, Process, Producer, ProducerConsumer, System, To
+from headgate import Child, Process, System, To
 from headgate.protocol.messages import CALLBACKS
 from tests.places.shared import share
+from tests.places.stages import Collect, Counter, Emitter, Times
 
-DEADLINE = 8.0
+DEADLINE = 60.0
 """Seconds after which a scenario counts as hanging; none comes near it."""
+
+NEAR = ("inline", "task", "thread")
+"""The places in this process. `test_process` has what takes the stead of a test that is for these alone."""
 
 
 def at(place, cls):
@@ -34,11 +39,19 @@ def _async(plain):
 
 
 def child(place, cls, *args, **options):
-    if place == "process":  # what is a list here is one there as well
-        args = [share(each) for each in args]
-        options = {name: each if name == "subscribe_to" else share(each) for name, each in options.items()}
-        place = Process()
-    return Child(at(place, cls), *args, place=place, **options)
+    lent = [lend(place, each) for each in args]
+    options = {name: each if name == "subscribe_to" else lend(place, each) for name, each in options.items()}
+    return Child(at(place, cls), *lent, place=spot(place), **options)
+
+
+def spot(place):
+    """Return the place as `Child` takes it."""
+    return Process() if place == "process" else place
+
+
+def lend(place, value):
+    """Return what to hand to a stage there: what is a list of the test is one there as well."""
+    return share(value) if place == "process" else value
 
 
 def run(scenario):
@@ -58,111 +71,45 @@ def leftovers():
     return tasks + [thread.name for thread in threading.enumerate() if thread.name.startswith("headgate")]
 
 
-async def until(condition, what="", timeout=3.0):  # noqa: ASYNC109 (it is a deadline)
-    """Wait for a condition to come true."""
+async def until(condition, what="", timeout=30.0):  # noqa: ASYNC109 (it is a deadline)
+    """Wait for a condition to come true, plain or async."""
     try:
         async with asyncio.timeout(timeout):
-            while not condition():
+            while True:
+                value = condition()
+                if await value if inspect.iscoroutine(value) else value:
+                    return
                 await asyncio.sleep(0.0005)
     except TimeoutError:
         raise AssertionError(f"it did not come true in time: {what or condition}; left: {leftovers()}") from None
 
 
+async def shows(ref, condition):
+    """Wait until the numbers of a stage, as they are where it runs, fulfil a condition."""
+
+    async def holds():
+        return condition(await ref.statistics())
+
+    await until(holds)
+
+
 async def calm(*refs):
-    """Wait until nothing moves any more: no message is under way and no handler runs."""
-    quiet = 0
+    """Wait until nothing moves any more: no message is under way, no handler runs, and no number changes.
+
+    To ask a stage elsewhere takes a message there and back, behind all that was sent to it: in the second round the
+    others have what it sent for an answer, in the third they have handled it.
+    """
+    quiet, before = 0, None
     while quiet < 3:
         await asyncio.sleep(0.0005)
-        busy = any(ref.driver.inbox or ref.driver.core.callback is not None for ref in refs)
-        quiet = 0 if busy else quiet + 1
-
-
-class Counter(Producer):
-    """Gives whole numbers, as many as asked, up to an end."""
-
-    def __init__(self, end=None, demands=None):
-        self.next = 0
-        self.end = end
-        self.demands = [] if demands is None else demands
-
-    def handle_demand(self, demand):
-        self.demands.append(demand)
-        first, self.next = self.next, self.next + demand
-        if self.end is not None and self.next >= self.end:
-            self.next = self.end
-            self.stage.finish()
-        return list(range(first, self.next))
-
-    def handle_call(self, request):
-        return request
-
-
-class Emitter(Producer):
-    """Gives what it is told, by cast, call, or from outside; keeps what it is asked and told."""
-
-    def __init__(self, log=None):
-        self.log = [] if log is None else log
-
-    def handle_demand(self, demand):
-        self.log.append(("demand", demand))
-
-    def handle_cast(self, message):
-        return message
-
-    def handle_call(self, request):
-        self.stage.emit(request)
-        return len(request)
-
-    def handle_info(self, message):
-        self.log.append(("info", message))
-
-    def handle_subscribe(self, role, options, peer):
-        self.log.append(("subscribe", role))
-
-    def handle_cancel(self, reason, peer):
-        self.log.append(("cancel", reason.kind, reason.reason))
-
-
-class Times(ProducerConsumer):
-    def __init__(self, by=1, repeat=1):
-        self.by = by
-        self.repeat = repeat
-
-    def handle_events(self, events, source):
-        return [event * self.by for event in events for _ in range(self.repeat)]
-
-
-class Collect(Consumer):
-    """Keeps what it handles, event by event and batch by batch; raises on chosen events."""
-
-    def __init__(self, seen=None, batches=None, poison=(), log=None):
-        self.seen = [] if seen is None else seen
-        self.batches = [] if batches is None else batches
-        self.poison = poison
-        self.log = [] if log is None else log
-
-    def handle_events(self, events, source):
-        for event in events:
-            if event in self.poison:
-                raise ValueError(f"poison {event}")
-        self.batches.append(list(events))
-        self.seen.extend(events)
-
-    def handle_call(self, request):
-        return list(self.seen)
-
-    def handle_info(self, message):
-        self.log.append(("info", message))
-
-    def handle_subscribe(self, role, options, peer):
-        self.log.append(("subscribe", role))
-
-    def handle_cancel(self, reason, peer):
-        self.log.append(("cancel", reason.kind, reason.reason))
+        numbers = [await ref.statistics() for ref in refs]
+        near = [ref.driver for ref in refs if not ref.driver.far]
+        busy = numbers != before or any(driver.inbox or driver.core.callback is not None for driver in near)
+        quiet, before = 0 if busy else quiet + 1, numbers
 
 
 __all__ = [
-    "Child",
+    "NEAR",
     "Collect",
     "Counter",
     "Emitter",
@@ -173,6 +120,9 @@ __all__ = [
     "calm",
     "child",
     "leftovers",
+    "lend",
     "run",
+    "shows",
+    "spot",
     "until",
 ]

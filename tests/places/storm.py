@@ -112,7 +112,7 @@ async def storm(kills, seed, path):
             victim = rng.choice(workers)
             os.kill(victim.pid, 9)
             begun = time.monotonic()
-            while sum(len(each.stages) for each in hub.workers.values() if not each.over) < 4:
+            while not victim.over or sum(ref.alive and ref.driver.far for ref in started(running)) < 4:
                 await asyncio.sleep(0.002)
                 if time.monotonic() - begun > 20:
                     raise RuntimeError(f"no worker came back: {running.children()}")
@@ -137,6 +137,11 @@ async def storm(kills, seed, path):
         "back after, median ms": round(1000 * sorted(times)[len(times) // 2]) if times else None,
         "back after, most ms": round(1000 * max(times)) if times else None,
     }
+
+
+def started(running):
+    """Return the stages that have come up."""
+    return [child.ref for child in running.children() if child.state == "running" and child.ref is not None]
 
 
 def _number(event):

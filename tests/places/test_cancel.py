@@ -5,8 +5,9 @@ import gc
 
 import pytest
 
-from headgate import Consumer, Down, NoStageError, OptionError, Producer, StageCrashed, SubscriptionError
-from tests.places.helpers import Collect, Counter, Emitter, System, Times, To, calm, child, run, until
+from headgate import NoStageError, OptionError, StageCrashed, SubscriptionError
+from tests.places.helpers import NEAR, System, To, calm, child, run, shows, until
+from tests.places.stages import Collect, Counter, Emitter, Failing, Mute, Silent, Times, Wanderer, Watcher
 
 MODES = [
     ("permanent", "normal", True),
@@ -56,7 +57,7 @@ def test_a_producer_that_cancels(place, mode, reason, ends):
             subscription = await sink.subscribe(source, cancel=mode)
             await calm(source, sink)
             source.cast([1, 2])
-            await until(lambda: source.statistics().delivered == 2)
+            await shows(source, lambda read: read.delivered == 2)
             source.cancel(subscription, reason)
             await until(lambda: ("cancel", "cancel", reason) in log)
             assert seen == [1, 2], "it first handles what it has"
@@ -66,14 +67,9 @@ def test_a_producer_that_cancels(place, mode, reason, ends):
             assert source.alive
             assert sink.alive is not ends
             assert ("cancel", "cancel", reason) in source_log
-            assert source.statistics().consumers == ()
+            assert (await source.statistics()).consumers == ()
 
     run(scenario)
-
-
-class Failing(Producer):
-    def handle_demand(self, demand):
-        raise ValueError("broken")
 
 
 @pytest.mark.parametrize(("mode", "ends"), [("permanent", True), ("transient", True), ("temporary", False)])
@@ -109,7 +105,7 @@ def test_the_canceller_lives_on(place, mode, reason):
             assert log == [("subscribe", "producer"), ("cancel", "cancel", reason)]
             assert sink.alive
             assert source.alive
-            assert sink.statistics().producers == source.statistics().consumers == ()
+            assert (await sink.statistics()).producers == (await source.statistics()).consumers == ()
             sink.cancel(subscription, reason)
             sink.ask(subscription, 5)
             await calm(source, sink)
@@ -126,11 +122,11 @@ def test_what_a_leaving_consumer_did_not_handle_goes_to_the_next_ahead_of_newer_
             middle = await system.start(child(place, Times, subscribe_to=[To(source, max_demand=10, min_demand=0)]))
             await calm(source, middle)
             source.cast(list(range(10)))
-            await until(lambda: source.statistics().in_flight == 10)
+            await shows(source, lambda read: read.in_flight == 10)
             source.cast([10, 11])
-            await until(lambda: source.statistics().buffered == 2)
+            await shows(source, lambda read: read.buffered == 2)
             await middle.stop()
-            await until(lambda: source.statistics().buffered == 12)
+            await shows(source, lambda read: read.buffered == 12)
             await system.start(child(place, Collect, successor, subscribe_to=[source]))
             await until(lambda: len(successor) == 12)
         assert successor == list(range(12))
@@ -150,7 +146,7 @@ def test_subscribing_asking_cancelling_and_subscribing_again(place):
                 sink.ask(subscription, 3)
                 await until(lambda target=3 * number: len(seen) == target)
                 sink.cancel(subscription)
-                await until(lambda: counter.statistics().consumers == ())
+                await shows(counter, lambda read: read.consumers == ())
         assert seen == list(range(15))
         assert log == [("subscribe", "producer"), ("cancel", "cancel", "normal")] * 5
 
@@ -169,7 +165,7 @@ def test_resubscribing_with_the_default_mode_kills_nobody(place):
             new = await sink.resubscribe(old, counter, reason="new terms", max_demand=20)
             assert new is not old
             await until(lambda: ("cancel", "cancel", "new terms") in log)
-            [subscription] = counter.statistics().consumers
+            [subscription] = (await counter.statistics()).consumers
             before = len(seen)
             await until(lambda: len(seen) > before + 50)
             assert sink.alive
@@ -232,22 +228,6 @@ def test_what_is_no_producer_is_said_so(place):
     run(scenario)
 
 
-class Watcher(Consumer):
-    def __init__(self, watched, log):
-        self.watched = watched
-        self.log = log
-
-    def started(self):
-        for ref in self.watched:
-            self.stage.monitor(ref)
-
-    def handle_events(self, events, source):
-        pass
-
-    def handle_info(self, message):
-        self.log.append(message)
-
-
 @pytest.mark.parametrize("reason", ["normal", "oops"])
 def test_a_monitor_is_told_of_the_end(place, reason):
     async def scenario():
@@ -256,24 +236,14 @@ def test_a_monitor_is_told_of_the_end(place, reason):
             before = await system.start(child(place, Emitter))
             await before.stop()
             later = await system.start(child(place, Emitter))
-            await system.start(child(place, Watcher, [before, later], log))
-            await until(lambda: log == [Down(before, "normal")])
+            await system.start(child(place, Watcher, (before, later), log))
+            await until(lambda: log == [(0, "normal")])
             await later.stop(reason)
             await until(lambda: len(log) == 2)
-            assert log[1] == Down(later, reason)
+            assert log[1] == (1, reason)
             await ended(later)
 
     run(scenario)
-
-
-class Wanderer(Collect):
-    """Subscribes and cancels by itself."""
-
-    def handle_cast(self, message):
-        if message == "cancel":
-            self.stage.cancel(self.stage.subscriptions[0], "enough")
-        else:
-            self.stage.subscribe(message, max_demand=10, mode="manual")
 
 
 def test_a_stage_may_subscribe_and_cancel_from_inside(place):
@@ -283,7 +253,7 @@ def test_a_stage_may_subscribe_and_cancel_from_inside(place):
             source = await system.start(child(place, Emitter, source_log))
             sink = await system.start(child(place, Wanderer))
             sink.cast(source)
-            await until(lambda: len(source.statistics().consumers) == 1)
+            await shows(source, lambda read: len(read.consumers) == 1)
             sink.cast("cancel")
             await until(lambda: ("cancel", "cancel", "enough") in source_log)
             assert sink.alive
@@ -312,6 +282,7 @@ def records():
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("place", NEAR)  # it counts objects of this process
 def test_ten_thousand_subscriptions_leave_nothing_behind(place):
     async def scenario():
         count, before = 10_000 if place == "inline" else 2000, records()
@@ -322,7 +293,7 @@ def test_ten_thousand_subscriptions_leave_nothing_behind(place):
                 subscription = await sink.subscribe(counter, mode="manual")
                 sink.cancel(subscription)
             del subscription
-            await until(lambda: counter.statistics().consumers == ())
+            await shows(counter, lambda read: read.consumers == ())
             await calm(counter, sink)
             cores = counter.driver.core, sink.driver.core
             assert not cores[0].out.subscribers
@@ -334,15 +305,6 @@ def test_ten_thousand_subscriptions_leave_nothing_behind(place):
             assert records() <= before + 10, "but for what the last messages left in local variables"
 
     run(scenario)
-
-
-class Mute(Producer):
-    """Never gives anything."""
-
-
-class Silent(Consumer):
-    def handle_events(self, events, source):
-        pass
 
 
 def test_a_call_to_an_ended_stage(place):

@@ -3,23 +3,9 @@
 
 import pytest
 
-from headgate import Consumer, Producer, StageCrashed, System
-from tests.places.helpers import Collect, Counter, Emitter, Times, To, child, run, until
-
-
-class Boom(Exception):
-    pass
-
-
-class Fragile(Producer):
-    def handle_call(self, request):
-        raise Boom(request)
-
-    def handle_cast(self, message):
-        raise Boom(message)
-
-    def handle_info(self, message):
-        raise Boom(message)
+from headgate import StageCrashed, System
+from tests.places.helpers import To, child, run, until
+from tests.places.stages import BadEnd, BadStart, Boom, Breaking, Collect, Counter, Emitter, Fragile, Times
 
 
 def test_a_crash_surfaces_where_it_is_waited_for(place):
@@ -205,30 +191,6 @@ def test_a_middle_stage_that_crashes_loses_nothing(place):
     run(scenario)
 
 
-class Breaking(Times):
-    def __init__(self, limit):
-        super().__init__()
-        self.limit = limit
-
-    def handle_events(self, events, source):
-        if self.limit in events:
-            raise Boom(self.limit)
-        return super().handle_events(events, source)
-
-
-class BadStart(Consumer):
-    def __init__(self, where):
-        if where == "__init__":
-            raise Boom(where)
-        self.where = where
-
-    def started(self):
-        raise Boom(self.where)
-
-    def handle_events(self, events, source):
-        pass
-
-
 @pytest.mark.parametrize("where", ["__init__", "started"])
 def test_a_crash_at_the_start_is_raised_there(place, where):
     async def scenario():
@@ -240,11 +202,6 @@ def test_a_crash_at_the_start_is_raised_there(place, where):
             await system.start(child(place, Emitter, name="bad"))
 
     run(scenario)
-
-
-class BadEnd(Emitter):
-    def terminate(self, reason):
-        raise Boom(reason)
 
 
 def test_a_crash_at_the_end_is_reported_and_the_reason_stays(place):

@@ -4,7 +4,8 @@
 import pytest
 
 from headgate import HandlerError
-from tests.places.helpers import Collect, Counter, Emitter, System, Times, To, calm, child, run, until
+from tests.places.helpers import System, To, calm, child, run, until
+from tests.places.stages import Chooser, Collect, Counter, Emitter, Surplus, Talkative, Times
 
 DEMANDS = [(1000, 500), (1000, 0), (100, 80), (10, 5), (10, 9), (3, 1), (1, 0)]
 
@@ -71,12 +72,12 @@ def test_the_demand_conversation(place):
             await until(lambda: len(seen) == 60)
             await calm(source, sink)
             assert [each for each in log if each[0] == "demand"] == [("demand", 100)]
-            assert source.statistics().demand == 40, "it is still owed, and need not be remembered"
+            assert (await source.statistics()).demand == 40, "it is still owed, and need not be remembered"
             source.cast(list(range(60, 100)))
             await until(lambda: len(seen) == 100)
             await calm(source, sink)
             assert [each for each in log if each[0] == "demand"] == [("demand", 100)] * 2
-            assert source.statistics().demand == 100
+            assert (await source.statistics()).demand == 100
         assert seen == list(range(100))
 
     run(scenario)
@@ -132,21 +133,6 @@ def test_asking_for_nothing_is_nothing(place):
     run(scenario)
 
 
-class Chooser(Collect):
-    """Chooses manual mode by its callback, and asks from inside of its handler."""
-
-    def handle_subscribe(self, role, options, peer):
-        return "manual"
-
-    def handle_cast(self, message):
-        self.stage.ask(self.stage.subscriptions[0], message)
-
-    def handle_events(self, events, source):
-        super().handle_events(events, source)
-        if len(self.seen) < 30:
-            self.stage.ask(source, 10)
-
-
 def test_a_stage_may_ask_from_inside_of_its_handlers(place):
     async def scenario():
         seen, demands = [], []
@@ -174,7 +160,7 @@ def test_demand_and_events_are_held_until_they_are_let_go(place):
             source.cast([3])
             await calm(source, sink)
             assert (seen, [each for each in log if each[0] == "demand"]) == ([], [])
-            assert source.statistics().buffered == 3
+            assert (await source.statistics()).buffered == 3
             source.set_demand("forward")
             await until(lambda: seen == [1, 2, 3])
             await until(lambda: any(each[0] == "demand" for each in log))
@@ -216,11 +202,6 @@ def test_a_consumer_of_several_producers_asks_each_for_itself(place):
     run(scenario)
 
 
-class Surplus(Emitter):
-    def handle_demand(self, demand):
-        return list(range(demand + 5))
-
-
 def test_a_surplus_is_kept_and_used_up_before_more_is_asked(place):
     async def scenario():
         seen = []
@@ -230,18 +211,12 @@ def test_a_surplus_is_kept_and_used_up_before_more_is_asked(place):
             subscription = await sink.subscribe(source, mode="manual")
             sink.ask(subscription, 3)
             await until(lambda: len(seen) == 3)
-            assert source.statistics().buffered == 5
+            assert (await source.statistics()).buffered == 5
             sink.ask(subscription, 5)
             await until(lambda: len(seen) == 8)
         assert seen == list(range(8))
 
     run(scenario)
-
-
-class Talkative(Collect):
-    def handle_events(self, events, source):
-        super().handle_events(events, source)
-        return list(events)
 
 
 def test_a_consumer_that_returns_events_is_told_and_goes_on(place):

@@ -8,22 +8,14 @@ import pytest
 from headgate import (
     BroadcastDispatcher,
     DemandDispatcher,
-    Dispatcher,
     DispatchError,
     FairDispatcher,
     PartitionDispatcher,
     PriorityDispatcher,
     SubscriptionError,
 )
-from tests.places.helpers import Collect, Counter, Emitter, System, Times, To, calm, child, run, until
-
-
-def parity(event):
-    return event % 2
-
-
-def first(event):
-    return event[0]
+from tests.places.helpers import System, To, calm, child, run, shows, until
+from tests.places.stages import Collect, Counter, Emitter, Faulty, Times, first, parity
 
 
 def test_broadcast_gives_everything_to_everybody(place):
@@ -83,7 +75,7 @@ def test_broadcast_replaces_a_crashed_consumer_while_events_wait(place):
             sink = await system.start(child(place, Collect, subscribe_to=[To(source, max_demand=10)]))
             await sink.stop()
             source.cast([1, 2, 3])
-            await until(lambda: source.statistics().buffered == 3)
+            await shows(source, lambda read: read.buffered == 3)
             await system.start(child(place, Collect, seen, subscribe_to=[To(source, max_demand=10)]))
             await until(lambda: len(seen) == 3)
             source.cast([4, 5])
@@ -125,12 +117,12 @@ def test_a_slow_subscriber_need_not_hold_up_the_others(place, slow):
                 source.cast([number])
             await until(lambda: len(seen) == 20)
             if slow == "drop":
-                assert source.statistics().discarded == {"slow subscriber": 15}
+                assert (await source.statistics()).discarded == {"slow subscriber": 15}
                 silent.ask(subscription, 10)
-                assert await until(lambda: silent.statistics().handled == 5) is None
+                await shows(silent, lambda read: read.handled == 5)
             else:
                 await until(lambda: any(each[0] == "cancel" for each in log))
-                assert len(source.statistics().consumers) == 1
+                assert len((await source.statistics()).consumers) == 1
             assert silent.alive
 
     run(scenario)
@@ -168,12 +160,12 @@ def test_a_stuck_partition_does_not_stop_the_others(place, stuck):
             await until(lambda: len(healthy) >= bound - 10)
             if stuck == "block":
                 await calm(counter, sink)
-                assert counter.statistics().queued == {0: bound}
+                assert (await counter.statistics()).queued == {0: bound}
             else:
                 await until(lambda: len(healthy) > 3 * bound)
                 if stuck == "shed":
-                    assert counter.statistics().queued[0] <= bound
-                    assert counter.statistics().discarded["partition full"] >= bound
+                    assert (await counter.statistics()).queued[0] <= bound
+                    assert (await counter.statistics()).discarded["partition full"] >= bound
             before = len(healthy)
             silent.ask(subscription, bound // 2)
             await until(lambda: len(late) >= bound // 2 and len(healthy) > before)
@@ -195,7 +187,7 @@ def test_a_partition_keeps_its_queue_for_the_successor(place):
             other = await system.start(child(place, Collect, subscribe_to=[To(source, partition=1, max_demand=100)]))
             await calm(source, one, other)
             source.cast(list(range(20)))
-            await until(lambda: one.statistics().handled == 2)
+            await shows(one, lambda read: read.handled == 2)
             await one.stop()
             await system.start(child(place, Collect, seen, subscribe_to=[To(source, partition=0, max_demand=100)]))
             await until(lambda: len(seen) == 8)
@@ -212,8 +204,8 @@ def test_a_hash_that_drops_everything_goes_on_asking(place):
             counter = await system.start(child(place, Counter, 500, demands, dispatcher=dispatcher))
             sink = await system.start(child(place, Collect, subscribe_to=[To(counter, partition=0, max_demand=10)]))
             await system.wait()
-            assert sink.statistics().handled == 0
-        assert counter.statistics().discarded == {"hash gave none": 500}
+            assert (await sink.statistics()).handled == 0
+        assert (await counter.statistics()).discarded == {"hash gave none": 500}
 
     run(scenario)
 
@@ -227,7 +219,7 @@ def test_users_take_turns(place):
             source = await system.start(child(place, Emitter, dispatcher=FairDispatcher(first)))
             source.cast([("big", number) for number in range(5000)])
             source.cast([("small", number) for number in range(10)])
-            await until(lambda: source.statistics().buffered == 5010)
+            await shows(source, lambda read: read.buffered == 5010)
             sink = await system.start(child(place, Collect, seen, subscribe_to=[To(source, max_demand=10)]))
             await until(lambda: len(seen) >= 20)
             await sink.stop()
@@ -256,7 +248,7 @@ def test_the_urgent_go_first(place):
         async with System() as system:
             source = await system.start(child(place, Emitter, dispatcher=PriorityDispatcher(first)))
             source.cast([(2, "a"), (1, "b"), (0, "c"), (1, "d")])
-            await until(lambda: source.statistics().buffered == 4)
+            await shows(source, lambda read: read.buffered == 4)
             await system.start(child(place, Collect, seen, subscribe_to=[source]))
             await until(lambda: len(seen) == 4)
         assert seen == [(0, "c"), (1, "b"), (1, "d"), (2, "a")]
@@ -298,30 +290,6 @@ def test_a_dispatcher_refuses_one_subscription_and_nobody_dies(place):
             await until(lambda: seen == [0, 2])
 
     run(scenario)
-
-
-class Faulty(Dispatcher):
-    """A user's dispatcher with an error in it."""
-
-    def __init__(self, where):
-        self.where = where
-
-    def subscribe(self, subscriber):
-        if self.where == "subscribe":
-            raise RuntimeError("faulty")
-
-    def cancel(self, subscriber, pieces):
-        if self.where == "cancel":
-            raise RuntimeError("faulty")
-        return pieces
-
-    def asked(self, subscriber, count):
-        if self.where == "asked":
-            raise RuntimeError("faulty")
-        self.wanted += count
-
-    def dispatch(self, batch, size, token):
-        raise RuntimeError("faulty")
 
 
 @pytest.mark.parametrize("where", ["asked", "dispatch", "cancel"])

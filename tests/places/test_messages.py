@@ -6,31 +6,9 @@ import threading
 
 import pytest
 
-from headgate import BufferOverflowError, Consumer, HandlerError, NoStageError, Producer
-from tests.places.helpers import Collect, Emitter, System, Times, To, calm, child, run, until
-
-
-class Answering(Producer):
-    """Answers in every way."""
-
-    def __init__(self):
-        self.later = []
-
-    def handle_call(self, request):
-        if request == "early":
-            self.stage.reply("early answer")
-            return "ignored"
-        if request == "later":
-            self.later.append(self.stage.caller())
-            return None
-        if request == "events":
-            self.stage.emit([1, 2, 3])
-            return "after the events"
-        return ("answer", request)
-
-    def handle_cast(self, message):
-        for number, caller in enumerate(self.later):
-            self.stage.reply_to(caller, (message, number))
+from headgate import BufferOverflowError, HandlerError, NoStageError
+from tests.places.helpers import NEAR, System, To, calm, child, run, shows, until
+from tests.places.stages import Answering, Collect, Curious, Emitter, Feeding, Told
 
 
 def test_what_a_call_returns_is_the_answer(place):
@@ -99,9 +77,9 @@ def test_events_of_a_call_are_out_before_the_answer(place):
         async with System() as system:
             ref = await system.start(child(place, Answering))
             await system.start(child(place, Collect, seen, subscribe_to=[ref]))
-            await until(lambda: ref.statistics().consumers[0].asked)
+            await shows(ref, lambda read: read.consumers[0].asked)
             assert await ref.call("events") == "after the events"
-            assert ref.statistics().delivered == 3
+            assert (await ref.statistics()).delivered == 3
             await until(lambda: seen == [1, 2, 3])
 
     run(scenario)
@@ -152,7 +130,7 @@ def test_an_info_of_a_middle_stage_waits_behind_its_input(place):
             source = await system.start(child(place, Emitter))
             middle = await system.start(child(place, Told, log, subscribe_to=[source]))
             source.cast([1])
-            await until(lambda: middle.statistics().waiting == 1)
+            await shows(middle, lambda read: read.waiting == 1)
             middle.info("after 1")
             await calm(source, middle)
             assert log == []
@@ -162,34 +140,12 @@ def test_an_info_of_a_middle_stage_waits_behind_its_input(place):
     run(scenario)
 
 
-class Told(Times):
-    def __init__(self, log):
-        super().__init__()
-        self.log = log
-
-    def handle_events(self, events, source):
-        self.log.append(list(events))
-        return super().handle_events(events, source)
-
-    def handle_info(self, message):
-        self.log.append(message)
-
-
-class Silent(Producer):
-    """Events come from elsewhere."""
-
-    def __init__(self, known):
-        self.known = known
-
-    def started(self):
-        self.known.append(self.stage)
-
-
+@pytest.mark.parametrize("place", NEAR)  # outside is in another process there, where nobody has the stage itself
 def test_events_may_come_from_outside(place):
     async def scenario():
         known, seen = [], []
         async with System() as system:
-            source = await system.start(child(place, Silent, known))
+            source = await system.start(child(place, Feeding, known))
             await system.start(child(place, Collect, seen, subscribe_to=[To(source, max_demand=10)]))
             [stage] = known
             for number in range(50):
@@ -200,11 +156,12 @@ def test_events_may_come_from_outside(place):
     run(scenario)
 
 
+@pytest.mark.parametrize("place", NEAR)
 def test_events_may_come_from_other_threads(place):
     async def scenario():
         known, seen = [], []
         async with System() as system:
-            source = await system.start(child(place, Silent, known))
+            source = await system.start(child(place, Feeding, known))
             await system.start(child(place, Collect, seen, subscribe_to=[To(source, max_demand=10)]))
             [stage] = known
 
@@ -224,11 +181,12 @@ def test_events_may_come_from_other_threads(place):
     run(scenario)
 
 
+@pytest.mark.parametrize("place", NEAR)
 def test_a_surplus_is_raised_where_it_was_emitted(place):
     async def scenario():
         known = []
         async with System() as system:
-            source = await system.start(child(place, Silent, known, buffer_size=3))
+            source = await system.start(child(place, Feeding, known, buffer_size=3))
             with pytest.raises(BufferOverflowError) as caught:
                 known[0].emit([1, 2, 3, 4, 5])
             assert caught.value.refused == [4, 5]
@@ -251,20 +209,6 @@ def test_a_surplus_is_raised_where_it_was_emitted(place):
     run(scenario)
 
 
-class Curious(Consumer):
-    def __init__(self, log):
-        self.log = log
-
-    def handle_events(self, events, source):
-        stage = self.stage
-        self.log.append(
-            (stage.name, stage.role, stage.ref.name, len(stage.subscriptions), stage.demand, stage.buffered)
-        )
-        self.log.append(stage.statistics().waiting)
-        with pytest.raises(HandlerError):
-            stage.emit([1])
-
-
 def test_a_stage_can_look_at_itself(place):
     async def scenario():
         log = []
@@ -274,8 +218,8 @@ def test_a_stage_can_look_at_itself(place):
                 child(place, Curious, log, name="curious", subscribe_to=[To(source, max_demand=2, min_demand=1)])
             )
             source.cast([1, 2])
-            await until(lambda: len(log) == 4)
+            await until(lambda: len(log) == 6)
         assert log[0] == ("curious", "consumer", "curious", 1, 0, 0)
-        assert log[1] == 1
+        assert log[1:3] == [1, "emit"]
 
     run(scenario)

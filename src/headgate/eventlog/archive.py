@@ -50,7 +50,7 @@ async def archive(log: EventLog, folder: str | Path, until: Any) -> list[Archive
     """Move the beginning of a log into files. The last event always stays.
 
     What is archived is read as before by `EventLog.read`, as long as the files stay where they are. It cannot be
-    reversed any more, and an event that is appended again is recognised only among those that are not archived.
+    reversed any more. Ids stay in the database, so that an event that is appended again is recognised.
 
     Args:
         log: The log.
@@ -98,11 +98,16 @@ async def _remove(log: EventLog, file: Path, rows: list[Row]) -> None:
         "INSERT INTO ~archived_streams (stream, version) VALUES (?, ?) "
         "ON CONFLICT (stream) DO UPDATE SET version = excluded.version"
     )
+    ids = (
+        "INSERT INTO ~archived_ids (event_id, position, stream, version) "
+        "SELECT event_id, position, stream, version FROM ~events WHERE position <= ?"
+    )
     drop = "DELETE FROM ~events WHERE position <= ?"
     await log.store.transact(
         [
             Statement(note, (rows[0][0], rows[-1][0], str(file), rows[-1][DIGEST] or b"")),
             Statement(keep, many=list(versions.items())),
+            Statement(ids, (rows[-1][0],)),
             Statement(drop, (rows[-1][0],)),
         ]
     )

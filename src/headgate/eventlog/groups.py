@@ -22,10 +22,11 @@ from headgate.errors import FencedError, OptionError
 from headgate.eventlog import checkpoints
 from headgate.eventlog.bell import Bell
 from headgate.eventlog.checkpoints import Checkpoint
-from headgate.eventlog.record import Recorded, Row
+from headgate.eventlog.leases import Leases
+from headgate.eventlog.record import Page, Recorded, Row
 from headgate.eventlog.source import LogSource
 from headgate.eventlog.stages import Pumped
-from headgate.eventlog.store import Query, Statement
+from headgate.eventlog.store import Query
 from headgate.protocol.dispatch.partition import stable_hash
 from headgate.runtime.options import Child, check_count, check_name, check_seconds
 from headgate.stage import Consumer
@@ -42,9 +43,10 @@ class Held:
         read: Up to which position its events were handed out.
         open: Positions that were handed out and are not handled yet, in order; with those handled out of order.
         leaving: It is to go to somebody else when nothing of it is open.
+        moving: Held by whoever moves the checkpoint, one at a time.
     """
 
-    __slots__ = ("checkpoint", "done", "leaving", "open", "read")
+    __slots__ = ("checkpoint", "done", "leaving", "moving", "open", "read")
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         """Begin behind the checkpoint."""
@@ -53,11 +55,22 @@ class Held:
         self.open: deque[int] = deque()
         self.done: set[int] = set()
         self.leaving = False
+        self.moving = asyncio.Lock()
+
+    def has(self, position: int) -> bool:
+        """Whether it may be one that was handed out and is not handled; older and newer ones are of other times."""
+        return bool(self.open) and self.open[0] <= position <= self.read
 
     def handled(self, position: int) -> None:
         """Take note that an event is handled; they may be so in any order."""
         self.done.add(position)
         while self.open and self.open[0] in self.done:
+            self.done.discard(self.open.popleft())
+
+    def moved(self, position: int) -> None:
+        """Take note that the checkpoint was moved: everything up to it is handled."""
+        self.checkpoint = self.checkpoint._replace(position=position)
+        while self.open and self.open[0] <= position:
             self.done.discard(self.open.popleft())
 
     @property
@@ -108,6 +121,7 @@ class Group:
         self._changed = Bell()
         self._keeper: asyncio.Task[None] | None = None
         self._failed: BaseException | None = None
+        self._leases = Leases(log.store, log.clock, name, self.owner, partitions, self.lease)
 
     # -- stages -------------------------------------------------------------------------------------------------------
 
@@ -154,19 +168,13 @@ class Group:
         with contextlib.suppress(asyncio.CancelledError):
             await self._keeper
         self._keeper = None
-        for partition in list(self._held):
-            await self._release(partition)
-        member = "DELETE FROM ~checkpoints WHERE name = ? AND owner = ?"
-        await self._log.store.transact([Statement(member, (self._members, self.owner))])
+        held, self._held = self._held, {}
+        await self._leases.leave((each.checkpoint, each.reached) for each in held.values())
 
     @property
     def held(self) -> list[int]:
         """The partitions that this member holds."""
         return sorted(self._held)
-
-    @property
-    def _members(self) -> str:
-        return f"{self.name}:members"
 
     def partition_of(self, stream: str) -> int:
         """Return the partition of a stream."""
@@ -184,65 +192,50 @@ class Group:
                 return
 
     async def _balance(self) -> None:
-        store, now = self._log.store, int(self._log.clock() * 1e6)
-        until = now + int(self.lease * 1e6)
-        present = (
-            "INSERT INTO ~checkpoints (name, partition, position, epoch, owner, lease_until, updated_at) "
-            "VALUES (?, ?, 0, 0, ?, ?, ?) "
-            "ON CONFLICT (name, partition) DO UPDATE SET lease_until = excluded.lease_until"
-        )
-        number = int(self.owner[:7], 16)
-        # One by one, in order, as `done_in` does: else the two could wait for each other in the database.
-        renew = "UPDATE ~checkpoints SET lease_until = ? WHERE name = ? AND owner = ? AND partition = ?"
-        there = "SELECT owner FROM ~checkpoints WHERE name = ? AND lease_until >= ?"
-        mine = "SELECT partition FROM ~checkpoints WHERE name = ? AND owner = ?"
-        add = (
-            "INSERT INTO ~checkpoints (name, partition, position, epoch, updated_at) VALUES (?, ?, 0, 0, ?) "
-            "ON CONFLICT (name, partition) DO NOTHING"
-        )
-        takeable = "name = ? AND (owner IS NULL OR lease_until < ?)"
-        free = f"SELECT partition FROM ~checkpoints WHERE {takeable} ORDER BY partition"  # noqa: S608 (a constant)
-        *_, members, owned, available = await store.transact(
-            [
-                Statement(present, (self._members, number, self.owner, until, now)),
-                Statement(renew, many=[(until, self.name, self.owner, each) for each in self.held]),
-                Statement(add, many=[(self.name, each, now) for each in range(self.partitions)]),
-                Statement(there, (self._members, now)),
-                Statement(mine, (self.name, self.owner)),
-                Statement(free, (self.name, now)),
-            ]
-        )
-        kept = {row[0] for row in owned}
-        for partition in [each for each in self._held if each not in kept]:
-            del self._held[partition]  # somebody else has it by now
-        share = -(-self.partitions // max(len(members), 1))
+        before = dict(self._held)
+        standing = await self._leases.renew(before)
+        self._compare(before, standing.own)
+        share = -(-self.partitions // max(standing.members, 1))
         staying = [each for each, held in self._held.items() if not held.leaving]
         for partition in staying[share:]:
             self._held[partition].leaving = True
-        for partition in [each for each, held in self._held.items() if held.leaving and not held.open]:
-            await self._release(partition)
-        for (partition,) in available[: max(0, share - len(self._held))]:
-            await self._claim(partition, now, until)
+        # All at once: what is no longer held cannot be handed out or handled while others are let go.
+        going = [self._held.pop(each) for each in self.held if self._held[each].leaving and not self._held[each].open]
+        if going:
+            await self._leases.release((each.checkpoint, each.reached) for each in going)
+        # What is only in the database this member's, by a call that was cancelled, it takes up anew.
+        lost = [each for each in standing.own if each not in before]
+        for partition in [*lost, *standing.free][: max(0, share - len(self._held))]:
+            checkpoint = await self._leases.claim(partition)
+            if checkpoint is not None:
+                self._held[partition] = Held(checkpoint)
+                self._changed.ring()
 
-    async def _claim(self, partition: int, now: int, until: int) -> None:
-        sql = (
-            "UPDATE ~checkpoints SET owner = ?, epoch = epoch + 1, lease_until = ?, updated_at = ? "
-            "WHERE name = ? AND partition = ? AND (owner IS NULL OR lease_until < ?) RETURNING position, epoch"
-        )
-        values = (self.owner, until, now, self.name, partition, now)
-        (rows,) = await self._log.store.transact([Statement(sql, values)])
-        if rows:  # nobody was quicker
-            self._held[partition] = Held(Checkpoint(self.name, partition, *rows[0]))
+    async def _look_again(self) -> None:
+        """See what became of the partitions, after a checkpoint was not where it was expected."""
+        before = dict(self._held)
+        self._compare(before, await self._leases.own())
+
+    def _compare(self, before: dict[int, Held], own: dict[int, Checkpoint]) -> None:
+        """Let go of what somebody else has taken of those that were held before the look into the database.
+
+        A checkpoint that has moved on without it was moved by this member, in a transaction whose end it was not told:
+        it was cancelled, or lost its connection.
+        """
+        for partition, held in before.items():
+            found = own.get(partition)
+            if self._held.get(partition) is not held:
+                continue
+            if found is None or found.epoch != held.checkpoint.epoch:
+                del self._held[partition]
+            elif found.position > held.checkpoint.position:
+                self._moved(held, found.position)
+
+    def _moved(self, held: Held, position: int) -> None:
+        full = len(held.open) >= self._most_open
+        held.moved(position)
+        if full and len(held.open) < self._most_open:
             self._changed.ring()
-
-    async def _release(self, partition: int) -> None:
-        held = self._held.pop(partition)
-        sql = (
-            "UPDATE ~checkpoints SET owner = NULL, lease_until = NULL, position = ? "
-            "WHERE name = ? AND partition = ? AND owner = ? AND epoch = ?"
-        )
-        values = (held.reached, self.name, partition, self.owner, held.checkpoint.epoch)
-        await self._log.store.transact([Statement(sql, values)])
 
     # -- events -------------------------------------------------------------------------------------------------------
 
@@ -269,25 +262,40 @@ class Group:
             limit = self._batch
             rows = await self._log.rows(Query(behind + 1, head, self._streams, self._types), None, limit)
             upto = rows[-1][0] if len(rows) == limit else head
-            chosen = self._choose(rows, active, count, upto)
-            if chosen:
-                return list(await self._log.page(chosen))
+            chosen, upto = self._choose(rows, active, count, upto)
+            page = await self._log.page(chosen)  # the last that is awaited: a call that is cancelled has taken nothing
+            events = self._hand_out(page, active, upto)
+            if events:
+                return events
 
-    def _choose(self, rows: list[Row], active: dict[int, Held], count: int, upto: int) -> list[Row]:
-        """Pick the rows of this member's partitions, and note that they are handed out."""
+    def _choose(self, rows: list[Row], active: dict[int, Held], count: int, upto: int) -> tuple[list[Row], int]:
+        """Pick rows of this member's partitions; return them, and up to where they are all."""
         chosen: list[Row] = []
         for row in rows:
             held = active.get(self.partition_of(row[1]))
             if held is None or row[0] <= held.read:
                 continue
             if len(chosen) == count:
-                upto = row[0] - 1
-                break
+                return chosen, row[0] - 1
             chosen.append(row)
-            held.open.append(row[0])
-        for held in active.values():
+        return chosen, upto
+
+    def _hand_out(self, page: Page, active: dict[int, Held], upto: int) -> list[Recorded]:
+        """Note that events are handed out, but for those whose partitions were lost since they were chosen."""
+        current = {
+            partition: held
+            for partition, held in active.items()
+            if self._held.get(partition) is held and not held.leaving
+        }
+        events: list[Recorded] = []
+        for event in page:
+            held = current.get(self.partition_of(event.stream))
+            if held is not None and event.position > held.read:  # another call may have taken it meanwhile
+                held.open.append(event.position)
+                events.append(event)
+        for held in current.values():
             held.read = max(held.read, upto)
-        return chosen
+        return events
 
     async def _until_news(self, head: int | None, changed: asyncio.Future[None]) -> None:
         """Wait for new events, or for other partitions."""
@@ -311,10 +319,9 @@ class Group:
             FencedError: A partition of these belongs to somebody else by now, who will handle them again.
         """
         touched, lost = self._mark(events)
-        now = int(self._log.clock() * 1e6)
         for held in touched:
             try:
-                await self._move(held, now)
+                await self._move(held)
             except FencedError:
                 lost.append(held.checkpoint.partition)
         if lost:
@@ -332,7 +339,7 @@ class Group:
         moves: list[tuple[Held, int]] = []
         for partition, positions in sorted(self._by_partition(events).items()):
             held = self._held.get(partition)
-            if held is None or not held.open or positions[0] < held.open[0]:
+            if held is None or not all(map(held.has, positions)):
                 raise self._lost([partition])
             if positions != list(itertools.islice(held.open, len(positions))):
                 expected = "handled in order: one consumer, or a PartitionDispatcher by the partition of the stream"
@@ -342,11 +349,10 @@ class Group:
         try:
             result = await self._log.store.run(work, steps)
         except FencedError:
-            await self._forget_lost()
+            await self._look_again()
             raise
         for held, position in moves:
-            held.checkpoint = held.checkpoint._replace(position=position)
-        self._mark(events)
+            self._moved(held, position)
         return result
 
     def mine(self, events: Iterable[Recorded]) -> list[Recorded]:
@@ -357,15 +363,6 @@ class Group:
             if held is not None and event.position in held.open and event.position not in held.done:
                 found.append(event)
         return found
-
-    async def _forget_lost(self) -> None:
-        """Let go of the partitions that somebody else has taken."""
-        sql = "SELECT partition, epoch FROM ~checkpoints WHERE name = ? AND owner = ?"
-        (rows,) = await self._log.store.transact([Statement(sql, (self.name, self.owner))])
-        epochs = dict(rows)
-        for partition, held in list(self._held.items()):
-            if epochs.get(partition) != held.checkpoint.epoch:
-                del self._held[partition]
 
     def _by_partition(self, events: Iterable[Recorded]) -> dict[int, list[int]]:
         found: dict[int, list[int]] = {}
@@ -383,7 +380,7 @@ class Group:
         for event in events:
             partition = self.partition_of(event.stream)
             held = self._held.get(partition)
-            if held is None or not held.open or event.position < held.open[0]:
+            if held is None or not held.has(event.position):
                 lost.add(partition)
                 continue
             full = len(held.open) >= self._most_open
@@ -393,16 +390,19 @@ class Group:
             touched[partition] = held
         return list(touched.values()), sorted(lost)
 
-    async def _move(self, held: Held, now: int) -> None:
-        old, reached = held.checkpoint, held.reached
-        if reached <= old.position:
-            return
-        held.checkpoint = old._replace(position=reached)
-        try:
-            await self._log.store.transact([checkpoints.moved(self._log.store, old, reached, now)])
-        except FencedError:
-            self._held.pop(old.partition, None)
-            raise
+    async def _move(self, held: Held) -> None:
+        """Move a checkpoint to where its partition has come, while that goes on."""
+        store = self._log.store
+        async with held.moving:
+            while (reached := held.reached) > (old := held.checkpoint).position:
+                try:
+                    await store.transact([checkpoints.moved(store, old, reached, int(self._log.clock() * 1e6))])
+                except FencedError:
+                    await self._look_again()
+                    if self._held.get(old.partition) is not held or held.checkpoint == old:
+                        raise
+                else:
+                    held.moved(reached)
 
 
 class GroupProducer(Pumped):

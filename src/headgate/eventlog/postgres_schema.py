@@ -60,40 +60,6 @@ END $$;
 CREATE TRIGGER no_update BEFORE UPDATE ON {s}.events FOR EACH ROW EXECUTE FUNCTION {s}.refuse();
 CREATE TRIGGER no_delete BEFORE DELETE ON {s}.events FOR EACH ROW EXECUTE FUNCTION {s}.refuse_delete();
 CREATE TRIGGER no_truncate BEFORE TRUNCATE ON {s}.events FOR EACH STATEMENT EXECUTE FUNCTION {s}.refuse();
-
--- Takes the lock first: each statement below then sees what was committed before it.
-CREATE FUNCTION {s}.begin_append(
-    IN streams text[], IN ids bytea[], IN reversals bytea[], IN count bigint,
-    OUT first bigint, OUT recorded_at bigint, OUT digest bytea, OUT now bigint, OUT versions bigint[],
-    OUT known_ids bytea[], OUT known_positions bigint[], OUT known_streams text[], OUT known_versions bigint[],
-    OUT reversed_ids bytea[], OUT reversed_at bigint[]
-) LANGUAGE plpgsql AS $$
-#variable_conflict use_column
-BEGIN
-    PERFORM pg_advisory_xact_lock(7235, hashtext('{s}'));
-    now := (extract(epoch FROM clock_timestamp()) * 1000000)::bigint;
-    SELECT e.recorded_at, coalesce(e.digest, ''::bytea) INTO recorded_at, digest
-        FROM {s}.events e ORDER BY e.position DESC LIMIT 1;
-    IF NOT FOUND THEN
-        recorded_at := 0;
-        digest := decode(repeat('00', 16), 'hex');
-    END IF;
-    first := nextval('{s}.positions');
-    PERFORM setval('{s}.positions', first + greatest(count, 1) - 1);
-    SELECT array_agg(coalesce(
-        (SELECT e.version FROM {s}.events e WHERE e.stream = t.name COLLATE "C" ORDER BY e.version DESC LIMIT 1),
-        (SELECT a.version FROM {s}.archived_streams a WHERE a.stream = t.name COLLATE "C"), 0) ORDER BY t.place)
-        INTO versions FROM unnest(streams) WITH ORDINALITY AS t (name, place);
-    IF cardinality(ids) > 0 THEN
-        SELECT array_agg(e.event_id), array_agg(e.position), array_agg(e.stream), array_agg(e.version)
-            INTO known_ids, known_positions, known_streams, known_versions
-            FROM {s}.events e WHERE e.event_id = ANY (ids);
-    END IF;
-    IF cardinality(reversals) > 0 THEN
-        SELECT array_agg(e.reverses), array_agg(e.position) INTO reversed_ids, reversed_at
-            FROM {s}.events e WHERE e.reverses = ANY (reversals);
-    END IF;
-END $$;
 """
 
 BESIDE = """
@@ -119,7 +85,51 @@ CREATE TRIGGER no_update BEFORE UPDATE OR DELETE ON {s}.accesses FOR EACH ROW EX
 CREATE TRIGGER no_truncate BEFORE TRUNCATE ON {s}.accesses FOR EACH STATEMENT EXECUTE FUNCTION {s}.refuse();
 """
 
+ARCHIVED = """
+CREATE TABLE {s}.archived_ids (
+    event_id bytea PRIMARY KEY, position bigint NOT NULL, stream text COLLATE "C" NOT NULL, version bigint NOT NULL
+);
+
+-- Takes the lock first: each statement below then sees what was committed before it.
+CREATE OR REPLACE FUNCTION {s}.begin_append(
+    IN streams text[], IN ids bytea[], IN reversals bytea[], IN count bigint,
+    OUT first bigint, OUT recorded_at bigint, OUT digest bytea, OUT now bigint, OUT versions bigint[],
+    OUT known_ids bytea[], OUT known_positions bigint[], OUT known_streams text[], OUT known_versions bigint[],
+    OUT reversed_ids bytea[], OUT reversed_at bigint[]
+) LANGUAGE plpgsql AS $$
+#variable_conflict use_column
+BEGIN
+    PERFORM pg_advisory_xact_lock(7235, hashtext('{s}'));
+    now := (extract(epoch FROM clock_timestamp()) * 1000000)::bigint;
+    SELECT e.recorded_at, coalesce(e.digest, ''::bytea) INTO recorded_at, digest
+        FROM {s}.events e ORDER BY e.position DESC LIMIT 1;
+    IF NOT FOUND THEN
+        recorded_at := 0;
+        digest := decode(repeat('00', 16), 'hex');
+    END IF;
+    first := nextval('{s}.positions');
+    PERFORM setval('{s}.positions', first + greatest(count, 1) - 1);
+    SELECT array_agg(coalesce(
+        (SELECT e.version FROM {s}.events e WHERE e.stream = t.name COLLATE "C" ORDER BY e.version DESC LIMIT 1),
+        (SELECT a.version FROM {s}.archived_streams a WHERE a.stream = t.name COLLATE "C"), 0) ORDER BY t.place)
+        INTO versions FROM unnest(streams) WITH ORDINALITY AS t (name, place);
+    IF cardinality(ids) > 0 THEN
+        SELECT array_agg(e.event_id), array_agg(e.position), array_agg(e.stream), array_agg(e.version)
+            INTO known_ids, known_positions, known_streams, known_versions
+            FROM (
+                SELECT event_id, position, stream, version FROM {s}.events WHERE event_id = ANY (ids)
+                UNION ALL
+                SELECT event_id, position, stream, version FROM {s}.archived_ids WHERE event_id = ANY (ids)
+            ) AS e;
+    END IF;
+    IF cardinality(reversals) > 0 THEN
+        SELECT array_agg(e.reverses), array_agg(e.position) INTO reversed_ids, reversed_at
+            FROM {s}.events e WHERE e.reverses = ANY (reversals);
+    END IF;
+END $$;
+"""
+
 
 def migrations(schema: str) -> list[str]:
     """Return the scripts; the one at index N brings a schema from version N to N + 1."""
-    return [(EVENTS + BESIDE).replace("{s}", schema)]
+    return [each.replace("{s}", schema) for each in (EVENTS + BESIDE, ARCHIVED)]

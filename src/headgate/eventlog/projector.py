@@ -11,7 +11,7 @@ import contextlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from headgate.errors import EventLogError, FencedError
+from headgate.errors import EventLogError, FencedError, RebuildingError
 from headgate.eventlog import checkpoints
 from headgate.eventlog.checkpoints import Checkpoint
 from headgate.eventlog.projection import Projection
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _CACHED: Final = 50_000  # states that are kept in memory
 _CHUNK: Final = 500
+_LEASE: Final = 30_000_000  # microseconds without progress after which another may build a projection anew
 
 
 class Lag(NamedTuple):
@@ -164,7 +165,12 @@ class Projector:
         if gone:
             sql = "DELETE FROM ~states WHERE projection = ? AND generation = ? AND entity = ?"
             steps.append(Statement(sql, many=gone))
+        steps += self._also()
         await self.log.store.transact(steps)
+
+    def _also(self) -> list[Statement]:
+        """Return what else belongs into the transaction of each batch."""
+        return []
 
     async def catch_up(self, until: int | None = None) -> int:
         """Fold all that is there.
@@ -258,22 +264,95 @@ class Projector:
         """Build the states anew from the beginning, beside those that are read, and swap them when they are complete.
 
         Whoever keeps the old states is fenced off at the swap: he gets a `FencedError`, and goes on with the new ones
-        when he is started again, if he has this logic.
+        when he is started again, if he has this logic. One rebuild at a time: it is taken for dead after thirty seconds
+        without a batch, and fenced off when another begins then.
 
         Args:
             until: Fold up to this position before the swap. Default: until nothing is left.
 
         Returns:
             How many events were folded.
+
+        Raises:
+            RebuildingError: Somebody else is at it.
+            FencedError: It was taken for dead.
         """
-        store, projection = self.log.store, self.projection
         live, _ = await self._live()
-        new = _Beside(self.log, projection, live + 1, batch=self.batch)
-        await new.clear()
-        count = await new.catch_up(until)
-        while until is None and (more := await new.catch_up()):
-            count += more
-        now = int(self.log.clock() * 1e6)
+        new = _Beside(self.log, self.projection, live, batch=self.batch)
+        await new.begin()
+        try:
+            count = await new.catch_up(until)
+            while until is None and (more := await new.catch_up()):
+                count += more
+            await new.swap()
+        except BaseException:
+            with contextlib.suppress(Exception):  # it ends by itself
+                await new.give_up()
+            raise
+        self._checkpoint = None
+        if until is None:  # what the old states had that came last; who has taken up the new ones does it himself
+            with contextlib.suppress(FencedError):
+                count += await new.catch_up()
+        return count
+
+
+class _Beside(Projector):
+    """Builds a generation that nobody reads yet. The lease on its checkpoint says that somebody does."""
+
+    def __init__(self, log: EventLog, projection: Projection, live: int, *, batch: int) -> None:
+        super().__init__(log, projection, batch=batch)
+        self._live_one = live
+        self._generation = live + 1
+        self._epoch = 0  # not at it
+
+    def _now(self) -> int:
+        return int(self.log.clock() * 1e6)
+
+    async def begin(self) -> None:
+        """Be the only one who builds it, and remove what an attempt before this one has left.
+
+        Raises:
+            RebuildingError: There is one already, or was a moment ago.
+        """
+        now, name = self._now(), self.projection.name
+        other = RebuildingError(self.log.store.name, name)
+        claim = (
+            "INSERT INTO ~checkpoints AS old (name, partition, position, epoch, lease_until, updated_at) "
+            "VALUES (?, 0, 0, 1, ?, ?) ON CONFLICT (name, partition) DO UPDATE "
+            "SET position = 0, epoch = old.epoch + 1, lease_until = excluded.lease_until, "
+            "updated_at = excluded.updated_at WHERE old.lease_until IS NULL OR old.lease_until < excluded.updated_at"
+        )
+        # After the claim: one who has swapped meanwhile held it.
+        unchanged = "SELECT 1 WHERE coalesce((SELECT generation FROM ~projections WHERE name = ?), 0) = ?"
+        clear = "DELETE FROM ~states WHERE projection = ? AND generation = ?"
+        epoch = "SELECT epoch FROM ~checkpoints WHERE name = ? AND partition = 0"
+        *_, ((self._epoch,),) = await self.log.store.transact(
+            [
+                Statement(claim, (self._own, now + _LEASE, now), changes=1, otherwise=other),
+                Statement(unchanged, (name, self._live_one), changes=1, otherwise=other),
+                Statement(clear, (name, self._generation)),
+                Statement(epoch, (self._own,)),
+            ]
+        )
+        self._checkpoint = Checkpoint(self._own, epoch=self._epoch)
+
+    def _also(self) -> list[Statement]:
+        return [self._leased(self._now() + _LEASE)] if self._epoch else []
+
+    def _leased(self, until: int | None) -> Statement:
+        sql = "UPDATE ~checkpoints SET lease_until = ? WHERE name = ? AND partition = 0 AND epoch = ?"
+        return Statement(sql, (until, self._own, self._epoch))
+
+    async def give_up(self) -> None:
+        """Let another one begin."""
+        if self._epoch:
+            await self.log.store.transact([self._leased(None)])
+
+    async def swap(self) -> None:
+        """Let it be read from now on."""
+        store, projection, now = self.log.store, self.projection, self._now()
+        checkpoint = self._checkpoint
+        assert checkpoint is not None  # noqa: S101 (`begin` sets it)
         # Wherever he is who keeps the old states, or if he has yet to begin.
         fence = (
             "INSERT INTO ~checkpoints AS old (name, partition, position, epoch, updated_at) VALUES (?, 0, 0, 1, ?) "
@@ -286,44 +365,14 @@ class Projector:
         drop = "DELETE FROM ~states WHERE projection = ? AND generation <> ?"
         await store.transact(
             [
-                Statement(fence, (checkpoint_name(projection, live), now)),
-                Statement(swap, (projection.name, live + 1, projection.logic)),
-                Statement(drop, (projection.name, live + 1)),
+                checkpoints.moved(store, checkpoint, checkpoint.position, now),
+                self._leased(None),
+                Statement(fence, (checkpoint_name(projection, self._live_one), now)),
+                Statement(swap, (projection.name, self._generation, projection.logic)),
+                Statement(drop, (projection.name, self._generation)),
             ]
         )
-        self._checkpoint = None
-        if (
-            until is None
-        ):  # what the old states had that came last of all; who has taken up the new ones does it himself
-            with contextlib.suppress(FencedError):
-                count += await new.catch_up()
-        return count
-
-
-class _Beside(Projector):
-    """Builds a generation that nobody reads yet."""
-
-    def __init__(self, log: EventLog, projection: Projection, generation: int, *, batch: int) -> None:
-        super().__init__(log, projection, batch=batch)
-        self._generation = generation
-
-    async def clear(self) -> None:
-        """Remove what an attempt before this one has left."""
-        steps = [
-            Statement(
-                "DELETE FROM ~states WHERE projection = ? AND generation = ?", (self.projection.name, self._generation)
-            ),
-            Statement("DELETE FROM ~checkpoints WHERE name = ?", (self._own,)),
-        ]
-        await self.log.store.transact(steps)
-
-    async def take_up(self) -> int:
-        store, now = self.log.store, int(self.log.clock() * 1e6)
-        old = await checkpoints.load(store, self._own)
-        await store.transact(checkpoints.taken(store, old, now))
-        self._checkpoint = old._replace(epoch=old.epoch + 1)
-        self._states.clear()
-        return old.position
+        self._epoch = 0
 
 
 class _ProjectorStage(Consumer):

@@ -90,5 +90,11 @@ CREATE TRIGGER headgate_accesses_no_delete BEFORE DELETE ON headgate_accesses
     BEGIN SELECT RAISE(ABORT, 'headgate: what was looked at stays written'); END;
 """
 
-MIGRATIONS: Final[tuple[str, ...]] = (EVENTS + BESIDE,)
+ARCHIVED: Final = """
+CREATE TABLE headgate_archived_ids (
+    event_id BLOB PRIMARY KEY, position INTEGER NOT NULL, stream TEXT NOT NULL, version INTEGER NOT NULL
+) WITHOUT ROWID;
+"""
+
+MIGRATIONS: Final[tuple[str, ...]] = (EVENTS + BESIDE, ARCHIVED)
 """The script at index N brings a file from version N to N + 1; 0 is a file without our tables."""

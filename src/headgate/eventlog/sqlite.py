@@ -216,9 +216,11 @@ class SqliteStore:
             head, cached = _head(db), {}
         versions = {stream: cached[stream] if stream in cached else _version(db, stream) for stream in need.streams}
         known = {
-            row[0]: Found(*row[1:]) for row in _among(db, "event_id, position, stream, version", "event_id", need.ids)
+            row[0]: Found(*row[1:])
+            for table in ("events", "archived_ids")
+            for row in _among(db, table, "event_id, position, stream, version", "event_id", need.ids)
         }
-        reversed_by = dict(_among(db, "reverses, position", "reverses", need.reversals))
+        reversed_by = dict(_among(db, "events", "reverses, position", "reverses", need.reversals))
         unmet: dict[Condition, int] = {}
         for condition in need.conditions:
             sql, values = select(condition.query, None, 1)
@@ -431,12 +433,12 @@ def _version(db: sqlite3.Connection, stream: str) -> int:
     return int(version)
 
 
-def _among(db: sqlite3.Connection, columns: str, column: str, values: set[bytes]) -> Iterator[Any]:
+def _among(db: sqlite3.Connection, table: str, columns: str, column: str, values: set[bytes]) -> Iterator[Any]:
     wanted = list(values)
     for at in range(0, len(wanted), _CHUNK):
         some = wanted[at : at + _CHUNK]
         marks = ", ".join("?" * len(some))
-        yield from db.execute(f"SELECT {columns} FROM headgate_events WHERE {column} IN ({marks})", some)  # noqa: S608
+        yield from db.execute(f"SELECT {columns} FROM headgate_{table} WHERE {column} IN ({marks})", some)  # noqa: S608
 
 
 @functools.lru_cache(maxsize=256)

@@ -17,7 +17,7 @@ from headgate.eventlog.record import COLUMNS, Head, Row
 if TYPE_CHECKING:
     from headgate.eventlog.planning import Appended, Order
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Of our own tables. `Store.open` brings older ones up, and refuses newer ones."""
 
 

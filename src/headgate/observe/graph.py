@@ -51,6 +51,8 @@ class Node:
                 facts.append(f"{name} dispatcher")
         if not _is_spawner(recipe):
             facts.append(recipe.place if isinstance(recipe.place, str) else recipe.place.word)
+        if recipe.remark:
+            facts.append(recipe.remark)
         return facts
 
 

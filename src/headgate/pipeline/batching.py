@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from headgate import telemetry
 from headgate.errors import HandlerError, Reject, Skip
+from headgate.pipeline.elsewhere import Elsewhere
 from headgate.pipeline.handling import cancellations, its_own, within, wrong
 from headgate.protocol.batches import BATCH_KEY, Batch, Batches
 from headgate.protocol.messages import Subscription
+from headgate.runtime.places import Process
 from headgate.stage import Consumer, Producer
 from headgate.types import FLUSH, Joint, Message
 
@@ -60,7 +62,7 @@ class Box:
         handled: Batches that are done.
     """
 
-    def __init__(self, run: Run, name: str, options: Batcher, handler: Any, place: str) -> None:
+    def __init__(self, run: Run, name: str, options: Batcher, handler: Any, place: str | Process) -> None:
         """Start without messages."""
         self.run = run
         self.name = name
@@ -413,9 +415,17 @@ class PlainBatchProcessor(_BatchProcessor):
 
 
 class AsyncBatchProcessor(_BatchProcessor):
-    """Awaits an async handler, or a plain one in a thread."""
+    """Awaits an async handler, or a plain one in a thread or a worker process."""
 
     _executor: ThreadPoolExecutor | None = None
+    _elsewhere: Elsewhere | None = None
+
+    def started(self) -> None:
+        """Take part in the run; a worker begins to start."""
+        box = self.pipeline.current.boxes[self.batcher]
+        if isinstance(box.place, Process):
+            self._elsewhere = Elsewhere(box.run, self.stage, box.handler, box.callback, box.place)
+        super().started()
 
     async def handle_events(self, events: Any, source: Subscription) -> None:  # noqa: ARG002 (a callback's form)
         """Handle batches."""
@@ -431,6 +441,8 @@ class AsyncBatchProcessor(_BatchProcessor):
     async def call(self, messages: list[Message], info: BatchInfo) -> Any:
         """Run the handler."""
         box = self.box
+        if self._elsewhere is not None:
+            return await self._elsewhere.handle(messages, info, box.options.run_timeout)
         if box.place == "thread":
             if self._executor is None:
                 self._executor = ThreadPoolExecutor(1, f"headgate: {self.stage.name}")

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
-from headgate.errors import HandlerError, HandlerTimeoutError, HookError, Reject, Retry
+from headgate.errors import HandlerError, HandlerTimeoutError, HookError, Reject, Retry, WorkerLostError
 from headgate.pipeline.handling import same
 from headgate.pipeline.options import DEAD_LETTER, DISCARD, REQUEUE
 from headgate.pipeline.processing import THROUGH
@@ -29,6 +29,8 @@ SIGNAL_TRIES: Final = 10
 """How often a handler may ask for a retry by `Retry` where no policy says how often."""
 _SIGNALLED: Final = Backoff(first=0.05, most=10.0)
 _LOG_SECONDS: Final = 1.0
+_FINAL: Final = (Reject, WorkerLostError)
+"""Who is not to be tried again: a message under which several workers have died would kill more of them."""
 
 
 class Failures:
@@ -94,7 +96,7 @@ class Failures:
     def _delay(self, message: Message, retries: Retries | None) -> float | None:
         """Return the seconds to wait before a message is tried again; None: it is given up."""
         reason = message.reason
-        if isinstance(reason, Reject) or (isinstance(reason, HandlerTimeoutError) and reason.callback == "deadline"):
+        if isinstance(reason, _FINAL) or (isinstance(reason, HandlerTimeoutError) and reason.callback == "deadline"):
             return None
         error = reason if isinstance(reason, Exception) else RuntimeError(reason)
         delay = None if retries is None else retries.decide(error, message.attempts, self.random.random())
@@ -210,7 +212,7 @@ class Failures:
         wish = config.get("on_failure", DISCARD if books is self.by_hand else pipeline.on_failure)
         expired = isinstance(message.reason, HandlerTimeoutError) and message.reason.callback == "deadline"
         source = books.link.source
-        if (isinstance(message.reason, Reject) and wish != DISCARD) or (
+        if (isinstance(message.reason, _FINAL) and wish != DISCARD) or (
             wish == REQUEUE and (expired or not source.redelivers)  # late it would be every time
         ):
             wish = DEAD_LETTER

@@ -58,6 +58,10 @@ def wrong(stage: str, callback: str, expected: str, value: Any) -> HandlerError:
     return HandlerError(stage, callback, expected, value)
 
 
+class NoWorkerError(Exception):
+    """No worker can be started for a handler: that ends the stage, and the message is for its successor."""
+
+
 def cancellations() -> int:
     """Return how often the task that runs was told to end: TaskGroups count it up, and do not always take it back."""
     task = asyncio.current_task()
@@ -73,7 +77,7 @@ def its_own(error: BaseException, before: int) -> bool:
     """
     if isinstance(error, asyncio.CancelledError):
         return cancellations() <= before
-    return isinstance(error, Exception)
+    return isinstance(error, Exception) and not isinstance(error, NoWorkerError)
 
 
 def limit_of(message: Message, timeout: float | None, run: Run) -> float | None:

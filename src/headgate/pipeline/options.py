@@ -10,6 +10,7 @@ from typing import Any, Final
 from headgate.errors import OptionError
 from headgate.protocol.retries import Retries, RetryPolicy
 from headgate.runtime.options import check_choice, check_count, check_name, check_seconds, refuse_unknown
+from headgate.runtime.places import Process, cores
 
 PLACES: Final = ("inline", "task", "thread")
 
@@ -30,15 +31,18 @@ class Processors:
     Args:
         handler: A function of a message, plain or async, or the name of the pipeline's method. Default: for the only
             step ``handle_message``; for a named one ``handle_NAME``.
-        concurrency: How many stages. Default: twice the number of cores.
+        concurrency: How many stages. Default: twice the number of cores; with worker processes, one for each core.
         max_demand: How many messages each of them may hold. Default 10 for plain handlers, which are quick; 1 for async
             ones and threads, so that no message waits behind a slow one while another stage has nothing to do.
         min_demand: It asks for more when no more than this many are left. Default: half of ``max_demand``.
-        timeout: Seconds that a handler may take for one message; then it is cancelled (a thread is left to itself), and
-            the message has failed. Default None: any. Not for plain handlers that run inline.
+        timeout: Seconds that a handler may take for one message; then it is cancelled (a thread is left to itself, a
+            worker process is killed), and the message has failed. Default None: any. Not for plain handlers that run
+            inline.
         retry: A `RetryPolicy`, or a dict of exception classes and policies (None: not at all), for messages that the
             handler fails with. Default None: it is up to the source to hand it out again.
-        place: ``"inline"``, ``"task"`` or ``"thread"``. Default: in a task when the handler is async, else inline.
+        place: ``"inline"``, ``"task"``, ``"thread"``, or a `Process` for handlers that compute: then each stage has a
+            worker process for its handler, plain or async, while all else stays here. Default: in a task when the
+            handler is async, else inline.
 
     Raises:
         OptionError: An option is unknown, of the wrong type or out of range.
@@ -55,7 +59,7 @@ class Processors:
         min_demand: int | None = None,
         timeout: float | None = None,
         retry: RetryPolicy | Mapping[Any, RetryPolicy | None] | None = None,
-        place: str | None = None,
+        place: str | Process | None = None,
         **unknown: Any,
     ) -> None:
         """Check the options."""
@@ -64,7 +68,9 @@ class Processors:
         self.handler = _check_handler(where, "handler", handler)
         if concurrency is not None:
             check_count(where, "concurrency", concurrency, 1)
-        self.concurrency = concurrency or 2 * (os.cpu_count() or 1)
+        self.place = _check_place(where, place)
+        usual = cores() if isinstance(place, Process) else 2 * (os.cpu_count() or 1)
+        self.concurrency = concurrency or usual
         if max_demand is not None:
             check_count(where, "max_demand", max_demand, 1)
         if min_demand is not None:
@@ -73,8 +79,6 @@ class Processors:
         self.min_demand = min_demand
         self.timeout = check_limit(where, "timeout", timeout)
         self.retry = check_retry(where, "retry", retry)
-        check_choice(where, "place", place, (None, *PLACES))
-        self.place = place
 
 
 class Batcher:
@@ -123,7 +127,7 @@ class Batcher:
         run_timeout: float | None = None,
         retry: RetryPolicy | Mapping[Any, RetryPolicy | None] | None = None,
         isolate: bool = True,
-        place: str | None = None,
+        place: str | Process | None = None,
         **unknown: Any,
     ) -> None:
         """Check the options."""
@@ -155,8 +159,19 @@ class Batcher:
         self.retry = check_retry(where, "retry", retry)
         check_choice(where, "isolate", isolate, (True, False))
         self.isolate = isolate
-        check_choice(where, "place", place, (None, *PLACES))
-        self.place = place
+        self.place = _check_place(where, place)
+
+
+def _check_place(where: str, place: Any) -> str | Process | None:
+    """Refuse what is no place for a handler."""
+    if not isinstance(place, Process):
+        if place is not None and (not isinstance(place, str) or place not in PLACES):
+            raise OptionError(where, "place", f"one of None, {', '.join(map(repr, PLACES))}, or Process(...)", place)
+        return place
+    if place.group is not None:
+        expected = "a Process without group=, as each stage has a worker of its own that may be killed"
+        raise OptionError(where, "place", expected, place)
+    return place
 
 
 def check_limit(where: str, option: str, value: Any) -> float | None:
@@ -179,17 +194,23 @@ def check_retry(where: str, option: str, value: Any) -> Retries | None:
 
 
 def check_handler_place(
-    where: str, handler: Handler, place: str | None, timeout: float | None, limit: str = "timeout"
-) -> str:
+    where: str, handler: Handler, place: str | Process | None, timeout: float | None, limit: str = "timeout"
+) -> str | Process:
     """Return where a handler runs, or refuse a place that does not fit it."""
     asynchronous = is_async(handler)
     if place is None:
         place = "task" if asynchronous else "inline"
-    if asynchronous and place != "task":
-        raise OptionError(where, "place", f"'task', as {_name(handler)} is async", place)
+    if asynchronous and place != "task" and not isinstance(place, Process):
+        raise OptionError(where, "place", f"'task' or Process(...), as {_name(handler)} is async", place)
     if timeout is not None and place == "inline":
         raise OptionError(where, limit, "None: a plain handler that runs inline cannot be cancelled", timeout)
     return place
+
+
+def remark_of(place: str | Process) -> str:
+    """Say for pictures where a handler runs, if its stage does not."""
+    word = place.word if isinstance(place, Process) else place
+    return f"handler in a {word}" if word in ("thread", "process") else ""
 
 
 def is_async(handler: Any) -> bool:

@@ -13,6 +13,7 @@ from headgate.pipeline.augment import Augment
 from headgate.pipeline.batching import KINDS as BATCH_KINDS
 from headgate.pipeline.batching import BatchInfo, BatchStage
 from headgate.pipeline.by_hand import Nowhere
+from headgate.pipeline.crossing import state_of
 from headgate.pipeline.options import (
     ON_FAILURE,
     RETRY,
@@ -21,6 +22,7 @@ from headgate.pipeline.options import (
     check_handler_place,
     is_async,
     named,
+    remark_of,
 )
 from headgate.pipeline.rates import RateLimiter
 from headgate.pipeline.routes import Route
@@ -30,6 +32,7 @@ from headgate.pipeline.sourcing import SourceStage
 from headgate.pipeline.wide import KINDS
 from headgate.protocol.children import PERMANENT, Backoff
 from headgate.runtime.options import Child, To, check_choice, check_count, check_name, refuse_unknown
+from headgate.runtime.places import Process
 from headgate.supervision.supervisor import Supervisor
 from headgate.types import DEFAULT, Message, Source
 
@@ -51,6 +54,10 @@ class NotSet:
     def __repr__(self) -> str:
         """Say so."""
         return "context_not_set"
+
+    def __reduce__(self) -> str:
+        """Be the same object in every process."""
+        return "CONTEXT_NOT_SET"
 
 
 CONTEXT_NOT_SET: Final = NotSet()
@@ -145,7 +152,7 @@ class Pipeline(Supervisor):
 
     def __init__(self, **options: Any) -> None:
         """Check the options and lay out the stages."""
-        kind = type(self)
+        kind, theirs = type(self), vars(self).keys() | {"ours"}
         where = f"Pipeline({kind.__name__})"
         refuse_unknown_of(where, options, self._OPTIONS)
         given = {name: _attribute(self, name) for name in self._OPTIONS if name in _declared(kind)}
@@ -175,6 +182,11 @@ class Pipeline(Supervisor):
         except OptionError as error:
             raise OptionError(where, error.option, error.expected, error.got) from None
         self.where = where
+        self.ours = frozenset(vars(self)) - theirs
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Cross to a worker with the user's own attributes."""
+        return state_of(self, self.ours)
 
     def __repr__(self) -> str:
         """Show the id."""
@@ -187,6 +199,14 @@ class Pipeline(Supervisor):
 
         Returns:
             None, or the same messages (in any order). If it raises, all of them fail.
+        """
+        raise NotImplementedError
+
+    def worker_started(self) -> Any:
+        """Prepare a worker process for a handler that is placed there, before its first message; plain or async.
+
+        ``self`` is a copy there, with ``name``, ``id``, ``context`` and the attributes that you have put on it. This is
+        the place to make what cannot cross: connections, models, open files. If it raises, the stage ends.
         """
         raise NotImplementedError
 
@@ -243,7 +263,7 @@ class Pipeline(Supervisor):
         overridden = type(self).handle_failed is not Pipeline.handle_failed
         self.failure_hook: Callable[[list[Message]], Any] | None = self.handle_failed if overridden else None
         self.routes: dict[str, Route] = {}
-        self.handlers: dict[str, tuple[Any, str, str]] = {}
+        self.handlers: dict[str, tuple[Any, str | Process, str]] = {}
         for name, options in self.step_options.items():
             method = "handle_message" if name == DEFAULT else f"handle_{name}"
             at = f"{where}, processors[{name!r}]"
@@ -255,7 +275,7 @@ class Pipeline(Supervisor):
             if kind == "wide" and place != "task":
                 raise OptionError(at, "ordered", "left out, as the handler is not async", options.ordered)
             self.handlers[name] = (handler, place, kind)
-        self.batch_handlers: dict[str, tuple[Any, str]] = {}
+        self.batch_handlers: dict[str, tuple[Any, str | Process]] = {}
         for name, batcher in self.batcher_options.items():
             at = f"{where}, batchers[{name!r}]"
             handler = self._handler(at, batcher.handler, "handle_batch")
@@ -305,7 +325,7 @@ class Pipeline(Supervisor):
             above.append(name)
         steps = list(self.step_options.items())
         for number, (step, options) in enumerate(steps):
-            _, _, kind = self.handlers[step]
+            _, place, kind = self.handlers[step]
             cls = KINDS[kind, number == len(steps) - 1]
             most = options.max_demand or (
                 options.concurrency if kind == "wide" else PLAIN_DEMAND if kind == "plain" else 1
@@ -323,6 +343,7 @@ class Pipeline(Supervisor):
                 **more,
             )
             recipe.grouped = kind != "wide"
+            recipe.remark = remark_of(place)
             children.append(recipe)
             above = [f"{base}.{step}"]
         for name, batcher in self.batcher_options.items():
@@ -342,6 +363,7 @@ class Pipeline(Supervisor):
             count=batcher.concurrency,
         )
         handlers.grouped = True
+        handlers.remark = remark_of(self.batch_handlers[name][1])
         batches = Child(BatchStage, self, name, name=stage, id=f"batcher.{name}", buffer_size=None, **_OURS)
         return [batches, handlers]
 

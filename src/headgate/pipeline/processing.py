@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from headgate import telemetry
 from headgate.errors import HandlerTimeoutError, Skip, UnknownBatcherError
+from headgate.pipeline.elsewhere import Elsewhere
 from headgate.pipeline.handling import cancellations, its_own, limit_of, parts_of, same, within, wrong
 from headgate.protocol.messages import Subscription
 from headgate.protocol.retries import Retries
+from headgate.runtime.places import Process
 from headgate.types import DEFERRED, Joint, Message
 
 if TYPE_CHECKING:
@@ -51,7 +53,7 @@ class Step:
     """
 
     def __init__(
-        self, pipeline: Pipeline, name: str, number: int, options: Any, handler: Any, place: str, kind: str
+        self, pipeline: Pipeline, name: str, number: int, options: Any, handler: Any, place: str | Process, kind: str
     ) -> None:
         """Keep what is the same for all of its stages."""
         self.kind = kind
@@ -374,9 +376,17 @@ class PlainProcessor(Processor):
 
 
 class AsyncProcessor(Processor):
-    """Awaits an async handler, or a plain one in a thread, one message after the other."""
+    """Awaits an async handler, or a plain one in a thread or a worker process, one message after the other."""
 
     _executor: ThreadPoolExecutor | None = None
+    _elsewhere: Elsewhere | None = None
+
+    def started(self) -> None:
+        """Take part in the run; a worker begins to start."""
+        super().started()
+        step = self.step
+        if isinstance(step.place, Process):
+            self._elsewhere = Elsewhere(self.run, self.stage, step.handler, step.callback, step.place)
 
     async def handle_events(self, events: Any, source: Subscription) -> list[Message] | None:  # noqa: ARG002 (a callback's form)
         """Handle messages."""
@@ -429,7 +439,9 @@ class AsyncProcessor(Processor):
         if telemetry.handlers:
             span = telemetry.Span("pipeline.processor.message", **self.about(), message=message)
         try:
-            if timeout is None:
+            if self._elsewhere is not None:
+                result = await self._elsewhere.handle([message], None, timeout)
+            elif timeout is None:
                 result = await self._call(message)
             else:
                 result = await within(self._call(message), timeout, self.name, step.callback)

@@ -47,6 +47,7 @@ class Run(Failures):
         gated: No feed hands out anything now.
         unusual: Processors have to look at each message, whether it is theirs.
         abandoned: Threads that were left to themselves, since a handler took too long.
+        replaced: Worker processes that died, or were killed as a handler took too long.
         over: It has ended, or is about to.
     """
 
@@ -66,7 +67,7 @@ class Run(Failures):
         self.in_steps = 0
         self.deferred: set[Handle] = set()
         self.draining = self.ending = self.paused = self.stuck = self.gated = self.unusual = False
-        self.abandoned = 0
+        self.abandoned = self.replaced = 0
         self.over = False
         self.wide: list[Any] = []
         self.closed = False

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from headgate import telemetry
 from headgate.errors import OptionError
+from headgate.pipeline.crossing import check_crossing
 from headgate.protocol.messages import SHUTDOWN
 from headgate.runtime.reference import Ref
 from headgate.supervision.running import Supervision
@@ -61,6 +62,7 @@ class PipelineStatistics:
         unacknowledged: Messages whose outcome their source could not be told.
         source_errors: How often a source has raised.
         abandoned: Threads left to themselves, since a handler took too long.
+        replaced: Worker processes of handlers that died, or were killed as a handler took too long.
         batchers: By name.
         unbalanced: ``fetched`` less what is in flight and what has ended; 0 unless the library has lost count.
     """
@@ -78,6 +80,7 @@ class PipelineStatistics:
     unacknowledged: int
     source_errors: int
     abandoned: int
+    replaced: int
     batchers: dict[str, BatcherStatistics]
     unbalanced: int
 
@@ -97,10 +100,12 @@ class PipelineRun(Supervision):
         """Open the sources and start the stages.
 
         Raises:
+            CrossingError: A handler is to run in worker processes, and something of it cannot go there.
             SourceError: A source could not be opened.
             HeadgateError: A stage could not be started.
         """
         try:
+            check_crossing(self.pipeline, self.node)
             await self.run.open()
         except BaseException:
             self.run.closed = self.run.over = True
@@ -191,6 +196,7 @@ class PipelineRun(Supervision):
             unacknowledged=sum(books.unacknowledged for books in run.all_books),
             source_errors=sum(feed.errors for feed in run.feeds) + sum(books.failures for books in run.all_books),
             abandoned=run.abandoned,
+            replaced=run.replaced,
             batchers={
                 name: BatcherStatistics(
                     box.machine.open_items, box.machine.waiting, box.machine.running, box.handled, box.overflowed

@@ -28,8 +28,8 @@ class Held(NamedTuple):
     """What a handler had in its hands.
 
     Attributes:
-        start: The total of events before the first,
-        stop: and after the last, since the subscription began.
+        start: The total of events before the first: all of them it was done with,
+        stop: and after the last, since the subscription began. The same as ``start``: it had nothing.
         deliveries: How often a handler was given them.
         stage: The number of the handler's stage.
     """
@@ -83,19 +83,27 @@ def clear(board: mmap.mmap, slot: int) -> None:
     _SLOT.pack_into(board, slot * _SLOT.size, 0, 0, 0, 0, 0)
 
 
-def noting(board: mmap.mmap, slot: int, driver: Driver, handler: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a handler of events that writes down what it is given before it does what it does."""
+def noting(
+    board: mmap.mmap, slot: int, driver: Driver, handler: Callable[..., Any], exchange: Any
+) -> Callable[..., Any]:
+    """Return a handler of events that writes down what it is given before it does what it does.
+
+    What was to be told to other nodes goes out first: it must not wait for the handler.
+    """
+    pending: list[Any] = exchange.pending
     pack, at, stage = _SLOT.pack_into, slot * _SLOT.size, driver.number
     into: Any = driver.core.into
     asynchronous = inspect.iscoroutinefunction(handler)
 
     def note(batch: Any, source: Any) -> Any:
+        if pending:
+            exchange.flush()
         window: Any = into.window
         start = window.handled
         pack(board, at, source.id, start, start + into.size, window.deliveries if window.suspects else 1, stage)
         value = handler(batch, source)
         if not asynchronous:  # else it stands until the next: that it is done is acknowledged before long
-            pack(board, at, 0, 0, 0, 0, 0)
+            pack(board, at, source.id, start + into.size, start + into.size, 1, stage)
         return value
 
     return note

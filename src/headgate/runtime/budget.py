@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from headgate.protocol.messages import Message
     from headgate.runtime.driver import Driver
+    from headgate.runtime.exchange import Exchange
 
 PART = 8
 
@@ -72,11 +73,10 @@ class Inflow:
         self._done = 0
         self._untold = 0
 
-    def received(self, count: int, weight: int = -1) -> None:
-        """Count a message of so many events; one without a weight was not counted by the sender."""
+    def received(self, count: int, weight: int) -> None:
+        """Count a message of so many events."""
         self._total += count
-        if weight >= 0:
-            self._open.append((self._total, weight))
+        self._open.append((self._total, weight))
 
     def begin(self, handled: int) -> None:
         """Take note that a handler begins, when so many events were handled."""
@@ -89,11 +89,17 @@ class Inflow:
             self._tell(self._done)
 
 
-def watching(driver: Driver, inflows: dict[int, Inflow], handler: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a handler of events that notes which messages are done with, before it does what it does."""
+def watching(driver: Driver, handler: Callable[..., Any], exchange: Exchange) -> Callable[..., Any]:
+    """Return a handler of events that notes which messages are done with, before it does what it does.
+
+    What was to be told to other nodes goes out first: the next ask must not wait for the handler.
+    """
     into: Any = driver.core.into
+    inflows, pending = exchange.inflows, exchange.pending
 
     def watch(batch: Any, source: Any) -> Any:
+        if pending:
+            exchange.flush()
         inflow = inflows.get(source.id)
         if inflow is not None:
             inflow.begin(into.window.handled)

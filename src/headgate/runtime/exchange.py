@@ -18,6 +18,7 @@ import asyncio
 import functools
 import itertools
 import weakref
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from headgate.errors import CrossingError, HandlerError, NoStageError, StageCrashed, SubscriptionError, short
@@ -29,7 +30,7 @@ from headgate.runtime.driver import Endpoint
 from headgate.runtime.far import FarDriver
 from headgate.runtime.link import Link
 from headgate.runtime.reference import Nobody, Ref
-from headgate.runtime.wire import HINT, Codes
+from headgate.runtime.wire import HINT, Bare, Codes
 
 if TYPE_CHECKING:
     from headgate.runtime.board import Held
@@ -67,7 +68,15 @@ class Caller:
         self._answered = True
         if self.among is not None:
             self.among.discard(self)
-        self._exchange.tell(self.node, "answer", self.number, value, error)
+        link = self._exchange.link(self.node)
+        packed = None
+        if error is None:
+            try:
+                packed = link.pack(value)
+            except Exception as wrong:  # noqa: BLE001 (whatever cannot be pickled)
+                text = f"the answer cannot come back from another process: {short(value)} ({wrong}). {HINT}"
+                error = CrossingError(text)
+        link.tell("answer", self.number, packed, error)
 
 
 class Exchange:
@@ -97,6 +106,9 @@ class Exchange:
         self._tokens = itertools.count(1)
         self._lost: dict[int, Any] = {}  # nodes that have ended, and why
         self.inflows: dict[int, Inflow] = {}
+        self._crashes: weakref.WeakValueDictionary[tuple[int, int], StageCrashed] = weakref.WeakValueDictionary()
+        self._crash_numbers = itertools.count(1)
+        self.pending: list[Link] = []  # links that have something to write
         self._watched: weakref.WeakSet[Endpoint] = weakref.WeakSet()
         node.exchange = self
 
@@ -125,6 +137,12 @@ class Exchange:
             return ("caller", value.node, value.number)
         if issubclass(kind, asyncio.Future):
             return ("caller", self.number, self._await(value))
+        if issubclass(kind, StageCrashed):  # it may come by several ways, and is one crash
+            name = value.__dict__.get("_crossing")
+            if name is None:
+                name = value._crossing = (self.number, next(self._crash_numbers))  # noqa: SLF001 (our own mark)
+            self._crashes[name] = value
+            return ("crash", name, Bare(value))
         return None
 
     def _find(self, name: tuple[Any, ...]) -> Any:
@@ -137,6 +155,10 @@ class Exchange:
             if node == self.number:
                 return self._waiting.get(number) or Caller(self, node, number)
             return Caller(self, node, number)
+        if kind == "crash":
+            _, crossing, crash = name
+            crash._crossing = crossing  # noqa: SLF001 (as above)
+            return self._crashes.setdefault(crossing, crash)
         _, number, producer, consumer, terms = name
         found = self._subscriptions.get(number)
         if found is None:
@@ -184,10 +206,16 @@ class Exchange:
         """Tell a node something."""
         self.link(where).tell(*what)
 
+    def flush(self) -> None:
+        """Write what waits for the end of the turn."""
+        pending, self.pending[:] = list(self.pending), []
+        for link in pending:
+            link.flush()
+
     async def request(self, where: int, *what: Any) -> Any:
         """Ask a node something, and wait for the answer; None when it has ended meanwhile."""
         future = self.loop.create_future()
-        self.link(where).tell("request", *what, future)
+        self.link(where).tell(*what, future)
         return await future
 
     def refused(self, link: Link, number: int, message: Message, error: Exception) -> None:
@@ -238,10 +266,7 @@ class Exchange:
     def _untold(self, link: Link, what: Message, error: Exception) -> None:
         """See to what a node was to be told and cannot."""
         text = f"{error}. {HINT}"
-        if what[0] == "answer":
-            crossing = CrossingError(f"the answer cannot come back from another process: {short(what[2])} ({text})")
-            link.tell("answer", what[1], None, crossing)
-        elif what[0] in ("ended", "down"):  # whatever the reason is, the fact has to be told
+        if what[0] in ("ended", "down"):  # whatever the reason is, the fact has to be told
             link.tell(what[0], what[1], short(what[2]), *what[3:])
         else:
             self.node.report(CrossingError(f"what a node was to be told cannot go there: {short(what)} ({text})"))
@@ -273,7 +298,7 @@ class Exchange:
         handler = driver.handlers.get(m.HANDLE_EVENTS)
         if handler is not None:
             self._watched.add(driver)
-            driver.wrap(watching(driver, self.inflows, handler))
+            driver.wrap(watching(driver, handler, self))
 
     def missing(self, number: int, message: Message) -> None:
         """Refuse a message for a stage that is not here."""
@@ -293,12 +318,53 @@ class Exchange:
 
     def heard(self, link: Link, what: tuple[Any, ...]) -> None:
         """Take in what another node tells."""
-        getattr(self, f"_on_{what[0]}")(link, *what[1:])
+        try:
+            getattr(self, f"_on_{what[0]}")(link, *what[1:])
+        except Exception as error:  # noqa: BLE001 (the link goes on)
+            self.node.report(error)
 
-    def _on_answer(self, link: Link, number: int, value: Any, error: BaseException | None) -> None:  # noqa: ARG002
+    def _here(self, number: int) -> Any:
+        """Return what drives a stage of this node."""
+        driver = self.known.get(number)
+        return None if driver is None or driver.far else driver
+
+    def _on_subscribe(self, link: Link, number: int, subscription: Subscription, hasty: bool) -> None:  # noqa: FBT001
+        driver = self._here(number)
+        if driver is None:
+            link.tell("subscribed", number, subscription.id, NoStageError("the stage has ended"))
+            return
+        answer: Any = _Answer(lambda error: link.tell("subscribed", number, subscription.id, error))
+        driver.subscribe(subscription, answer, hasty=hasty)
+
+    def _on_subscribed(self, link: Link, number: int, known: int, error: BaseException | None) -> None:  # noqa: ARG002
+        driver = self.known.get(number)
+        if isinstance(driver, FarDriver):
+            driver.subscribed(known, error)
+
+    def _on_wait(self, link: Link, number: int, name: str, terms: Any) -> None:  # noqa: ARG002 (a listener's form)
+        driver = self._here(number)
+        if driver is not None:
+            driver.wait(name, terms)
+
+    def _on_act(self, link: Link, number: int, method: str, args: tuple[Any, ...]) -> None:  # noqa: ARG002
+        driver = self._here(number)
+        if driver is not None:
+            driver.act(getattr(driver.core, method), *args)
+
+    def _on_statistics(self, link: Link, number: int, caller: Any) -> None:  # noqa: ARG002 (a listener's form)
+        driver = self._here(number)
+        caller.set_result(None if driver is None else driver.statistics())
+
+    def _on_answer(self, link: Link, number: int, packed: tuple[Any, ...] | None, error: BaseException | None) -> None:
         future = self._waiting.pop(number, None)
         if future is None or future.done():
             return
+        value = None
+        if packed is not None:
+            try:
+                value = link.unpack(packed)
+            except CrossingError as unreadable:
+                error = unreadable
         if error is None:
             future.set_result(value)
         else:
@@ -352,13 +418,19 @@ class Exchange:
             if consumer.far and consumer.where == where and not producer.far:
                 crash = _end_of(consumer, reason)
                 had = failed.get(subscription.id)
+                done = 0
                 if had is not None:
-                    self.node.send(subscription.producer, (m.FAILED, subscription, had.start, had.stop, crash))
-                self.node.send(subscription.producer, (m.CANCEL, subscription, End("down", crash), 0, 0))
+                    if had.stop > had.start:
+                        self.node.send(subscription.producer, (m.FAILED, subscription, had.start, had.stop, crash))
+                    if consumer.core.role == m.CONSUMER:  # else what it was done with may not have got on
+                        done = had.start
+                self.node.send(subscription.producer, (m.CANCEL, subscription, End("down", crash), done, done))
             elif producer.far and producer.where == where and not consumer.far:
                 crash = _end_of(producer, reason)
                 self.node.send(subscription.consumer, (m.CANCELLED, subscription, End("down", crash)))
-        failures = {each.stage: (each.stop - each.start, each.deliveries) for each in failed.values()}
+        failures = {
+            each.stage: (each.stop - each.start, each.deliveries) for each in failed.values() if each.stop > each.start
+        }
         for known in list(self.known.values()):
             if isinstance(known, FarDriver) and known.where == where:
                 known.ended(_end_of(known, reason), failure=failures.get(known.number))
@@ -367,6 +439,30 @@ class Exchange:
 def _end_of(far: FarDriver, reason: Any) -> Any:
     """Return the reason that a stage has ended with whose node has."""
     return StageCrashed(far.name, reason) if far.killed is None else far.killed[0]
+
+
+class _Answer:
+    """Stands where a future would, and tells at once: before whatever comes after it."""
+
+    def __init__(self, tell: Callable[[BaseException | None], None]) -> None:
+        self._tell = tell
+        self._done = False
+        self._after: list[Callable[[Any], None]] = []
+
+    def done(self) -> bool:
+        return self._done
+
+    def set_result(self, value: Any) -> None:  # noqa: ARG002 (a future's form)
+        self.set_exception(None)
+
+    def set_exception(self, error: BaseException | None) -> None:
+        self._done = True
+        for each in self._after:
+            each(self)
+        self._tell(error)
+
+    def add_done_callback(self, callback: Callable[[Any], None]) -> None:
+        self._after.append(callback)
 
 
 class _Gone:

@@ -16,8 +16,8 @@ from headgate.runtime import board
 from headgate.runtime.exchange import Exchange
 from headgate.runtime.far import FarDriver, parts, stripped
 from headgate.runtime.link import Link
-from headgate.runtime.places import Process, Ray
-from headgate.runtime.wire import HINT, RICH, check
+from headgate.runtime.places import Process, Ray, cores
+from headgate.runtime.wire import HINT, check
 from headgate.runtime.workers import ProcessWorker, Worker
 
 if TYPE_CHECKING:
@@ -52,6 +52,8 @@ class Hub(Exchange):
     def driver(self, child: Child) -> FarDriver:
         """Return what stands for a stage that is to run in a worker."""
         place = child.place
+        if isinstance(place, Process) and not hasattr(socket, "AF_UNIX"):
+            raise OptionError(child.where, "place", "a place in this process, on a system like this", place)
         if not isinstance(place, (Process, Ray)):
             raise OptionError(child.where, "place", "a place that this version knows", place)
         number = next(self.node.numbers)
@@ -118,13 +120,11 @@ class Hub(Exchange):
         link = self.link(far.where)
         codes = self.codes(link)  # its own: what fails half-way is not known there
         try:
-            parts_ = codes.encode(stripped(child))
+            _, data, buffers = codes.encode(stripped(child))
         except Exception as error:
             check(child.where, parts(child), self.codes(link))
             raise CrossingError(f"{child.where} cannot go to another process: {error}. {HINT}") from error
-        if parts_[0] != RICH or parts_[2]:
-            parts_ = (RICH, codes.encode(stripped(child))[1], [])
-        link.tell("start", far.number, far.name, parts_[1], [bytes(each.raw()) for each in parts_[2]], hold)
+        link.tell("start", far.number, far.name, data, [bytearray(each.raw()) for each in buffers], hold)
 
     def left(self, far: FarDriver) -> None:
         """Let a worker without stages be used again."""
@@ -136,6 +136,8 @@ class Hub(Exchange):
             self._ungroup(worker)
             self._idle.append(worker)
             worker.rest()
+            if len(self._idle) > cores():
+                self.retire(self._idle[0])
 
     def _ungroup(self, worker: Worker) -> None:
         self._groups = {group: each for group, each in self._groups.items() if each is not worker}
@@ -215,11 +217,6 @@ class Hub(Exchange):
         if far is not None:
             far.came_up(error)
 
-    def _on_subscribed(self, link: Link, number: int, known: int, error: BaseException | None) -> None:  # noqa: ARG002
-        far = self._far(number)
-        if far is not None:
-            far.subscribed(known, error)
-
     def _on_ended(self, link: Link, number: int, reason: Any, numbers: Any, *how: Any) -> None:  # noqa: ARG002
         far = self._far(number)
         if far is not None:
@@ -248,7 +245,10 @@ class Hub(Exchange):
         logging.getLogger(record.name).handle(record)
 
     def _on_warning(self, link: Link, message: Any, category: Any, filename: str, lineno: int) -> None:  # noqa: ARG002
-        warnings.warn_explicit(message, category, filename, lineno)
+        try:
+            warnings.warn_explicit(message, category, filename, lineno)
+        except Warning as error:  # it is one here
+            self.node.report(error)
 
     # -- ends ---------------------------------------------------------------------------------------------------------
 
@@ -290,3 +290,9 @@ class Hub(Exchange):
             worker.kill()
         if self.cluster is not None:
             self.cluster.close()
+
+    def reap(self) -> None:
+        """End all workers at once, and see them end: there will be no loop any more that could."""
+        self.kill()
+        for worker in list(self.workers.values()):
+            worker.exited()

@@ -5,14 +5,15 @@ which). It decides nothing about demand: events are only ever sent since somebod
 is bounded by what was asked. Frames that the socket does not take yet wait as messages, not as bytes, beyond a bound.
 
 A frame is a head of 16 bytes (kind, how it is encoded, number of buffers, length of the pickle, length of all that
-follows) and a body. Events, asks and everything else are the three kinds. Large buffers of events (arrays) do not go
-through the socket where there is a better way: they are written to an unnamed memory file (`memfd`), whose descriptor
-goes along; it is gone with the last one who has it open, however that one ends.
+follows) and a body. Events, asks and everything else are the three kinds. What is large does not go through the socket,
+whose buffer it would fill many times over, where there is a better way: it is written to an unnamed memory file
+(`memfd`), whose descriptor goes along; it is gone with the last one who has it open, however that one ends.
 """
 
 from __future__ import annotations
 
 import array
+import errno
 import functools
 import mmap
 import os
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 
 _HEAD: Final = struct.Struct("<BBHIQ")
 _ASK: Final = struct.Struct("<QQQQ")
-_EVENTS: Final = struct.Struct("<QQQ")
+_EVENTS: Final = struct.Struct("<QQQQ")
 _SIZES: Final = 8
 _SHARED: Final = 0x80
 """Flag of the encoding: the buffers are in a memory file."""
@@ -51,13 +52,16 @@ _DONE: Final = struct.Struct("<QQ")
 _TOTAL: Final = struct.Struct("<Q")
 
 _FLOWING: Final = frozenset({EVENTS, m.REDELIVERED, m.CANCELLED})
+_OF_EVENTS: Final = frozenset({EVENTS, m.REDELIVERED})
 _LAST: Final = frozenset({m.CANCEL, m.CLOSED})
 
 READ: Final = 256 << 10
 HIGH: Final = 4 << 20
 """Bytes that may wait for the socket; beyond them messages wait as they are."""
 SHARE: Final = 256 << 10
-"""Buffers of more bytes than this go by a memory file."""
+"""What weighs more bytes than this goes by a memory file."""
+BREAK: Final = 0.005
+"""Seconds after which to try again what the system refuses for now."""
 _CAN_SHARE: Final = hasattr(os, "memfd_create") and hasattr(socket, "SCM_RIGHTS")
 _IOV: Final = 64
 
@@ -66,6 +70,8 @@ class Owner(Protocol):
     """The node that a link belongs to."""
 
     loop: asyncio.AbstractEventLoop
+    pending: list[Link]
+    """Links that have something to write."""
     inflows: dict[int, Inflow]
     """What has come on each subscription, by its number."""
 
@@ -133,6 +139,7 @@ class Link:
         self._sock: socket.socket | None = None
         self._out: deque[tuple[Any, int]] = deque()  # bytes, and a descriptor to go along (or -1)
         self._weight = 0
+        self._files: dict[int, int] = {}  # memory files that wait as well, and what they weigh
         self._waiting: deque[tuple[int, Any]] = deque()
         self._writing = False
         self._flushing = False
@@ -154,7 +161,7 @@ class Link:
                 sock.setsockopt(socket.SOL_SOCKET, option, HIGH)
         self._sock = sock
         self.owner.loop.add_reader(sock, self._readable)
-        self._flush()
+        self.flush()
 
     @property
     def connection(self) -> socket.socket | None:
@@ -196,7 +203,7 @@ class Link:
         tag = message[0]
         if tag in _FLOWING:
             flow = self._outflows.get(message[1].id)
-            if flow is not None and (flow.held or (flow.full and tag == EVENTS)):
+            if flow is not None and (flow.held or (flow.full and tag in _OF_EVENTS)):
                 flow.held.append((number, message))
                 return
         elif tag in _LAST:
@@ -225,7 +232,8 @@ class Link:
     def _later(self) -> None:
         if not self._flushing and not self._writing and self._sock is not None:
             self._flushing = True
-            self.owner.loop.call_soon(self._flush)
+            self.owner.pending.append(self)
+            self.owner.loop.call_soon(self._turned)
 
     def _encode_out(self, number: int, message: Any) -> None:
         """Turn one message into bytes that wait for the socket."""
@@ -234,16 +242,32 @@ class Link:
             _, subscription, asked, acked = message
             body = _ASK.pack(number, subscription.id, asked, acked)
             self._append(_HEAD.pack(ASK, 0, 0, 0, len(body)) + body)
-        elif tag == EVENTS:
-            self._events(number, message[1], message[2])
+        elif tag in _OF_EVENTS:
+            self._events(number, message)
         else:
-            what = (number, message)
             try:
-                data = self._encode(what)
+                if tag == m.CALL:
+                    message = (tag, self.pack(message[1]), message[2])
+                data = self._encode((number, message))
             except Exception as error:  # noqa: BLE001 (whatever cannot be pickled)
                 self.owner.refused(self, number, message, error)
                 return
             self._write(_OTHER, data)
+
+    def pack(self, value: Any) -> tuple[Any, ...]:
+        """Encode a part of a message by itself, so that it is only that part which may turn out to be unreadable."""
+        return self._codes.encode_events(value)
+
+    def unpack(self, packed: tuple[Any, ...]) -> Any:
+        """Decode such a part.
+
+        Raises:
+            CrossingError: It cannot be read here.
+        """
+        try:
+            return self._codes.decode(*packed)
+        except Exception as error:
+            raise _unreadable("what came", error) from error
 
     def _encode(self, what: Any) -> tuple[int, bytes, list[pickle.PickleBuffer]]:
         try:
@@ -251,23 +275,24 @@ class Link:
         except Exception:  # noqa: BLE001 (an exception's own attributes may be what cannot cross)
             return self._codes.encode(what, crude=True)
 
-    def _events(self, number: int, subscription: Any, batch: Any) -> None:
+    def _events(self, number: int, message: Message) -> None:
         """Encode a batch; one that is too large goes in halves."""
+        tag, subscription, batch, *deliveries = message
         try:
             parts = self._codes.encode_events(batch)
             weight = len(parts[1]) + sum(each.raw().nbytes for each in parts[2])
             if weight > self.max_bytes:
                 size = len(batch)
                 if size > 1:
-                    self._events(number, subscription, cut(batch, 0, size // 2))
-                    self._events(number, subscription, cut(batch, size // 2, size))
+                    self._events(number, (tag, subscription, cut(batch, 0, size // 2), *deliveries))
+                    self._events(number, (tag, subscription, cut(batch, size // 2, size), *deliveries))
                     return
                 text = f"one event weighs {weight} bytes, no more than max_bytes={self.max_bytes} can go at once"
                 raise CrossingError(f"event {short(batch[0])}: {text}")  # noqa: TRY301 (as for all that cannot cross)
         except Exception as error:  # noqa: BLE001 (whatever cannot be pickled)
-            self.owner.refused(self, number, (EVENTS, subscription, batch), error)
+            self.owner.refused(self, number, message, error)
             return
-        self._write(EVENTS, parts, front=_EVENTS.pack(number, subscription.id, len(batch)))
+        self._write(EVENTS, parts, front=_EVENTS.pack(number, subscription.id, len(batch), *deliveries or (0,)))
         flow = self._outflows.get(subscription.id)
         if flow is None:
             flow = self._outflows[subscription.id] = Outflow(self.budget)
@@ -303,6 +328,10 @@ class Link:
         front: bytes = b"",
     ) -> None:
         how, data, buffers = parts
+        weight = len(data) + sum(each.raw().nbytes for each in buffers)
+        if self._share and descriptor < 0 and weight > SHARE:
+            self._write_shared(kind, parts, front)
+            return
         if not buffers:
             head = _HEAD.pack(kind, how, 0, len(data), len(front) + len(data))
             if len(data) < READ:
@@ -313,24 +342,36 @@ class Link:
             return
         raws = [each.raw() for each in buffers]
         sizes = struct.pack(f"<{len(raws)}Q", *(raw.nbytes for raw in raws))
-        shared = self._share and descriptor < 0 and sum(raw.nbytes for raw in raws) > SHARE
         length = len(front) + len(sizes) + len(data)
-        pieces = list(_padded(raws, 0 if shared else length + _HEAD.size))
-        if shared:
-            how |= _SHARED
-            descriptor = os.memfd_create("headgate")
-            _write_all(descriptor, pieces)
-            pieces = []
+        pieces = list(_padded(raws, length + _HEAD.size))
         body = length + sum(len(piece) for piece in pieces)
         self._append(_HEAD.pack(kind, how, len(raws), len(data), body) + front + sizes + data, descriptor)
         for piece in pieces:
             self._append(piece)
 
+    def _write_shared(self, kind: int, parts: tuple[int, bytes, list[pickle.PickleBuffer]], front: bytes) -> None:
+        """Write the pickle and its buffers to a memory file, which goes along."""
+        how, data, buffers = parts
+        raws = [each.raw() for each in buffers]
+        sizes = struct.pack(f"<{len(raws)}Q", *(raw.nbytes for raw in raws))
+        descriptor = os.memfd_create("headgate")
+        self._files[descriptor] = _write_all(descriptor, [data, *_padded(raws, len(data))])
+        self._weight += self._files[descriptor]
+        head = _HEAD.pack(kind, how | _SHARED, len(raws), len(data), len(front) + len(sizes))
+        self._append(head + front + sizes, descriptor)
+
     def _append(self, data: Any, descriptor: int = -1) -> None:
         self._out.append((data, descriptor))
         self._weight += len(data)
 
-    def _flush(self) -> None:
+    def _turned(self) -> None:
+        """Write what was put in in this turn, if nobody has meanwhile."""
+        if self._flushing:
+            if self in self.owner.pending:
+                self.owner.pending.remove(self)
+            self.flush()
+
+    def flush(self) -> None:
         """Write what the socket takes."""
         self._flushing = False
         sock, out = self._sock, self._out
@@ -346,10 +387,15 @@ class Link:
         except (BlockingIOError, InterruptedError):
             if not self._writing:
                 self._writing = True
-                self.owner.loop.add_writer(sock, self._flush)
+                self.owner.loop.add_writer(sock, self.flush)
             return
-        except OSError:
-            self.lost()
+        except OSError as error:
+            if error.errno == errno.ETOOMANYREFS:  # too many descriptors are on the way: they will arrive
+                self.owner.loop.call_later(BREAK, self.flush)
+            else:
+                if self.line is None:  # else it says them again
+                    self.drain()  # its last words
+                self.lost()
             return
         if self._writing:
             self._writing = False
@@ -362,6 +408,7 @@ class Link:
             rights = array.array("i", [descriptor])
             sent = sock.sendmsg([data], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
             os.close(descriptor)
+            self._weight -= self._files.pop(descriptor, 0)
             out[0] = (data, -1)
             return sent
         if len(out) == 1:
@@ -410,7 +457,7 @@ class Link:
         """Write all that waits, however long that takes: there is nothing else to do any more."""
         if self._sock is not None:
             self._sock.setblocking(True)  # noqa: FBT003 (that is its form)
-            self._flush()
+            self.flush()
 
     def drain(self) -> None:
         """Read what has arrived already: the other side has ended."""
@@ -438,45 +485,48 @@ class Link:
             self.line.confirmed(*_TOTAL.unpack(body))
             return
         at = 0
-        number, known, events, subscription = -1, -1, 0, None
+        number, known, events, deliveries, subscription = -1, -1, 0, 0, None
         if kind == EVENTS:
-            number, known, events = _EVENTS.unpack_from(body)
+            number, known, events, deliveries = _EVENTS.unpack_from(body)
             at = _EVENTS.size
             subscription = owner.subscription(known)
         sizes = struct.unpack_from(f"<{count}Q", body, at)
         at += _SIZES * count
-        data = body[at : at + length]
-        buffers: list[memoryview] = []
-        if count:
-            if how & _SHARED:
-                whole = _map(descriptor)
-                descriptor = -1
-                buffers = list(_slices(whole, sizes, 0))
-            else:
-                buffers = list(_slices(body, sizes, at + length, offset=_HEAD.size))
+        if how & _SHARED:
+            whole = _map(descriptor)
+            descriptor = -1
+            data = whole[:length]
+            buffers = list(_slices(whole, sizes, length))
+        else:
+            data = body[at : at + length]
+            buffers = list(_slices(body, sizes, at + length, offset=_HEAD.size))
         try:
             value = self._codes.decode(how & RICH, data, buffers)
         except Exception as error:  # noqa: BLE001 (a module that is not there, ...)
             if kind != EVENTS:
-                owner.heard(self, ("garbled", CrossingError(f"what came from another process cannot be read: {error}")))
+                owner.heard(self, ("garbled", _unreadable("what came", error)))
             elif subscription is not None:
-                text = f"events from another process cannot be read here: {type(error).__name__}: {error}. {HINT}"
-                crossing = CrossingError(text)
-                crossing.__cause__ = error
-                owner.undelivered(number, subscription, events, crossing)
+                owner.undelivered(number, subscription, events, _unreadable("events", error))
             return
         if kind == EVENTS:
             if subscription is not None:
                 self._count(number, known, events, length + sum(sizes))
-                owner.deliver(self, number, (EVENTS, subscription, value))
+                if deliveries:
+                    owner.deliver(self, number, (m.REDELIVERED, subscription, value, deliveries))
+                else:
+                    owner.deliver(self, number, (EVENTS, subscription, value))
             return
         number, message = value
         if number >= 0:
             tag = message[0]
-            if tag == m.REDELIVERED and message[1].id in owner.inflows:
-                owner.inflows[message[1].id].received(len(message[2]))
-            elif tag in _LAST:
+            if tag in _LAST:
                 self._outflows.pop(message[1].id, None)
+            elif tag == m.CALL:
+                try:
+                    message = (tag, self.unpack(message[1]), message[2])
+                except CrossingError as error:
+                    message[2].set_exception(error)
+                    return
             owner.deliver(self, number, message)
         else:
             owner.heard(self, message if descriptor < 0 else (*message, descriptor))
@@ -514,6 +564,15 @@ class Link:
         self._out.clear()
         self._waiting.clear()
         self._reader.close()
+
+
+def _unreadable(what: str, error: Exception) -> CrossingError:
+    """Return the error for what cannot be read on this side."""
+    crossing = CrossingError(
+        f"{what} from another process cannot be read here: {type(error).__name__}: {error}. {HINT}"
+    )
+    crossing.__cause__ = error
+    return crossing
 
 
 class _Reader:
@@ -610,11 +669,15 @@ def _slices(whole: memoryview, sizes: tuple[int, ...], at: int, offset: int = 0)
         at += size
 
 
-def _write_all(descriptor: int, pieces: list[Any]) -> None:
+def _write_all(descriptor: int, pieces: list[Any]) -> int:
+    """Write them all, and return how many bytes that were."""
+    total = 0
     for piece in pieces:
         view = memoryview(piece)
+        total += len(view)
         while view:
             view = view[os.write(descriptor, view) :]
+    return total
 
 
 def _map(descriptor: int) -> memoryview:

@@ -199,6 +199,7 @@ class Child:
         self.count = count
         self.grouped = count > 1  # a group of one can be asked for as well: it can be resized
         self.template: Child | None = None  # of a member of a group
+        self.remark = ""  # for pictures
         self._check_partitions(where)
         self.defined = _defined(cls)
         if role != PRODUCER and HANDLE_EVENTS not in self.defined:

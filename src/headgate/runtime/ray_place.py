@@ -150,7 +150,6 @@ class Cluster:
         }
         return actor, actor.serve.remote([path for path in sys.path if path], **terms)
 
-
     def kill(self, actor: Any) -> None:
         """Let Ray end an actor at once."""
         import ray  # noqa: PLC0415 (it is loaded)
@@ -251,6 +250,9 @@ class RayWorker(Worker):
     def kill(self) -> None:
         """End it at once."""
         self._end("was ended")
+
+    def exited(self) -> None:
+        """Do nothing: it is given up when it is killed."""
 
     def exit(self) -> None:
         """Let it end in order."""

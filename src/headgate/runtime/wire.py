@@ -157,10 +157,10 @@ class Encoder(cloudpickle.Pickler):  # type: ignore[misc]  # it is not typed
 
     def reducer_override(self, obj: Any) -> Any:
         """Take exceptions along with their traceback."""
+        if type(obj) is Bare:
+            obj = obj.error
         if isinstance(obj, BaseException):
-            if self._crude:
-                return _crude, (f"{type(obj).__qualname__}: {short(obj)}",)
-            return pickle_exception(obj)
+            return self._softened(obj) if self._crude else pickle_exception(obj)
         if isinstance(obj, TracebackType):
             return pickle_traceback(obj)
         if isinstance(obj, (io.TextIOWrapper, io.BufferedIOBase, io.RawIOBase)) and not isinstance(obj, io.BytesIO):
@@ -168,6 +168,29 @@ class Encoder(cloudpickle.Pickler):  # type: ignore[misc]  # it is not typed
         if "pyarrow" in sys.modules and type(obj) in _table():
             return _table()[type(obj)](obj)
         return super().reducer_override(obj)
+
+    def _softened(self, error: BaseException) -> Any:
+        """Reduce an exception; what it holds and cannot cross goes as its text."""
+        make, parts, *state = pickle_exception(error)
+        if not self._crosses(type(error)):
+            return CrossingError, (f"{type(error).__qualname__}: {short(error)}",)
+        return make, self._soft(parts), *(self._soft(each) for each in state)
+
+    def _soft(self, value: Any) -> Any:
+        if isinstance(value, (BaseException, TracebackType)) or self._crosses(value):
+            return value
+        if isinstance(value, tuple):
+            return tuple(self._soft(each) for each in value)
+        if isinstance(value, dict):
+            return {key: self._soft(each) for key, each in value.items()}
+        return short(value)
+
+    def _crosses(self, value: Any) -> bool:
+        try:
+            Encoder(io.BytesIO(), self._codes, None).dump(value)
+        except Exception:  # noqa: BLE001 (that is the question)
+            return False
+        return True
 
     def _code(self, value: Any) -> tuple[Any, ...] | None:
         codes = self._codes
@@ -184,6 +207,16 @@ class Encoder(cloudpickle.Pickler):  # type: ignore[misc]  # it is not typed
         codes.sent[value] = codes.number
         self.fresh.append(value)
         return ("code", codes.number, stream.getvalue())
+
+
+class Bare:
+    """An exception that is to cross by value, although there is a name for it."""
+
+    __slots__ = ("error",)
+
+    def __init__(self, error: BaseException) -> None:
+        """Wrap it; it comes out unwrapped."""
+        self.error = error
 
 
 class _Decoder(pickle.Unpickler):
@@ -217,10 +250,6 @@ def is_own(value: Any) -> bool:
     for part in name.split("."):
         target = getattr(target, part, None)
     return target is not value  # another one has its name: it was decorated, or made by hand
-
-
-def _crude(text: str) -> Exception:
-    return CrossingError(text)
 
 
 def check(where: str, values: dict[str, Any], codes: Codes) -> None:

@@ -94,6 +94,10 @@ class Worker:
         """End it at once."""
         raise NotImplementedError
 
+    def exited(self) -> None:
+        """See it end: it was killed."""
+        raise NotImplementedError
+
     def closed(self) -> None:
         """See to its end: it says nothing more."""
         raise NotImplementedError
@@ -143,11 +147,12 @@ class ProcessWorker(Worker):
         except (AttributeError, OSError):  # not on this system
             self._handle = -1
             waiting = loop.run_in_executor(None, self.process.wait)
-            waiting.add_done_callback(lambda _: self._exited())
+            waiting.add_done_callback(lambda _: self.exited())
             return
-        loop.add_reader(self._handle, self._exited)
+        loop.add_reader(self._handle, self.exited)
 
-    def _exited(self) -> None:
+    def exited(self) -> None:
+        """Take note that the process has ended."""
         if self.over:
             return
         self.over = True

@@ -51,17 +51,3 @@ def test_everything_arrives_and_what_is_on_the_way_is_bounded(messages, schedule
         going = any(step(what) for what in ("credit", "handle", "arrive", "send"))
     assert not todo, "it is stuck"
     assert handled == sum(count for count, _ in messages)
-
-
-def test_a_message_that_the_sender_did_not_count_moves_the_total_alone():
-    told = []
-    inflow = Inflow(80, told.append)
-    inflow.received(3, 100)
-    inflow.received(2)
-    inflow.received(1, 100)
-    inflow.begin(0)
-    assert told == []
-    inflow.begin(3)
-    assert told == [1]
-    inflow.begin(5)
-    assert told == [1]

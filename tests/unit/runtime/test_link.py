@@ -4,6 +4,7 @@
 import asyncio
 import os
 import random
+import resource
 import socket
 import threading
 from pathlib import Path
@@ -24,6 +25,7 @@ class Owner:
         self.loop = asyncio.get_running_loop()
         self.subscriptions = subscriptions
         self.inflows = {}
+        self.pending = []
         self.got = []
         self.told = []
         self.wrong = []
@@ -143,13 +145,13 @@ def test_any_sizes_at_any_pace(seed):
 def test_what_the_socket_does_not_take_waits_as_messages():
     async def scenario(a, b, left, right, subscription):
         b._sock and right.loop.remove_reader(b._sock)  # it does not listen for now
-        for _ in range(40):
-            a.post(1, (EVENTS, subscription, [bytes(HIGH // 4)]))
+        for _ in range(100):
+            a.post(1, (EVENTS, subscription, [bytes(SHARE - 1000)]))
             await asyncio.sleep(0)
         assert a._weight <= 2 * HIGH
-        assert len(a._waiting) > 20
+        assert len(a._waiting) > 50
         right.loop.add_reader(b._sock, b._readable)
-        await until(lambda: len(right.got) == 40)
+        await until(lambda: len(right.got) == 100)
 
     linked(scenario, budget=1 << 40)
 
@@ -277,3 +279,21 @@ def test_nothing_is_left_open():
     before = descriptors()
     linked(scenario)
     assert descriptors() == before
+
+
+def test_more_memory_files_than_a_process_may_have_open_on_the_way():
+    async def scenario(a, b, left, right, subscription):
+        limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors() + 20, limits[1]))
+        try:
+            right.loop.remove_reader(b._sock)
+            for number in range(100):
+                a.post(1, (EVENTS, subscription, [number, bytes(2 * SHARE)]))
+                await asyncio.sleep(0)
+            right.loop.add_reader(b._sock, b._readable)
+            await until(lambda: len(right.got) == 100)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        assert [each[1][2][0] for each in right.got] == list(range(100))
+
+    linked(scenario, budget=1 << 40)

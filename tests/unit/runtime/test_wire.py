@@ -152,13 +152,16 @@ def test_exceptions_keep_traceback_cause_notes_and_attributes(pair):
     assert names[-1] == "fail"
 
 
-def test_an_exception_that_holds_what_cannot_cross_comes_as_its_text(pair):
+def test_what_an_exception_holds_and_cannot_cross_comes_as_its_text(pair):
     error = HandlerError("stage", "handle_events", "a list", threading.Lock())
     with pytest.raises(TypeError):
         pair.cross(error)
     rough = pair.cross(error, crude=True)
-    assert isinstance(rough, CrossingError)
-    assert "HandlerError" in str(rough)
+    assert (type(rough), rough.stage, rough.expected) == (HandlerError, "stage", "a list")
+    assert "lock" in rough.got
+    crash = pair.cross(StageCrashed("stage", error), crude=True)
+    assert type(crash) is StageCrashed
+    assert type(crash.__cause__) is HandlerError
 
 
 def test_arrays_go_beside_the_pickle_and_stay_writable(pair):
