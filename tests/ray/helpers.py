@@ -1,3 +1,4 @@
+# mypy: disable-error-code="var-annotated"
 """Stages of scenarios on several machines. They are written once, and say by themselves what they have seen."""
 
 import asyncio
@@ -5,6 +6,7 @@ import collections
 import os
 import socket
 import time
+from pathlib import Path
 
 from headgate import Consumer, Producer, ProducerConsumer
 
@@ -113,7 +115,7 @@ class Note(Consumer):
         self.once = once
 
     def started(self):
-        self.file = open(self.path, "a", buffering=1)  # noqa: SIM115
+        self.file = Path(self.path).open("a", buffering=1)  # noqa: SIM115
 
     def terminate(self, reason):
         self.file.close()
@@ -121,8 +123,9 @@ class Note(Consumer):
     def handle_events(self, events, source):
         if self.pace:
             time.sleep(self.pace)
-        if set(events) & set(self.once) and not os.path.exists(f"{self.path}.once"):  # noqa: PTH110
-            open(f"{self.path}.once", "w").close()  # noqa: SIM115
+        mark = Path(f"{self.path}.once")
+        if set(events) & set(self.once) and not mark.exists():
+            mark.touch()
             raise ValueError("once")
         self.file.write("".join(f"{event}\n" for event in events))
 
@@ -144,23 +147,21 @@ class Stuck(Consumer):
 def noted(path):
     """Return how often each number was noted."""
     counts = collections.Counter()
-    if os.path.exists(path):  # noqa: PTH110
-        with open(path) as file:
+    if Path(path).exists():
+        with Path(path).open() as file:
             counts.update(int(line) for line in file if line.endswith("\n"))
     return counts
 
 
 def resident():
     """Return the resident memory of this process in bytes."""
-    with open("/proc/self/statm") as file:
-        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def alive(pid):
     """Say whether a process runs (one that is dead and not waited for does not)."""
     try:
-        with open(f"/proc/{pid}/stat") as file:
-            return file.read().rpartition(")")[2].split()[0] not in "ZX"
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
     except OSError:
         return False
 

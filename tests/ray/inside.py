@@ -1,3 +1,4 @@
+# mypy: disable-error-code="attr-defined"
 """Runs scenarios on a cluster of two raylets: a name a line comes in, an answer in JSON a line goes out.
 
 It runs in network, process and mount namespaces of its own (`test_ray.py` makes them): Ray listens on all interfaces

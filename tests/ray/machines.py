@@ -1,3 +1,4 @@
+# mypy: disable-error-code="union-attr,var-annotated,call-arg"
 """Nodes that are joined by TCP without Ray: where Ray would start an actor, a process of ours is started.
 
 Everything else is real: the secret, the doors, the lines, the worker. Between any two nodes stands a `Proxy`, which can

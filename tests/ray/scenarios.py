@@ -1,3 +1,4 @@
+# mypy: disable-error-code="attr-defined,union-attr"
 """Scenarios on a real Ray cluster of two raylets. `inside.py` runs them, in namespaces of their own."""
 
 import asyncio
@@ -45,6 +46,10 @@ async def has(ref, count):
 
 def folder():
     return tempfile.mkdtemp(prefix="hg-")
+
+
+async def begin(cluster):
+    """The machines are there: that is all."""
 
 
 # -- chosen ones of those that every place has ------------------------------------------------------------------------
@@ -182,7 +187,7 @@ async def processes_and_actors_in_one_chain(cluster):
 
 
 async def an_endless_source_and_a_slow_sink_stay_within_bounds(cluster):
-    """Of memory as well: a middle stage between them grows by no more than some megabytes while 20 MB/s are possible."""
+    """Of memory as well: a middle stage between them grows by some megabytes at most."""
     async with System() as system:
         source = await system.start(Child(Counter, None, 1000, place=at(HEAD)))
         middle = await system.start(Child(Pad, place=at(OTHER), subscribe_to=[To(source, max_demand=500)]))
@@ -273,6 +278,7 @@ async def a_lost_node_is_a_down_with_its_reason(cluster):
         sink = await system.start(Child(Collect, place=at(OTHER)))
         pid = await sink.call("pid")
         os.kill(pid, signal.SIGKILL)
+        cause = None
         try:
             await sink.wait()
         except StageCrashed as crash:
@@ -313,7 +319,9 @@ asyncio.run(main())
 
 
 async def a_driver_that_is_killed_leaves_no_actor(cluster):
-    driver = subprocess.Popen([sys.executable, "-c", DRIVER, cluster.address], stdout=subprocess.PIPE)
+    driver = await asyncio.to_thread(
+        subprocess.Popen, [sys.executable, "-c", DRIVER, cluster.address], stdout=subprocess.PIPE
+    )
     line = await asyncio.to_thread(driver.stdout.readline)
     pids = [int(each) for each in line.split()]
     assert len(pids) == 3

