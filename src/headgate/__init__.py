@@ -69,7 +69,7 @@ from headgate.protocol.messages import DeadLetter, Down, End, Subscription, Term
 from headgate.protocol.statistics import StageStatistics, SubscriptionStatistics
 from headgate.runner import run
 from headgate.runtime.options import Child, To
-from headgate.runtime.places import Process, cores
+from headgate.runtime.places import Process, Ray, cores
 from headgate.runtime.reference import Ref, StageContext
 from headgate.sources import from_iterable
 from headgate.stage import Consumer, Producer, ProducerConsumer
@@ -162,6 +162,7 @@ __all__ = [
     "QueueFullError",
     "RateLimiter",
     "RateStatistics",
+    "Ray",
     "RebuildingError",
     "RecordError",
     "Ref",

@@ -27,6 +27,7 @@ from headgate.runtime.driver import DRIVERS, Driver
 from headgate.runtime.exchange import Exchange
 from headgate.runtime.link import Link
 from headgate.runtime.node import Node
+from headgate.runtime.tcp import Door, Line, leave
 from headgate.runtime.wire import HINT, RICH
 
 HOME = 0
@@ -68,8 +69,13 @@ class WorkerNode(Node):
 class WorkerExchange(Exchange):
     """The exchange of a worker."""
 
-    def __init__(self, node: Node, number: int, home: socket.socket, notes: Any, max_bytes: int, budget: int) -> None:
-        """Listen to home."""
+    secret = b""
+    """What nodes that are joined by TCP have to know; of a worker process: none comes in here."""
+
+    def __init__(
+        self, node: Node, number: int, home: socket.socket | None, notes: Any, max_bytes: int, budget: int
+    ) -> None:
+        """Listen to home; None: when there is a line to it."""
         super().__init__(node, number)
         self.max_bytes = max_bytes
         self.budget = budget
@@ -83,7 +89,7 @@ class WorkerExchange(Exchange):
         self._letters = 0
         self._told: dict[int, Any] = {}
         self._draining = False
-        self.links[HOME] = Link(self, HOME, home, max_bytes=max_bytes, budget=budget)
+        self.links[HOME] = Link(self, HOME, home, local=home is not None, max_bytes=max_bytes, budget=budget)
 
     def link(self, where: int) -> Link:
         """Return the link to a node; one to another worker is asked for when it is needed first."""
@@ -100,6 +106,17 @@ class WorkerExchange(Exchange):
         """End with home; of another worker home will tell what has become."""
         if link.peer == HOME:
             os._exit(1)
+        if link.line is not None:  # it may live, and what is between the two would wait for ever
+            self.tell(HOME, "unreachable", link.peer, str(link.line.error))
+
+    def line(self, peer: int) -> Line | None:
+        """Return the line to a worker that wants to come in."""
+        if peer in self._lost:
+            return None
+        link = self.links.get(peer)
+        if link is None:
+            link = self.links[peer] = Link(self, peer, local=False, max_bytes=self.max_bytes, budget=self.budget)
+        return link.line or Line(self, link)
 
     def missing(self, number: int, message: Message) -> None:
         """Keep what comes for a stage that home has not told of yet; refuse what comes for one that is gone."""
@@ -220,6 +237,14 @@ class WorkerExchange(Exchange):
         else:
             found.attach(sock)
 
+    def _on_dial(self, link: Link, where: int, address: tuple[str, int], secret: bytes | None) -> None:  # noqa: ARG002
+        """Connect to a worker by TCP."""
+        found = self.links.get(where)
+        if found is None:
+            found = self.links[where] = Link(self, where, local=False, max_bytes=self.max_bytes, budget=self.budget)
+        if not found.shut and found.line is None:
+            Line(self, found, address=address, secret=secret or self.secret)
+
     def _on_lost(self, link: Link, where: int, reason: Any, spans: dict[int, board.Held]) -> None:  # noqa: ARG002
         other = self.links.get(where)
         if other is not None:
@@ -282,14 +307,21 @@ class _ToHome(logging.Handler):
                 self._loop.call_soon_threadsafe(self._link.tell, "log", record)
 
 
-async def _serve(number: int, home: socket.socket, notes: Any, max_bytes: int, budget: int) -> None:
+def _node(number: int, home: socket.socket | None, notes: Any, max_bytes: int, budget: int) -> WorkerExchange:
     node = WorkerNode(asyncio.get_running_loop())
     node.subscription_numbers = iter(range(number << 40, (number + 1) << 40))  # type: ignore[assignment]
-    exchange = WorkerExchange(node, number, home, notes, max_bytes, budget)
-    beat = node.job(exchange.beat(), "beat")
+    return WorkerExchange(node, number, home, notes, max_bytes, budget)
+
+
+async def _serve(exchange: WorkerExchange) -> None:
+    beat = exchange.node.job(exchange.beat(), "beat")
     await exchange.over
     beat.cancel()
     exchange.links[HOME].finish()
+
+
+async def _serve_here(number: int, home: int, notes: int, max_bytes: int, budget: int) -> None:
+    await _serve(_node(number, socket.socket(fileno=home), board.open_there(notes), max_bytes, budget))
 
 
 def _follow(lifeline: int) -> None:
@@ -310,4 +342,48 @@ def main() -> None:
     sys.argv[:] = [""]
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _follow(lifeline)
-    asyncio.run(_serve(number, socket.socket(fileno=home), board.open_there(notes), max_bytes, budget))
+    asyncio.run(_serve_here(number, home, notes, max_bytes, budget))
+
+
+def serve(
+    *,
+    number: int,
+    home: tuple[str, int],
+    secret: bytes,
+    host: str,
+    ports: tuple[int, int] | None,
+    max_bytes: int,
+    budget: int,
+) -> None:
+    """Run a worker that is joined to others by TCP, until home lets it go. It ends the process when home is gone.
+
+    Args:
+        number: That of its node.
+        home: Where home listens.
+        secret: Of the system.
+        host: The address to listen at.
+        ports: The first and the last port that may be used; None: any.
+        max_bytes: Of the place.
+        budget: Of the place.
+    """
+    asyncio.run(_serve_there(number, home, secret, host, ports, max_bytes, budget))
+
+
+async def _serve_there(
+    number: int,
+    home: tuple[str, int],
+    secret: bytes,
+    host: str,
+    ports: tuple[int, int] | None,
+    max_bytes: int,
+    budget: int,
+) -> None:
+    exchange = _node(number, None, board.make_own(), max_bytes, budget)
+    exchange.secret = secret
+    door = Door(exchange, host, ports)
+    link = exchange.links[HOME]
+    Line(exchange, link, address=home, secret=secret)
+    exchange.tell(HOME, "up", door.address, os.getpid())
+    await _serve(exchange)
+    door.close()
+    await leave(link)

@@ -78,6 +78,7 @@ NAMES = [
     "QueueFullError",
     "RateLimiter",
     "RateStatistics",
+    "Ray",
     "RebuildingError",
     "RecordError",
     "Ref",

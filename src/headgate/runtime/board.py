@@ -55,6 +55,11 @@ def make() -> tuple[mmap.mmap, int]:
     return mmap.mmap(descriptor, SIZE), descriptor
 
 
+def make_own() -> mmap.mmap:
+    """Make one that nobody else sees: for a worker whose parent is on another machine."""
+    return mmap.mmap(-1, SIZE)
+
+
 def open_there(descriptor: int) -> mmap.mmap:
     """Open it in the worker."""
     try:

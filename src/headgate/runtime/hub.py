@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
-import os
-import signal
+import secrets
 import socket
-import subprocess
-import sys
 import warnings
 from collections import deque
 from dataclasses import replace
@@ -18,134 +14,22 @@ from typing import TYPE_CHECKING, Any
 from headgate.errors import CrossingError, OptionError, WorkerLostError, short
 from headgate.runtime import board
 from headgate.runtime.exchange import Exchange
-from headgate.runtime.far import KILL_SECONDS, FarDriver, parts, stripped
+from headgate.runtime.far import FarDriver, parts, stripped
 from headgate.runtime.link import Link
-from headgate.runtime.places import Process, cores
+from headgate.runtime.places import Process, Ray, cores
 from headgate.runtime.wire import HINT, check
+from headgate.runtime.workers import ProcessWorker, Worker
 
 if TYPE_CHECKING:
     from headgate.runtime.node import Node
     from headgate.runtime.options import Child
+    from headgate.runtime.ray_place import Cluster
+    from headgate.runtime.tcp import Line
 
 logger = logging.getLogger("headgate")
 
 EXIT_SECONDS = 2.0
 """How long a worker may take to exit, when all its stages have ended, before it is killed."""
-_BOOT = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from headgate.worker import main; main()"
-
-
-class Worker:
-    """One worker process, as home sees it.
-
-    Attributes:
-        number: The number of its node.
-        place: What it was started for.
-        stages: Those that run there.
-        pid: Its process id.
-    """
-
-    def __init__(self, hub: Hub, number: int, place: Process) -> None:
-        """Start it."""
-        self.hub = hub
-        self.number = number
-        self.place = place
-        self.stages: dict[int, FarDriver] = {}
-        self.over = False
-        self.gone: asyncio.Future[None] = hub.loop.create_future()
-        self._kills: dict[int, asyncio.TimerHandle] = {}
-        ours, theirs = socket.socketpair()
-        lifeline, self._lifeline = os.pipe()
-        self._board, there = board.make()
-        try:
-            self.process = subprocess.Popen(  # noqa: S603 (our own interpreter)
-                [
-                    sys.executable,
-                    *subprocess._args_from_interpreter_flags(),  # type: ignore[attr-defined]  # noqa: SLF001
-                    "-c",
-                    _BOOT,
-                    json.dumps(sys.path),
-                    json.dumps([number, theirs.fileno(), lifeline, there, place.max_bytes, place.budget]),
-                ],
-                stdin=subprocess.DEVNULL,
-                pass_fds=(theirs.fileno(), lifeline, there),
-                process_group=0,  # what the terminal sends (Ctrl-C) is for the parent
-            )
-        except OSError:
-            for each in (ours, theirs):
-                each.close()
-            for descriptor in (lifeline, self._lifeline, there):
-                os.close(descriptor)
-            raise
-        theirs.close()
-        os.close(lifeline)
-        os.close(there)
-        self.pid = self.process.pid
-        self._watch()
-        self.link = Link(hub, number, ours, max_bytes=place.max_bytes, budget=place.budget)
-
-    def __str__(self) -> str:
-        """Name it."""
-        return f"worker {self.number} (process {self.pid})"
-
-    def _watch(self) -> None:
-        """Be told when the process has ended."""
-        loop = self.hub.loop
-        try:
-            self._handle = os.pidfd_open(self.pid)
-        except (AttributeError, OSError):  # not on this system
-            self._handle = -1
-            waiting = loop.run_in_executor(None, self.process.wait)
-            waiting.add_done_callback(lambda _: self.exited())
-            return
-        loop.add_reader(self._handle, self.exited)
-
-    def exited(self) -> None:
-        """Take note that the process has ended."""
-        if self.over:
-            return
-        self.over = True
-        if self._handle >= 0:
-            self.hub.loop.remove_reader(self._handle)
-            os.close(self._handle)
-        code = self.process.wait()
-        self.link.drain()  # what it has said before it died counts
-        spans = board.read(self._board)
-        self._board.close()
-        os.close(self._lifeline)
-        for timer in self._kills.values():
-            timer.cancel()
-        self.hub.lost(self, self.reason(code), spans)
-        if not self.gone.done():
-            self.gone.set_result(None)
-
-    def reason(self, code: int) -> WorkerLostError:
-        """Say how it has ended."""
-        if code >= 0:
-            how = f"has exited with code {code}"
-        else:
-            try:
-                how = f"was killed by {signal.Signals(-code).name}"
-            except ValueError:
-                how = f"was killed by signal {-code}"
-        return WorkerLostError(f"worker {self.number}", self.pid, how)
-
-    def insist(self, far: FarDriver, reason: Any) -> None:
-        """Kill the worker when a stage of it does not carry out a kill: a handler is in its way."""
-        if far.number not in self._kills and not self.over:
-            far.killed = (reason,)
-            self._kills[far.number] = self.hub.loop.call_later(KILL_SECONDS, self.kill)
-
-    def left(self, far: FarDriver) -> None:
-        """Take note that a stage has ended there."""
-        self.stages.pop(far.number, None)
-        timer = self._kills.pop(far.number, None)
-        if timer is not None:
-            timer.cancel()
-
-    def kill(self) -> None:
-        """End the process at once."""
-        if not self.over:
-            self.process.kill()
 
 
 class Hub(Exchange):
@@ -155,7 +39,9 @@ class Hub(Exchange):
         """Begin without workers."""
         super().__init__(node, 0)
         self.workers: dict[int, Worker] = {}
-        self._groups: dict[str, Worker] = {}
+        self.secret = secrets.token_bytes(32)
+        self.cluster: Cluster | None = None
+        self._groups: dict[tuple[str, str], Worker] = {}
         self._idle: deque[Worker] = deque()
         self._numbers = 0
         self._joined: set[frozenset[int]] = set()
@@ -166,9 +52,9 @@ class Hub(Exchange):
     def driver(self, child: Child) -> FarDriver:
         """Return what stands for a stage that is to run in a worker."""
         place = child.place
-        if not hasattr(socket, "AF_UNIX"):
+        if isinstance(place, Process) and not hasattr(socket, "AF_UNIX"):
             raise OptionError(child.where, "place", "a place in this process, on a system like this", place)
-        if not isinstance(place, Process):
+        if not isinstance(place, (Process, Ray)):
             raise OptionError(child.where, "place", "a place that this version knows", place)
         number = next(self.node.numbers)
         far = FarDriver(
@@ -181,9 +67,9 @@ class Hub(Exchange):
         self.known[number] = far
         return far
 
-    def _worker(self, place: Process) -> Worker:
+    def _worker(self, place: Process | Ray) -> Worker:
         """Return a worker for one more stage."""
-        group = place.group
+        group = None if place.group is None else (place.word, place.group)
         found = self._groups.get(group) if group is not None else None
         if found is not None and not found.over:
             return found
@@ -200,9 +86,16 @@ class Hub(Exchange):
             self._groups[group] = worker
         return worker
 
-    def _spawn(self, place: Process) -> Worker:
+    def _spawn(self, place: Process | Ray) -> Worker:
         self._numbers += 1
-        worker = Worker(self, self._numbers, place)
+        worker: Worker
+        if isinstance(place, Process):
+            worker = ProcessWorker(self, self._numbers, place)
+        else:
+            from headgate.runtime.ray_place import Cluster, RayWorker  # noqa: PLC0415 (only for those who use it)
+
+            self.cluster = self.cluster or Cluster(self)
+            worker = RayWorker(self, self._numbers, place, self.cluster)
         self.workers[worker.number] = worker
         self.links[worker.number] = worker.link
         level = logging.getLogger().getEffectiveLevel()
@@ -240,11 +133,20 @@ class Hub(Exchange):
             return
         worker.left(far)
         if not worker.stages and not worker.over:
-            if worker.place.group is not None and self._groups.get(worker.place.group) is worker:
-                del self._groups[worker.place.group]
+            self._ungroup(worker)
             self._idle.append(worker)
+            worker.rest()
             if len(self._idle) > cores():
-                self._idle.popleft().link.tell("exit")
+                self.retire(self._idle[0])
+
+    def _ungroup(self, worker: Worker) -> None:
+        self._groups = {group: each for group, each in self._groups.items() if each is not worker}
+
+    def retire(self, worker: Worker) -> None:
+        """Let a worker end that has been without stages for a while."""
+        if worker in self._idle:
+            self._idle.remove(worker)
+            worker.exit()
 
     # -- links --------------------------------------------------------------------------------------------------------
 
@@ -259,8 +161,13 @@ class Hub(Exchange):
     def closed(self, link: Link) -> None:
         """Take note that a worker says nothing more: it has ended, or will at once."""
         worker = self.workers.get(link.peer)
-        if worker is not None and worker.process.poll() is None:
-            self.loop.call_later(KILL_SECONDS, worker.kill)
+        if worker is not None:
+            worker.closed()
+
+    def line(self, peer: int) -> Line | None:
+        """Return the line to a worker that wants to come in."""
+        worker = self.workers.get(peer)
+        return None if worker is None or worker.over else worker.link.line
 
     def _publish(self, *what: Any) -> None:
         for worker in self.workers.values():
@@ -276,9 +183,28 @@ class Hub(Exchange):
         if pair in self._joined:
             return  # the other has asked as well
         self._joined.add(pair)
-        one, two = socket.socketpair()
-        link.pass_on(("linked", where), one.detach())
-        other.link.pass_on(("linked", link.peer), two.detach())
+        asking = self.workers[link.peer]
+        if not asking.distant and not other.distant:
+            one, two = socket.socketpair()
+            link.pass_on(("linked", where), one.detach())
+            other.link.pass_on(("linked", link.peer), two.detach())
+            return
+        door, dialler = (other, asking) if other.distant else (asking, other)
+        secret = None if dialler.distant else self.secret  # it has it, and it never goes over a network
+        door.reached(lambda: dialler.link.tell("dial", door.number, door.address, secret))
+
+    def _on_up(self, link: Link, *where: Any) -> None:
+        """Know where a worker on another machine can be reached."""
+        worker: Any = self.workers.get(link.peer)
+        if worker is not None:
+            worker.up(*where)
+
+    def _on_unreachable(self, link: Link, where: int, how: str) -> None:
+        """End a worker that another one cannot reach: what was between them would wait for ever."""
+        worker = self.workers.get(where)
+        if worker is not None:
+            logger.error("worker %d cannot be reached by worker %d: %s", where, link.peer, how)
+            worker.kill()
 
     # -- what workers tell --------------------------------------------------------------------------------------------
 
@@ -333,8 +259,7 @@ class Hub(Exchange):
         del self.workers[worker.number]
         if worker in self._idle:
             self._idle.remove(worker)
-        if worker.place.group is not None and self._groups.get(worker.place.group) is worker:
-            del self._groups[worker.place.group]
+        self._ungroup(worker)
         lost = [far.name for far in worker.stages.values() if far.killed is None]
         if lost:
             logger.error("%s; it ran %s", reason, ", ".join(map(repr, lost)))
@@ -352,17 +277,21 @@ class Hub(Exchange):
         """Let all workers exit; those that do not are killed."""
         workers = list(self.workers.values())
         for worker in workers:
-            worker.link.tell("exit")
+            worker.exit()
         if workers:
             _, late = await asyncio.wait([each.gone for each in workers], timeout=EXIT_SECONDS)
             if late:
                 self.kill()
                 await asyncio.wait(late)
+        if self.cluster is not None:
+            await self.cluster.leave()
 
     def kill(self) -> None:
         """End all workers at once."""
         for worker in list(self.workers.values()):
             worker.kill()
+        if self.cluster is not None:
+            self.cluster.close()
 
     def reap(self) -> None:
         """End all workers at once, and see them end: there will be no loop any more that could."""

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     import asyncio
     import pickle
 
+    from headgate.runtime.tcp import Line
+
 _HEAD: Final = struct.Struct("<BBHIQ")
 _ASK: Final = struct.Struct("<QQQQ")
 _EVENTS: Final = struct.Struct("<QQQQ")
@@ -45,7 +47,9 @@ _PASSED: Final = 0x40
 """Flag of the encoding: a descriptor goes along that is part of the message."""
 _OTHER: Final = 0
 _CREDIT: Final = 3
+_CONFIRM: Final = 4
 _DONE: Final = struct.Struct("<QQ")
+_TOTAL: Final = struct.Struct("<Q")
 
 _FLOWING: Final = frozenset({EVENTS, m.REDELIVERED, m.CANCELLED})
 _OF_EVENTS: Final = frozenset({EVENTS, m.REDELIVERED})
@@ -110,6 +114,7 @@ class Link:
 
     Attributes:
         up: It has a socket, and nobody has closed it.
+        line: Sees to it that the link outlives its connection; None: it does not.
     """
 
     def __init__(
@@ -139,6 +144,7 @@ class Link:
         self._writing = False
         self._flushing = False
         self._reader = _Reader(self._frame)
+        self.line: Line | None = None
         if sock is not None:
             self.attach(sock)
 
@@ -150,11 +156,45 @@ class Link:
     def attach(self, sock: socket.socket) -> None:
         """Begin to use a socket."""
         sock.setblocking(False)  # noqa: FBT003 (that is its form)
-        for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
-            sock.setsockopt(socket.SOL_SOCKET, option, HIGH)
+        if self.line is None:  # else the system knows better
+            for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
+                sock.setsockopt(socket.SOL_SOCKET, option, HIGH)
         self._sock = sock
         self.owner.loop.add_reader(sock, self._readable)
         self.flush()
+
+    @property
+    def connection(self) -> socket.socket | None:
+        """The socket that it uses now."""
+        return self._sock
+
+    def run_over(self, line: Line) -> None:
+        """Go over a line that may lead to another machine, before there is a socket."""
+        self.line = line
+        self._share = False
+
+    def detach(self) -> None:
+        """Let go of the socket, and keep all else."""
+        sock, self._sock = self._sock, None
+        if sock is not None:
+            self._writing = False
+            loop = self.owner.loop
+            if not loop.is_closed():
+                loop.remove_reader(sock)
+                loop.remove_writer(sock)
+            sock.close()
+
+    def resume(self, sock: socket.socket, pieces: list[Any]) -> None:
+        """Go on over another socket, with what has to be written again."""
+        self.detach()
+        self._out.extendleft((piece, -1) for piece in reversed(pieces))
+        self._weight += sum(map(len, pieces))
+        self.attach(sock)
+
+    @property
+    def received(self) -> int:
+        """Bytes that have come, over all of its sockets."""
+        return self._reader.total
 
     # -- sending ------------------------------------------------------------------------------------------------------
 
@@ -183,7 +223,7 @@ class Link:
     def _put(self, number: int, message: Any) -> None:
         if self.shut:
             return
-        if self._waiting or self._weight > HIGH:
+        if self._waiting or self._weight > HIGH or self._sock is None:
             self._waiting.append((number, message))
         else:
             self._encode_out(number, message)
@@ -262,6 +302,12 @@ class Link:
         """Tell the sender how many messages of a subscription are done with."""
         body = _DONE.pack(known, total)
         self._append(_HEAD.pack(_CREDIT, 0, 0, 0, len(body)) + body)
+        self._later()
+
+    def confirm(self, total: int) -> None:
+        """Tell the other side how many bytes have come."""
+        body = _TOTAL.pack(total)
+        self._append(_HEAD.pack(_CONFIRM, 0, 0, 0, len(body)) + body)
         self._later()
 
     def _credited(self, known: int, total: int) -> None:
@@ -347,8 +393,9 @@ class Link:
             if error.errno == errno.ETOOMANYREFS:  # too many descriptors are on the way: they will arrive
                 self.owner.loop.call_later(BREAK, self.flush)
             else:
-                self.drain()  # its last words
-                self._lost()
+                if self.line is None:  # else it says them again
+                    self.drain()  # its last words
+                self.lost()
             return
         if self._writing:
             self._writing = False
@@ -374,15 +421,19 @@ class Link:
         return sock.sendmsg(views)
 
     def _sent(self, count: int) -> None:
-        out = self._out
+        out, line = self._out, self.line
         self._weight -= count
         while count:
             data, descriptor = out[0]
             size = len(data)
             if count < size:
-                out[0] = (memoryview(data)[count:], descriptor)
-                return
-            out.popleft()
+                view = memoryview(data)
+                out[0] = (view[count:], descriptor)
+                data, size = view[:count], count
+            else:
+                out.popleft()
+            if line is not None:
+                line.wrote(data)
             count -= size
 
     # -- receiving ----------------------------------------------------------------------------------------------------
@@ -398,7 +449,9 @@ class Link:
         except OSError:
             going = False
         if not going:
-            self._lost()
+            self.lost()
+        elif self.line is not None:
+            self.line.read(self._reader.total)
 
     def finish(self) -> None:
         """Write all that waits, however long that takes: there is nothing else to do any more."""
@@ -427,6 +480,9 @@ class Link:
             return
         if kind == _CREDIT:
             self._credited(*_DONE.unpack(body))
+            return
+        if kind == _CONFIRM and self.line is not None:
+            self.line.confirmed(*_TOTAL.unpack(body))
             return
         at = 0
         number, known, events, deliveries, subscription = -1, -1, 0, 0, None
@@ -485,21 +541,23 @@ class Link:
 
     # -- the end ------------------------------------------------------------------------------------------------------
 
-    def _lost(self) -> None:
-        if self._sock is not None:
+    def lost(self) -> None:
+        """Take note that the connection has broken."""
+        if self._sock is None:
+            return
+        if self.line is not None:
+            self.detach()
+            self.line.broken()
+        else:
             self.close()
             self.owner.closed(self)
 
     def close(self) -> None:
         """Let go of the socket; what waits is dropped."""
         self.shut = True
-        sock, self._sock = self._sock, None
-        if sock is not None:
-            loop = self.owner.loop
-            if not loop.is_closed():
-                loop.remove_reader(sock)
-                loop.remove_writer(sock)
-            sock.close()
+        self.detach()
+        if self.line is not None:
+            self.line.close()
         for _, descriptor in self._out:
             if descriptor >= 0:
                 os.close(descriptor)
@@ -528,6 +586,7 @@ class _Reader:
         self._filled = 0
         self._head: tuple[int, int, int, int, int] = (0, 0, 0, 0, 0)
         self._descriptors: deque[int] = deque()
+        self.total = 0
         self._space = socket.CMSG_SPACE(16 * 4) if hasattr(socket, "CMSG_SPACE") else 0
 
     def read(self, sock: socket.socket) -> bool:
@@ -547,6 +606,7 @@ class _Reader:
 
     def _receive(self, sock: socket.socket, into: memoryview) -> int:
         count, ancillary, _, _ = sock.recvmsg_into([into], self._space)
+        self.total += count
         for level, kind, data in ancillary:
             if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
                 rights = array.array("i")

@@ -128,8 +128,8 @@ class Child:
             ``set_demand("forward")``.
         restart: For supervisors: ``"permanent"`` (default), ``"transient"`` or ``"temporary"``.
         shutdown: Seconds that the stage has to end by itself. Default 5.
-        place: ``"inline"``, ``"task"``, ``"thread"`` or `Process`. Default: in a task when a handler is async, else
-            inline.
+        place: ``"inline"``, ``"task"``, ``"thread"``, `Process` or `Ray`. Default: in a task when a handler is
+            async, else inline.
         delivery: ``"at_least_once"`` (default): what a consumer did not handle goes to the next taker;
             ``"at_most_once"``: it is lost, and counted.
         max_deliveries: How often events that a handler crashes with are given to handlers before they are halved,
@@ -314,7 +314,7 @@ class Child:
             return place
         if not isinstance(place, str) or place not in PLACES:
             words = ", ".join(map(repr, PLACES))
-            raise OptionError(where, "place", f"one of {words}, or Process(...)", place)
+            raise OptionError(where, "place", f"one of {words}, Process(...) or Ray(...)", place)
         if asynchronous and place != "task":
             raise OptionError(where, "place", f"'task', as {', '.join(asynchronous)} is async", place)
         return place

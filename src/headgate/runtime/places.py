@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
+import math
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from headgate.errors import OptionError
 
@@ -44,12 +48,116 @@ class Process(Place):
         Raises:
             OptionError: One is of the wrong type or out of range.
         """
-        if self.group is not None and (not isinstance(self.group, str) or not self.group):
-            raise OptionError("Process", "group", "a string that is not empty, or None", self.group)
+        _check(self, "group", _is_name, "a string that is not empty, or None")
         for option in ("max_bytes", "budget"):
-            value = getattr(self, option)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise OptionError("Process", option, "a number of bytes of at least 1", value)
+            _check(self, option, _is_size, "a number of bytes of at least 1")
+
+
+@dataclass(frozen=True)
+class Ray(Place):
+    """An actor on a Ray cluster, for stages that are to run on other machines.
+
+    Ray gives the actor a machine, starts it and sees when it dies; the events go from node to node over links of our
+    own (TCP), not through Ray's calls and not through this process. Actors are not detached: they end with this
+    program. One whose stages have ended is used again for a few seconds, then it gives back what it holds. Every
+    machine of the cluster needs the same headgate. Needs ``headgate[ray]``.
+
+    Args:
+        group: Stages of the same group share one actor; events between them do not leave it. Default None: this stage
+            has an actor of its own.
+        address: The cluster: ``"host:port"`` or ``"auto"`` as for ``ray.init`` (but no ``ray://``, as this program is a
+            part of it), or ``"local"`` to start one on this machine, which ends with the last `System` that uses it.
+            Default None: the one that this program is connected to already; else that of the environment variable
+            ``RAY_ADDRESS``; else ``"local"``.
+        num_cpus: Cores that the actor holds. Default 1.
+        num_gpus: GPUs that it holds. Default 0.
+        memory: Bytes that it holds. Default None: this is not looked at.
+        resources: Other resources that it holds, by name. Default: none.
+        scheduling_strategy: As Ray takes it: ``"DEFAULT"``, ``"SPREAD"``, a ``NodeAffinitySchedulingStrategy``, a
+            ``PlacementGroupSchedulingStrategy``, ... Default None: Ray's own default.
+        runtime_env: As Ray takes it: packages, environment variables, ... Default: none.
+        name: The actors are called this and a number in Ray's lists. Default: they have no names.
+        namespace: The names' namespace, for the actors and, where this connects to a cluster, for the connection.
+        ports: The first and the last port at which a node may listen, here and there. Default None: any free one. Nodes
+            listen at the address that Ray knows their machine by.
+        start_timeout: Seconds that the cluster may take to find a place and to start the actor. Default 60.
+        max_bytes: As for `Process`.
+        budget: As for `Process`.
+    """
+
+    group: str | None = None
+    address: str | None = None
+    num_cpus: float = 1
+    num_gpus: float = 0
+    memory: float | None = None
+    resources: dict[str, float] | None = None
+    scheduling_strategy: Any = None
+    runtime_env: dict[str, Any] | None = None
+    name: str | None = None
+    namespace: str | None = None
+    ports: tuple[int, int] | None = None
+    start_timeout: float = 60.0
+    max_bytes: int = 64 << 20
+    budget: int = 256 << 20
+
+    word = "ray"
+
+    def __post_init__(self) -> None:
+        """Check the options.
+
+        Raises:
+            OptionError: One is of the wrong type or out of range, or ``headgate[ray]`` is not installed.
+        """
+        _check(self, "address", _is_address, "'host:port' of the cluster itself (no 'ray://'), 'auto', 'local' or None")
+        for option in ("group", "name", "namespace"):
+            _check(self, option, _is_name, "a string that is not empty, or None")
+        for option in ("num_cpus", "num_gpus"):
+            _check(self, option, _is_amount, "a number of at least 0")
+        _check(self, "memory", lambda it: it is None or _is_amount(it), "a number of bytes, or None")
+        _check(self, "resources", _are_resources, "numbers of at least 0 by name, or None")
+        _check(self, "runtime_env", lambda it: it is None or isinstance(it, dict), "a dict, or None")
+        _check(self, "ports", _are_ports, "two ports between 1 and 65535, the first not after the last, or None")
+        _check(self, "start_timeout", lambda it: _is_amount(it) and it > 0, "a number of seconds above 0")
+        for option in ("max_bytes", "budget"):
+            _check(self, option, _is_size, "a number of bytes of at least 1")
+        if importlib.util.find_spec("ray") is None:
+            raise OptionError("Ray", "place", "headgate[ray] to be installed (ray)", "no module named 'ray'")
+
+
+def _check(place: Place, option: str, fits: Callable[[Any], bool], expected: str) -> None:
+    value = getattr(place, option)
+    if not fits(value):
+        raise OptionError(type(place).__name__, option, expected, value)
+
+
+def _is_name(value: Any) -> bool:
+    return value is None or (isinstance(value, str) and bool(value))
+
+
+def _is_address(value: Any) -> bool:
+    return _is_name(value) and not (value or "").startswith("ray://")
+
+
+def _is_amount(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < math.inf
+
+
+def _is_size(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def _are_resources(value: Any) -> bool:
+    return value is None or (
+        isinstance(value, dict) and all(isinstance(name, str) and _is_amount(each) for name, each in value.items())
+    )
+
+
+def _are_ports(value: Any) -> bool:
+    if value is None:
+        return True
+    if not isinstance(value, tuple) or len(value) != len(("first", "last")):
+        return False
+    return all(_is_size(port) and port < 1 << 16 for port in value) and value[0] <= value[1]
 
 
 def cores() -> int:

@@ -1,0 +1,3 @@
+from tests.ray.machines import machines
+
+__all__ = ["machines"]

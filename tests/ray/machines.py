@@ -1,0 +1,215 @@
+# mypy: disable-error-code="union-attr,var-annotated,call-arg"
+"""Nodes that are joined by TCP without Ray: where Ray would start an actor, a process of ours is started.
+
+Everything else is real: the secret, the doors, the lines, the worker. Between any two nodes stands a `Proxy`, which can
+cut connections when it is told, hold back what comes, and let nobody in.
+"""
+
+import asyncio
+import concurrent.futures
+import contextlib
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from headgate import Ray
+from headgate.runtime import ray_place
+
+RUN = """
+import json, sys
+terms, sys.path[:] = json.loads(sys.stdin.readline())
+from headgate.worker import serve
+serve(**{**terms, "secret": bytes.fromhex(terms["secret"]), "home": tuple(terms["home"])})
+"""
+
+
+class Machines(ray_place.Cluster):
+    """Starts processes in the stead of actors."""
+
+    proxied = True
+
+    def __init__(self, hub):
+        super().__init__(hub)
+        self.processes = {}
+        self.proxies = []
+        self.at_doors = {}
+
+    def _connect(self, place):
+        return "127.0.0.1"
+
+    def launch(self, worker, home):
+        place = worker.place
+        terms = {
+            "number": worker.number,
+            "home": self.before(home) if self.proxied else home,
+            "secret": self._hub.secret.hex(),
+            "host": "127.0.0.1",
+            "ports": None,
+            "max_bytes": place.max_bytes,
+            "budget": place.budget,
+        }
+        process = subprocess.Popen([sys.executable, "-c", RUN], stdin=subprocess.PIPE, process_group=0)
+        process.stdin.write(json.dumps([terms, sys.path]).encode() + b"\n")
+        process.stdin.close()
+        self.processes[worker.number] = process
+        return process, Call(process)
+
+    def before(self, address):
+        """Return where to knock in the stead of an address."""
+        address = tuple(address)
+        if address not in self.at_doors:
+            proxy = self.at_doors[address] = Proxy(address)
+            self.proxies.append(proxy)
+        return self.at_doors[address].address
+
+    def kill(self, actor):
+        with contextlib.suppress(ProcessLookupError):
+            actor.kill()
+        actor.wait()
+
+    def close(self):
+        super().close()
+        for proxy in self.proxies:
+            proxy.close()
+
+    def cut(self):
+        for proxy in self.proxies:
+            proxy.cut()
+
+
+class Call:
+    """The call that is held: it ends with the process."""
+
+    def __init__(self, process):
+        self._future = concurrent.futures.Future()
+        threading.Thread(target=self._wait, args=(process,), daemon=True, name="tests: an actor").start()
+
+    def _wait(self, process):
+        code = process.wait()
+        if code == 0:
+            self._future.set_result(None)
+        else:
+            self._future.set_exception(RuntimeError(f"exit code {code}"))
+
+    def future(self):
+        return self._future
+
+
+class Proxy:
+    """Passes bytes between those who knock here and a door, in a thread of its own.
+
+    With ``cuts`` it cuts a connection by itself after a number of bytes that a seed draws, in the middle of whatever
+    that is; nothing that it has read is passed on then.
+    """
+
+    def __init__(self, target, seed=None, cuts=0, least=1):
+        self._target = tuple(target)
+        self._random = random.Random(seed)
+        self.cuts_left = cuts
+        self._least = least
+        self.made = self.lost = 0
+        self.refusing = False
+        self._loop = asyncio.new_event_loop()
+        self._writers = set()
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.address = self._listener.getsockname()
+        self._thread = threading.Thread(target=self._run, daemon=True, name="tests: a proxy")
+        self._thread.start()
+
+    def _run(self):
+        asyncio.set_event_loop(self._loop)
+        server = self._loop.run_until_complete(asyncio.start_server(self._join, sock=self._listener))
+        self._loop.run_forever()
+        server.close()
+        for task in asyncio.all_tasks(self._loop):
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                self._loop.run_until_complete(task)
+        self._loop.run_until_complete(asyncio.sleep(0))
+        self._loop.close()
+
+    async def _join(self, reader, writer):
+        self._writers.add(writer)
+        other = None
+        try:
+            if self.refusing:
+                return
+            there, other = await asyncio.open_connection(*self._target)
+            self._writers.add(other)
+            self.made += 1
+            left = [self._random.randrange(self._least, 40 * self._least) if self.cuts_left > 0 else None]
+            ways = [asyncio.ensure_future(self._pass(*way, left)) for way in ((reader, other), (there, writer))]
+            await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+            for way in ways:
+                way.cancel()
+            await asyncio.gather(*ways, return_exceptions=True)
+        except OSError:
+            pass
+        finally:
+            for each in (writer, other):
+                if each is not None:
+                    self._writers.discard(each)
+                    each.transport.abort()
+
+    async def _pass(self, reader, writer, left):
+        while data := await reader.read(1 << 16):
+            if left[0] is not None:
+                if len(data) > left[0]:
+                    self.cuts_left -= 1
+                    self.lost += len(data) - left[0]
+                    writer.write(data[: left[0]])
+                    return
+                left[0] -= len(data)
+            writer.write(data)
+            await writer.drain()
+
+    def cut(self):
+        """Cut all connections now."""
+
+        def cut():
+            for writer in self._writers:
+                writer.transport.abort()
+
+        self._loop.call_soon_threadsafe(cut)
+
+    def close(self):
+        if self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join()
+
+
+@pytest.fixture
+def machines(monkeypatch):
+    """Let `Ray` be processes of this machine; gives the list of what took the place of Ray."""
+    made = []
+
+    class Made(Machines):
+        def __init__(self, hub):
+            super().__init__(hub)
+            made.append(self)
+
+    monkeypatch.setattr(ray_place, "Cluster", Made)
+    up = ray_place.RayWorker.up
+    monkeypatch.setattr(
+        ray_place.RayWorker, "up", lambda self, address, pid: up(self, self._cluster.before(address), pid)
+    )
+    yield made
+    for each in made:
+        each.close()
+        for process in each.processes.values():
+            assert process.poll() is not None, "a node is left behind"
+
+
+def place(**options):
+    return Ray(num_cpus=0.1, **options)
+
+
+def kill(process):
+    os.kill(process.pid, signal.SIGKILL)
