@@ -64,6 +64,7 @@ def cluster():
         "TMPDIR": folder,
         "RAY_AUTH_MODE": "disabled",  # whatever tokens there are in this home
         "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_raylet_start_wait_time_s": "100",  # other tests may keep this machine busy
     }
     environment.pop("RAY_ADDRESS", None)
     with Path(folder, "errors").open("wb") as errors:
