@@ -5,6 +5,7 @@ import enum
 import os
 import subprocess
 import sys
+import uuid  # noqa: F401 (of the keys below)
 from decimal import Decimal
 from fractions import Fraction
 from typing import NamedTuple
