@@ -49,9 +49,9 @@ class Give(Producer):
         self.left = total
 
     def handle_demand(self, demand: int) -> list[Any]:
-        count = min(demand, self.left, BATCH)
+        count = min(demand, self.left)
         self.left -= count
-        return self.events[:count]
+        return self.events if count == BATCH else (self.events * (count // BATCH + 1))[:count]
 
 
 class Pass(ProducerConsumer):
