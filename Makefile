@@ -7,7 +7,7 @@ RUN := .venv/bin/python -m
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
 .NOTPARALLEL:  # so that pytest's summary closes "make test"
-.PHONY: help demo test check ruff mypy pyright layers docs browser postgres pytest parity mutants bench clean
+.PHONY: help demo test check ruff mypy pyright layers docs browser postgres pytest ray parity mutants bench clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 18
@@ -40,6 +40,9 @@ postgres:  ## install PostgreSQL for the tests of the event log, where it is mis
 
 pytest: .venv/.all browser postgres  ## the tests alone
 	$(RUN) pytest
+
+ray: .venv/.all  ## the tests on a Ray cluster of two nodes, in network namespaces of their own
+	HEADGATE_RAY=1 $(RUN) pytest tests/ray
 
 parity: .venv/.all  ## which behaviours of the originals are kept
 	@$(RUN) tests.parity

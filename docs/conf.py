@@ -31,6 +31,7 @@ nitpick_ignore_regex = [
     (r"py:.*", r"[A-Z]\w?|Any|Self"),
     # Signatures name a few types that are how things are made, and are no part of the reference.
     (r"py:class", r"headgate\.(protocol|runtime)\..*|Driver"),
+    (r"py:class", r"headgate\.flow\.\w+\..*|dict\[str"),  # as headgate.flow.NAME; a default that is made
     (r"py:class", r"headgate\.eventlog\.\w+\..*"),  # they are in the reference as headgate.eventlog.NAME
     (r"py:class", r"Row|Query|References|datetime|Path"),
     (r"py:class", r"headgate\.pipeline\.(lookups\.Calls|augment\.(Cache|Policy))"),

@@ -33,7 +33,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     workers = options.workers or headgate.cores()
     found: list[File] = []
     began = time.perf_counter()
-    headgate.run(app(paths, found, place=options.place, workers=workers))
+    job = app(paths, found, place=options.place, workers=workers)
+    headgate.run(job, watch_blocked=None)  # inline it blocks the event loop, which is what one may want to see
     seconds = time.perf_counter() - began
     show(found, top)
     print(f"\nplace {options.place}, {workers} at a time: {seconds:.1f} s, {len(found) / seconds:,.0f} files/s")

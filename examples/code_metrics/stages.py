@@ -13,8 +13,8 @@ from headgate import Child, Consumer, Process, Producer, ProducerConsumer, Subsc
 from .metrics import File, be_quiet, measure
 
 PLACES: dict[str, Any] = {"inline": "inline", "thread": "thread", "process": Process()}
-AHEAD = 4
-"""Files that a measuring stage asks for. Few: some take a hundred times as long as others, and nobody is to wait."""
+AHEAD = 16
+"""Files that a measuring stage asks for. Few, as some take a hundred times as long as others."""
 
 
 class Paths(Producer):

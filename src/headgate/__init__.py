@@ -24,6 +24,8 @@ from headgate.errors import (
     EventError,
     EventLogError,
     FencedError,
+    FlowError,
+    FlowInterruptedError,
     HandlerError,
     HandlerTimeoutError,
     HeadgateError,
@@ -33,6 +35,7 @@ from headgate.errors import (
     LookupTimeoutError,
     NameTakenError,
     NoStageError,
+    OperatorError,
     OptionError,
     PeerError,
     ProtocolError,
@@ -81,6 +84,7 @@ from headgate.types import Message, Source, merge
 if TYPE_CHECKING:
     from headgate.eventlog.events import Event
     from headgate.eventlog.log import EventLog
+    from headgate.flow.flow import Flow
     from headgate.pipeline.augment import Augment, AugmentStatistics, augment
     from headgate.pipeline.batching import BatchInfo
     from headgate.pipeline.options import Batcher, Processors
@@ -128,6 +132,9 @@ __all__ = [
     "EventLogError",
     "FairDispatcher",
     "FencedError",
+    "Flow",
+    "FlowError",
+    "FlowInterruptedError",
     "HandlerError",
     "HandlerTimeoutError",
     "HeadgateError",
@@ -138,6 +145,7 @@ __all__ = [
     "Message",
     "NameTakenError",
     "NoStageError",
+    "OperatorError",
     "OptionError",
     "PartitionDispatcher",
     "PeerError",
@@ -203,6 +211,7 @@ _LATER: Final = {
     "CircuitBreaker": "headgate.protocol.circuits",
     "Event": "headgate.eventlog.events",
     "EventLog": "headgate.eventlog.log",
+    "Flow": "headgate.flow.flow",
     "Pipeline": "headgate.pipeline.pipeline",
     "PipelineRun": "headgate.pipeline.running",
     "PipelineStatistics": "headgate.pipeline.running",

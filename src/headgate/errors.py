@@ -36,6 +36,9 @@
     ├── QueueFullError                   a bounded queue was put to, and has no room
     ├── QueueClosedError                 a queue was put to that takes no more
     ├── RecordError                      a record of a file cannot be read
+    ├── FlowError                        a flow cannot be built or run to its end
+    │   ├── OperatorError                a function of yours raised; it has the event, the operator and the traceback
+    │   └── FlowInterruptedError         a worker died, and what it held cannot be done again
     └── AugmentError                     a message could not be looked up; ``__cause__`` is what the look-up raised
         ├── LookupTimeoutError (also TimeoutError)    the look-up took too long
         └── CircuitOpenError             nobody asked, as the outside system has failed too often
@@ -84,6 +87,56 @@ class NameTakenError(OptionError):
     def __str__(self) -> str:
         """Say it in one line."""
         return f"{self.where}: the name {self.got!r} is taken by a living stage"
+
+
+class FlowError(HeadgateError):
+    """A flow cannot be built as it was described, or did not get to its end."""
+
+
+class OperatorError(FlowError):
+    """A function of yours raised in a flow. ``__cause__`` is what, where it could be kept.
+
+    Attributes:
+        operator: Which operator it belongs to, and its line.
+        event: What it was given.
+        error: The type of what it raised, and what that says.
+        traceback: Of the worker, as text.
+    """
+
+    def __init__(self, operator: str, event: Any, error: str, traceback: str) -> None:
+        """Name the operator, the event and the error."""
+        super().__init__(operator, event, error, traceback)
+        self.operator = operator
+        self.event = event
+        self.error = error
+        self.traceback = traceback
+
+    def __str__(self) -> str:
+        """Say it in one line."""
+        return f"{self.operator} raised {self.error}, for {short(self.event)}"
+
+
+class FlowInterruptedError(FlowError):
+    """A worker of a flow died, and what it held cannot be done again: its input is gone, or results were given away.
+
+    Attributes:
+        worker: Its name.
+        layer: What it did.
+        reason: What it died of.
+        why: Why nobody else could go on for it.
+    """
+
+    def __init__(self, worker: str, layer: str, reason: str, why: str) -> None:
+        """Name the worker, its layer, the reason, and why that ends the flow."""
+        super().__init__(worker, layer, reason, why)
+        self.worker = worker
+        self.layer = layer
+        self.reason = reason
+        self.why = why
+
+    def __str__(self) -> str:
+        """Say it in one line."""
+        return f"worker {self.worker!r} of the flow ({self.layer}) was lost: {self.reason}; {self.why}"
 
 
 class ProtocolError(HeadgateError):

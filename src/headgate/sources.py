@@ -60,6 +60,10 @@ class _Source(Producer):
         if self._on_cancel == "stop" and not self.stage.consumers:
             self.stage.stop()
 
+    def finish(self) -> None:
+        """Say that there is nothing more; what the callback at work returns still goes out."""
+        self.stage.finish()
+
 
 class SequenceProducer(_Source):
     """Gives slices of a sequence."""
@@ -74,7 +78,7 @@ class SequenceProducer(_Source):
         """Give the next slice."""
         start, self._at = self._at, min(self._at + demand, len(self._sequence))
         if self._at == len(self._sequence):
-            self.stage.finish()
+            self.finish()
         return cut(self._sequence, start, self._at)
 
 
@@ -118,7 +122,7 @@ class IterableProducer(_Source):
                 self._iterator = iter(())
                 break
             if len(events) - before < wanted:
-                self.stage.finish()
+                self.finish()
                 break
             if clock() - begun > LINGER:
                 if len(events) < count:
@@ -177,7 +181,7 @@ class AsyncIterableProducer(_Source):
                     loop.call_soon(self._flush)
         except StopAsyncIteration:
             self._flush()
-            self.stage.finish()
+            self.finish()
         except Exception as error:  # noqa: BLE001 (the user's iterator)
             self._flush()
             self.stage.info(error)

@@ -132,7 +132,7 @@ class WorkerExchange(Exchange):
             board.clear(self._notes, slot)
         self._drivers.pop(driver.number, None)
         core = driver.core
-        how = (core.completed, core.follows, core.failure)
+        how = (core.completed, core.follows, core.failure, any(reason is each for each in driver.told_to_end))
         self.tell(HOME, "ended", driver.number, reason, statistics(core), *how)
 
     def bury(self, letter: DeadLetter, kept: Callable[[], None]) -> None:

@@ -441,7 +441,7 @@ PROGRAM = """
     PARENT = os.getpid()
 
     if __name__ == "__main__":
-        headgate.run(Program())
+        headgate.run(Program(), watch_blocked=None)
 """
 
 

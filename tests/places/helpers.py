@@ -5,6 +5,8 @@ import functools
 import inspect
 import threading
 
+import pytest
+
 from headgate import Child, Process, System, To
 from headgate.protocol.messages import CALLBACKS
 from tests.places.shared import share
@@ -52,6 +54,19 @@ def spot(place):
 def lend(place, value):
     """Return what to hand to a stage there: what is a list of the test is one there as well."""
     return share(value) if place == "process" else value
+
+
+def spread(cases):
+    """Give a test its place and cases: one by one in this process; in workers all of them, so that those are reused."""
+    near = [pytest.param(place, [case], id=f"{place}-{case}") for place in NEAR for case in cases]
+    far = pytest.param("process", cases, id="process", marks=pytest.mark.slow)
+    return pytest.mark.parametrize(("place", "cases"), [*near, far])
+
+
+async def clear(system):
+    """Stop what still runs, before the next case."""
+    for ref in reversed(system.stages()):
+        await ref.stop()
 
 
 def run(scenario):
@@ -119,10 +134,12 @@ __all__ = [
     "at",
     "calm",
     "child",
+    "clear",
     "leftovers",
     "lend",
     "run",
     "shows",
     "spot",
+    "spread",
     "until",
 ]

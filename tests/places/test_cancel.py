@@ -6,7 +6,7 @@ import gc
 import pytest
 
 from headgate import NoStageError, OptionError, StageCrashed, SubscriptionError
-from tests.places.helpers import NEAR, System, To, calm, child, run, shows, until
+from tests.places.helpers import NEAR, System, To, calm, child, clear, run, shows, spread, until
 from tests.places.stages import Collect, Counter, Emitter, Failing, Mute, Silent, Times, Wanderer, Watcher
 
 MODES = [
@@ -16,6 +16,11 @@ MODES = [
     ("transient", "oops", True),
     ("temporary", "normal", False),
     ("temporary", "oops", False),
+]
+MISSING = [
+    (gone, mode, lives)
+    for gone in ("unknown", "ended")
+    for mode, lives in (("permanent", False), ("transient", False), ("temporary", True))
 ]
 
 
@@ -27,89 +32,96 @@ async def ended(ref):
         return crash.reason
 
 
-@pytest.mark.parametrize(("mode", "reason", "ends"), MODES)
-def test_the_end_of_a_producer(place, mode, reason, ends):
+@spread(MODES)
+def test_the_end_of_a_producer(place, cases):
     async def scenario():
-        log = []
         async with System() as system:
-            source = await system.start(child(place, Emitter))
-            sink = await system.start(
-                child(place, Collect, None, None, (), log, subscribe_to=[To(source, cancel=mode)])
-            )
-            await source.stop(reason)
-            await until(lambda: ("cancel", "down", reason) in log)
-            if ends:
-                assert await ended(sink) == reason
-            await calm(sink)
-            assert sink.alive is not ends
-            await ended(source)
+            for mode, reason, ends in cases:
+                log = []
+                source = await system.start(child(place, Emitter))
+                sink = await system.start(
+                    child(place, Collect, None, None, (), log, subscribe_to=[To(source, cancel=mode)])
+                )
+                await source.stop(reason)
+                await until(lambda log=log, reason=reason: ("cancel", "down", reason) in log)
+                if ends:
+                    assert await ended(sink) == reason
+                await calm(sink)
+                assert sink.alive is not ends
+                await ended(source)
+                await clear(system)
 
     run(scenario)
 
 
-@pytest.mark.parametrize(("mode", "reason", "ends"), MODES)
-def test_a_producer_that_cancels(place, mode, reason, ends):
+@spread(MODES)
+def test_a_producer_that_cancels(place, cases):
     async def scenario():
-        log, seen, source_log = [], [], []
         async with System() as system:
-            source = await system.start(child(place, Emitter, source_log))
-            sink = await system.start(child(place, Collect, seen, None, (), log))
-            subscription = await sink.subscribe(source, cancel=mode)
-            await calm(source, sink)
-            source.cast([1, 2])
-            await shows(source, lambda read: read.delivered == 2)
-            source.cancel(subscription, reason)
-            await until(lambda: ("cancel", "cancel", reason) in log)
-            assert seen == [1, 2], "it first handles what it has"
-            if ends:
-                assert await ended(sink) == reason
-            await calm(source, sink)
-            assert source.alive
-            assert sink.alive is not ends
-            assert ("cancel", "cancel", reason) in source_log
-            assert (await source.statistics()).consumers == ()
+            for mode, reason, ends in cases:
+                log, seen, source_log = [], [], []
+                source = await system.start(child(place, Emitter, source_log))
+                sink = await system.start(child(place, Collect, seen, None, (), log))
+                subscription = await sink.subscribe(source, cancel=mode)
+                await calm(source, sink)
+                source.cast([1, 2])
+                await shows(source, lambda read: read.delivered == 2)
+                source.cancel(subscription, reason)
+                await until(lambda log=log, reason=reason: ("cancel", "cancel", reason) in log)
+                assert seen == [1, 2], "it first handles what it has"
+                if ends:
+                    assert await ended(sink) == reason
+                await calm(source, sink)
+                assert source.alive
+                assert sink.alive is not ends
+                assert ("cancel", "cancel", reason) in source_log
+                assert (await source.statistics()).consumers == ()
+                await clear(system)
 
     run(scenario)
 
 
-@pytest.mark.parametrize(("mode", "ends"), [("permanent", True), ("transient", True), ("temporary", False)])
-def test_the_crash_of_a_producer(place, mode, ends):
+@spread([("permanent", True), ("transient", True), ("temporary", False)])
+def test_the_crash_of_a_producer(place, cases):
     async def scenario():
         async with System() as system:
-            sink = await system.start(child(place, Collect))
-            source = await system.start(child(place, Failing))
-            await sink.subscribe(source, cancel=mode)
-            with pytest.raises(StageCrashed) as caught:
-                await source.wait()
-            assert isinstance(caught.value.__cause__, ValueError)
-            if ends:
-                reason = await ended(sink)
-                assert "broken" in str(reason)
-            assert sink.alive is not ends
+            for mode, ends in cases:
+                sink = await system.start(child(place, Collect))
+                source = await system.start(child(place, Failing))
+                await sink.subscribe(source, cancel=mode)
+                with pytest.raises(StageCrashed) as caught:
+                    await source.wait()
+                assert isinstance(caught.value.__cause__, ValueError)
+                if ends:
+                    reason = await ended(sink)
+                    assert "broken" in str(reason)
+                assert sink.alive is not ends
+                await clear(system)
 
     run(scenario)
 
 
-@pytest.mark.parametrize("mode", ["permanent", "transient", "temporary"])
-@pytest.mark.parametrize("reason", ["normal", "oops"])
-def test_the_canceller_lives_on(place, mode, reason):
+@spread(MODES)
+def test_the_canceller_lives_on(place, cases):
     async def scenario():
-        log, source_log = [], []
         async with System() as system:
-            source = await system.start(child(place, Emitter, source_log))
-            sink = await system.start(child(place, Collect, None, None, (), log))
-            subscription = await sink.subscribe(source, cancel=mode)
-            sink.cancel(subscription, reason)
-            await until(lambda: ("cancel", "cancel", reason) in source_log)
-            await calm(source, sink)
-            assert log == [("subscribe", "producer"), ("cancel", "cancel", reason)]
-            assert sink.alive
-            assert source.alive
-            assert (await sink.statistics()).producers == (await source.statistics()).consumers == ()
-            sink.cancel(subscription, reason)
-            sink.ask(subscription, 5)
-            await calm(source, sink)
-            assert len(log) == 2, "a second time is none"
+            for mode, reason, _ in cases:
+                log, source_log = [], []
+                source = await system.start(child(place, Emitter, source_log))
+                sink = await system.start(child(place, Collect, None, None, (), log))
+                subscription = await sink.subscribe(source, cancel=mode)
+                sink.cancel(subscription, reason)
+                await until(lambda log=source_log, reason=reason: ("cancel", "cancel", reason) in log)
+                await calm(source, sink)
+                assert log == [("subscribe", "producer"), ("cancel", "cancel", reason)]
+                assert sink.alive
+                assert source.alive
+                assert (await sink.statistics()).producers == (await source.statistics()).consumers == ()
+                sink.cancel(subscription, reason)
+                sink.ask(subscription, 5)
+                await calm(source, sink)
+                assert len(log) == 2, "a second time is none"
+                await clear(system)
 
     run(scenario)
 
@@ -191,22 +203,23 @@ def test_resubscribing_from_an_ended_subscription_just_subscribes(place):
     run(scenario)
 
 
-@pytest.mark.parametrize(("mode", "lives"), [("permanent", False), ("transient", False), ("temporary", True)])
-@pytest.mark.parametrize("gone", ["unknown", "ended"])
-def test_a_missing_producer(place, mode, lives, gone):
+@spread(MISSING)
+def test_a_missing_producer(place, cases):
     async def scenario():
         async with System() as system:
-            source = await system.start(child(place, Emitter, name="source"))
-            await source.stop()
-            sink = await system.start(child(place, Collect))
-            with pytest.raises(SubscriptionError) as caught:
-                await sink.subscribe("source" if gone == "unknown" else source, cancel=mode)
-            assert caught.value.missing
-            assert caught.value.producer == "source"
-            await until(lambda: sink.alive is lives)
-            if not lives:
-                with pytest.raises(StageCrashed):
-                    await sink.wait()
+            for gone, mode, lives in cases:
+                source = await system.start(child(place, Emitter, name="source"))
+                await source.stop()
+                sink = await system.start(child(place, Collect))
+                with pytest.raises(SubscriptionError) as caught:
+                    await sink.subscribe("source" if gone == "unknown" else source, cancel=mode)
+                assert caught.value.missing
+                assert caught.value.producer == "source"
+                await until(lambda sink=sink, lives=lives: sink.alive is lives)
+                if not lives:
+                    with pytest.raises(StageCrashed):
+                        await sink.wait()
+                await clear(system)
 
     run(scenario)
 

@@ -1,45 +1,47 @@
 # mypy: disable-error-code="var-annotated"
 """Demand through whole pipelines: what arrives, in which batches, and what is asked for it."""
 
-import pytest
-
 from headgate import HandlerError
-from tests.places.helpers import System, To, calm, child, run, until
+from tests.places.helpers import System, To, calm, child, clear, run, spread, until
 from tests.places.stages import Chooser, Collect, Counter, Emitter, Surplus, Talkative, Times
 
 DEMANDS = [(1000, 500), (1000, 0), (100, 80), (10, 5), (10, 9), (3, 1), (1, 0)]
 
 
-@pytest.mark.parametrize(("most", "least"), DEMANDS)
-def test_three_stages_move_everything_in_order(place, most, least):
+@spread(DEMANDS)
+def test_three_stages_move_everything_in_order(place, cases):
     async def scenario():
-        seen, batches, total = [], [], 300 if most < 100 else 3000
         async with System() as system:
-            counter = await system.start(child(place, Counter, total))
-            times = await system.start(
-                child(place, Times, 2, subscribe_to=[To(counter, max_demand=most, min_demand=least)])
-            )
-            to = To(times, max_demand=most, min_demand=least)
-            await system.start(child(place, Collect, seen, batches, subscribe_to=[to]))
-            await system.wait()
-        assert seen == list(range(0, 2 * total, 2))
-        assert max(map(len, batches)) <= most - least
+            for most, least in cases:
+                seen, batches, total = [], [], 300 if most < 100 else 3000
+                counter = await system.start(child(place, Counter, total))
+                times = await system.start(
+                    child(place, Times, 2, subscribe_to=[To(counter, max_demand=most, min_demand=least)])
+                )
+                to = To(times, max_demand=most, min_demand=least)
+                await system.start(child(place, Collect, seen, batches, subscribe_to=[to]))
+                await system.wait()
+                assert seen == list(range(0, 2 * total, 2))
+                assert max(map(len, batches)) <= most - least
+                await clear(system)
 
     run(scenario)
 
 
-@pytest.mark.parametrize(("upper", "lower"), [((10, 5), (3, 1)), ((3, 1), (10, 5)), ((1, 0), (100, 50))])
-def test_unequal_demands_of_one_pipeline(place, upper, lower):
+@spread([((10, 5), (3, 1)), ((3, 1), (10, 5)), ((1, 0), (100, 50))])
+def test_unequal_demands_of_one_pipeline(place, cases):
     async def scenario():
-        seen = []
         async with System() as system:
-            counter = await system.start(child(place, Counter, 200))
-            to = To(counter, max_demand=upper[0], min_demand=upper[1])
-            times = await system.start(child(place, Times, 1, subscribe_to=[to]))
-            to = To(times, max_demand=lower[0], min_demand=lower[1])
-            await system.start(child(place, Collect, seen, subscribe_to=[to]))
-            await system.wait()
-        assert seen == list(range(200))
+            for upper, lower in cases:
+                seen = []
+                counter = await system.start(child(place, Counter, 200))
+                to = To(counter, max_demand=upper[0], min_demand=upper[1])
+                times = await system.start(child(place, Times, 1, subscribe_to=[to]))
+                to = To(times, max_demand=lower[0], min_demand=lower[1])
+                await system.start(child(place, Collect, seen, subscribe_to=[to]))
+                await system.wait()
+                assert seen == list(range(200))
+                await clear(system)
 
     run(scenario)
 

@@ -16,10 +16,12 @@ from tests.places.helpers import (
     To,
     calm,
     child,
+    clear,
     lend,
     run,
     shows,
     spot,
+    spread,
     until,
 )
 from tests.places.stages import Collect, Counter, Emitter, Ending, Lines, Times
@@ -59,18 +61,20 @@ def test_a_finished_producer_waits_for_a_consumer_of_what_it_has(place):
     run(scenario)
 
 
-@pytest.mark.parametrize("ends", [(3, 50), (50, 3), (0, 5), (1, 1)])
-def test_a_consumer_of_several_streams_ends_with_the_last(place, ends):
+@spread([(3, 50), (50, 3), (0, 5), (1, 1)])
+def test_a_consumer_of_several_streams_ends_with_the_last(place, cases):
     async def scenario():
-        seen = []
         async with System() as system:
-            counters = [await system.start(child(place, Counter, end, demand="accumulate")) for end in ends]
-            sink = await system.start(child(place, Collect, seen, subscribe_to=counters))
-            for counter in counters:
-                counter.set_demand("forward")
-            await system.wait()
-            assert sink.reason == "normal"
-        assert sorted(seen) == sorted(number for end in ends for number in range(end))
+            for ends in cases:
+                seen = []
+                counters = [await system.start(child(place, Counter, end, demand="accumulate")) for end in ends]
+                sink = await system.start(child(place, Collect, seen, subscribe_to=counters))
+                for counter in counters:
+                    counter.set_demand("forward")
+                await system.wait()
+                assert sink.reason == "normal"
+                assert sorted(seen) == sorted(number for end in ends for number in range(end))
+                await clear(system)
 
     run(scenario)
 
@@ -136,19 +140,21 @@ def test_elements_are_taken_only_as_they_are_asked_for(place):
     run(scenario)
 
 
-@pytest.mark.parametrize("count", [0, 1, 5, 500])
-def test_an_iterable_that_raises_gives_what_came_before_and_crashes(place, count):
+@spread([0, 1, 5, 500])
+def test_an_iterable_that_raises_gives_what_came_before_and_crashes(place, cases):
     async def scenario():
-        seen = []
         async with System() as system:
-            source = await system.start(from_iterable(Lines(count, broken=True), place=spot(place), name="lines"))
-            await system.start(
-                child(place, Collect, seen, subscribe_to=[To(source, max_demand=1000, cancel="temporary")])
-            )
-            with pytest.raises(StageCrashed, match="lines") as caught:
-                await source.wait()
-            assert str(caught.value.__cause__) == "broken"
-            await until(lambda: len(seen) == count)
+            for count in cases:
+                seen = []
+                source = await system.start(from_iterable(Lines(count, broken=True), place=spot(place), name="lines"))
+                await system.start(
+                    child(place, Collect, seen, subscribe_to=[To(source, max_demand=1000, cancel="temporary")])
+                )
+                with pytest.raises(StageCrashed, match="lines") as caught:
+                    await source.wait()
+                assert str(caught.value.__cause__) == "broken"
+                await until(lambda seen=seen, count=count: len(seen) == count)
+                await clear(system)
 
     run(scenario)
 
@@ -278,14 +284,16 @@ def test_a_stream_gives_everything_and_ends(place):
     run(scenario)
 
 
-@pytest.mark.parametrize("ends", [(30, 50), (1, 50), (3, 3), (0, 2)])
-def test_a_stream_of_several_producers_ends_with_the_last(place, ends):
+@spread([(30, 50), (1, 50), (3, 3), (0, 2)])
+def test_a_stream_of_several_producers_ends_with_the_last(place, cases):
     async def scenario():
         async with System() as system:
-            counters = [await system.start(child(place, Counter, end)) for end in ends]
-            async with aclosing(stream(counters)) as events:
-                seen = [event async for event in events]
-            assert sorted(seen) == sorted(number for end in ends for number in range(end))
+            for ends in cases:
+                counters = [await system.start(child(place, Counter, end)) for end in ends]
+                async with aclosing(stream(counters)) as events:
+                    seen = [event async for event in events]
+                assert sorted(seen) == sorted(number for end in ends for number in range(end))
+                await clear(system)
 
     run(scenario)
 

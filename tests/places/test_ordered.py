@@ -40,7 +40,7 @@ EXPECTED = [event for event in range(500) for _ in range(event % 10)]
 
 def group(place, *args, **options):
     if place == "process":
-        args, place = map(share, args), Process()
+        args, place = tuple(map(share, args)), Process()
     cls = at(place, Uneven) if isinstance(place, str) else Uneven
     return ordered(Child(cls, *args, place=place, count=3, **options))
 

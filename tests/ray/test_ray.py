@@ -53,6 +53,8 @@ def _unshare():
 
 @pytest.fixture(scope="module")
 def cluster():
+    if "HEADGATE_RAY" not in os.environ:
+        pytest.skip("a cluster takes minutes: 'make ray' runs these")
     command = _unshare()
     if command is None:
         pytest.skip("no network namespace can be made here, and Ray would listen on all interfaces")

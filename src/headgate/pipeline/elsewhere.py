@@ -160,6 +160,8 @@ class Elsewhere:
                 self._there = ref, await self._send_handler(ref)
             except (StageCrashed, NoStageError) as error:
                 if last or lost_worker(error if ref is None else ref.reason) is None:
+                    if ref is not None:
+                        ref.kill()
                     raise
                 self.run.replaced += 1
             except BaseException:

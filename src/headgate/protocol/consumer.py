@@ -216,6 +216,8 @@ class ConsumerSide:
         if window is None or not size:
             return
         self.size -= size
+        if self.origin is not None:
+            self.origin.count -= size
         if self.at:
             self.at -= size
         else:

@@ -69,6 +69,35 @@ class Origin:
         return self
 
 
+class Kept:
+    """The token of what a middle stage has made of several input batches that it had kept unacknowledged.
+
+    Attributes:
+        left: Outputs that are not settled yet.
+        origins: The input batches: each of them has one more left for this.
+    """
+
+    __slots__ = ("left", "origins")
+
+    def __init__(self, left: int, origins: list[Origin]) -> None:
+        """Open it; without outputs everything is settled at once."""
+        self.left = left
+        self.origins = origins
+        self.settle(0)
+
+    def settle(self, count: int) -> None:
+        """Take ``count`` off what is left, and settle the inputs when that was the last."""
+        self.left -= count
+        if self.left == 0:
+            origins, self.origins = self.origins, []
+            for origin in origins:
+                origin.settle(1)
+
+    def part(self, start: int, stop: int) -> Kept:  # noqa: ARG002 (a Token's form)
+        """Return itself: it only counts."""
+        return self
+
+
 class Suspect:
     """The token of events that a handler has failed with. They are delivered apart from others.
 

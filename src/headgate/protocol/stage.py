@@ -30,7 +30,7 @@ from headgate.protocol import messages as m
 from headgate.protocol.batching import is_batch
 from headgate.protocol.consumer import ConsumerSide
 from headgate.protocol.dispatch.base import Dispatcher
-from headgate.protocol.ledger import Origin
+from headgate.protocol.ledger import Kept, Origin
 from headgate.protocol.messages import ASK, EVENTS, HANDLE_DEMAND, HANDLE_EVENTS, End, Message, Subscription, is_normal
 from headgate.protocol.port import Port
 from headgate.protocol.producer import AT_LEAST_ONCE, ProducerSide
@@ -64,6 +64,7 @@ class StageCore:
         paused: No handler is given events, and a source is asked for none.
         completed: It ends since its stream is over: it has finished, or those that it got events from have.
         awaited: Subscriptions that the driver will make when there is a stage of the producer's name.
+        kept: Input batches that it keeps unacknowledged until it has emitted what it made of them.
         failure: What its handler had when it failed or was killed: the number of events, and of their delivery.
         state: ``"starting"``, ``"running"``, ``"finishing"``, ``"ending"`` or ``"ended"``.
         reason: Why it ended.
@@ -105,6 +106,7 @@ class StageCore:
         self.paused = False
         self.completed = False
         self.awaited = 0
+        self.kept: list[Origin] = []
         self.failure: tuple[int, int] | None = None
         self._limit = buffer_size
         self.answers = HANDLE_DEMAND in defined
@@ -237,8 +239,35 @@ class StageCore:
                 out.drain()
             self._wake()
 
-    def emit(self, batch: Any) -> None:
+    def keep(self) -> None:
+        """Do not acknowledge the batch that the handler has before `emit` settles it.
+
+        Raises:
+            HandlerError: There is no such batch, or this is no middle stage.
+        """
+        into = self.into
+        if into is None or self.out is None or into.window is None:
+            raise HandlerError(self.port.name, "keep", "to be used by handle_events of a middle stage", None)
+        origin = into.open_origin()
+        origin.left += 1
+        self.kept.append(origin)
+
+    def again(self, rest: Any) -> None:
+        """Give the end of the batch that the handler has to it once more, as soon as more output is wanted.
+
+        Raises:
+            HandlerError: There is no such batch.
+        """
+        if self.into is None or self.into.window is None:
+            raise HandlerError(self.port.name, "again", "to be used by handle_events", rest)
+        self.into.give_back(rest)
+
+    def emit(self, batch: Any, *, settles: bool = False) -> None:
         """Dispatch events now.
+
+        Args:
+            batch: The events.
+            settles: They are what was made of the batches that are kept (`keep`): these are acknowledged with them.
 
         Raises:
             HandlerError: It is no sequence of events, or this stage is a consumer.
@@ -255,11 +284,15 @@ class StageCore:
                 self.port.name, "emit", "to be given a sequence of events (list, tuple, range, array, ...)", batch
             )
         size = len(batch)
+        token: Origin | Kept | None = None
+        if settles:
+            token = Kept(size, self.kept)
+            self.kept = []
+        elif size and self.into is not None and self.into.window is not None:
+            token = self.into.open_origin()
+            token.left += size
         if not size:
             return
-        token = self.into.open_origin() if self.into is not None and self.into.window is not None else None
-        if token is not None:
-            token.left += size
         refused = out.emit(batch, size, token, soft=token is not None)
         if out.dropped:
             self._note_discarded(out)

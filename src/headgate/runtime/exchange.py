@@ -285,7 +285,9 @@ class Exchange:
         elif tag == ASK:
             self.node.ask(driver.ref, message)
         else:
-            if tag == m.CALL and message[2].__class__ is Caller:
+            if tag in (m.STOP, m.KILL):
+                driver.told_to_end.append(message[1])
+            elif tag == m.CALL and message[2].__class__ is Caller:
                 message[2].among = driver.calls
                 driver.calls.add(message[2])  # type: ignore[arg-type]  # it stands where a future would
             self.node.send(driver.ref, message)

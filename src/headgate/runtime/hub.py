@@ -11,7 +11,7 @@ from collections import deque
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from headgate.errors import CrossingError, OptionError, WorkerLostError
+from headgate.errors import CrossingError, OptionError, WorkerLostError, short
 from headgate.runtime import board
 from headgate.runtime.exchange import Exchange
 from headgate.runtime.far import FarDriver, parts, stripped
@@ -221,7 +221,9 @@ class Hub(Exchange):
         far = self._far(number)
         if far is not None:
             far.core.statistics = numbers
-            completed, follows, failure = how
+            completed, follows, failure, told = how
+            if told:  # it was one of ours that comes back
+                reason = next((each for each in far.told_to_end if short(each) == short(reason)), reason)
             far.ended(reason, completed=completed, follows=follows, failure=failure)
 
     def _on_beat(self, link: Link, news: dict[int, tuple[Any, tuple[Any, ...]]]) -> None:

@@ -15,12 +15,10 @@ from __future__ import annotations
 import array
 import errno
 import functools
-import mmap
 import os
 import socket
 import struct
 from collections import deque
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from headgate.errors import CrossingError, short
@@ -28,6 +26,7 @@ from headgate.protocol import messages as m
 from headgate.protocol.batching import cut
 from headgate.protocol.messages import ASK, EVENTS, Message
 from headgate.runtime.budget import Inflow, Outflow
+from headgate.runtime.frames import HEAD, PASSED, READ, SHARED, Reader, map_file, padded, slices, write_all
 from headgate.runtime.wire import HINT, RICH, Codes
 
 if TYPE_CHECKING:
@@ -36,15 +35,9 @@ if TYPE_CHECKING:
 
     from headgate.runtime.tcp import Line
 
-_HEAD: Final = struct.Struct("<BBHIQ")
 _ASK: Final = struct.Struct("<QQQQ")
 _EVENTS: Final = struct.Struct("<QQQQ")
 _SIZES: Final = 8
-_SHARED: Final = 0x80
-"""Flag of the encoding: the buffers are in a memory file."""
-_ALIGN: Final = 64
-_PASSED: Final = 0x40
-"""Flag of the encoding: a descriptor goes along that is part of the message."""
 _OTHER: Final = 0
 _CREDIT: Final = 3
 _CONFIRM: Final = 4
@@ -55,7 +48,6 @@ _FLOWING: Final = frozenset({EVENTS, m.REDELIVERED, m.CANCELLED})
 _OF_EVENTS: Final = frozenset({EVENTS, m.REDELIVERED})
 _LAST: Final = frozenset({m.CANCEL, m.CLOSED})
 
-READ: Final = 256 << 10
 HIGH: Final = 4 << 20
 """Bytes that may wait for the socket; beyond them messages wait as they are."""
 SHARE: Final = 256 << 10
@@ -143,7 +135,7 @@ class Link:
         self._waiting: deque[tuple[int, Any]] = deque()
         self._writing = False
         self._flushing = False
-        self._reader = _Reader(self._frame)
+        self._reader = Reader(self._frame)
         self.line: Line | None = None
         if sock is not None:
             self.attach(sock)
@@ -217,7 +209,7 @@ class Link:
     def pass_on(self, what: tuple[Any, ...], descriptor: int) -> None:
         """Tell the other node something, with a descriptor that goes along; it is closed here."""
         how, data, buffers = self._encode((-1, what))
-        self._write(_OTHER, (how | _PASSED, data, buffers), descriptor)
+        self._write(_OTHER, (how | PASSED, data, buffers), descriptor)
         self._later()
 
     def _put(self, number: int, message: Any) -> None:
@@ -241,7 +233,7 @@ class Link:
         if tag == ASK:
             _, subscription, asked, acked = message
             body = _ASK.pack(number, subscription.id, asked, acked)
-            self._append(_HEAD.pack(ASK, 0, 0, 0, len(body)) + body)
+            self._append(HEAD.pack(ASK, 0, 0, 0, len(body)) + body)
         elif tag in _OF_EVENTS:
             self._events(number, message)
         else:
@@ -301,13 +293,13 @@ class Link:
     def _credit(self, known: int, total: int) -> None:
         """Tell the sender how many messages of a subscription are done with."""
         body = _DONE.pack(known, total)
-        self._append(_HEAD.pack(_CREDIT, 0, 0, 0, len(body)) + body)
+        self._append(HEAD.pack(_CREDIT, 0, 0, 0, len(body)) + body)
         self._later()
 
     def confirm(self, total: int) -> None:
         """Tell the other side how many bytes have come."""
         body = _TOTAL.pack(total)
-        self._append(_HEAD.pack(_CONFIRM, 0, 0, 0, len(body)) + body)
+        self._append(HEAD.pack(_CONFIRM, 0, 0, 0, len(body)) + body)
         self._later()
 
     def _credited(self, known: int, total: int) -> None:
@@ -333,7 +325,7 @@ class Link:
             self._write_shared(kind, parts, front)
             return
         if not buffers:
-            head = _HEAD.pack(kind, how, 0, len(data), len(front) + len(data))
+            head = HEAD.pack(kind, how, 0, len(data), len(front) + len(data))
             if len(data) < READ:
                 self._append(b"".join((head, front, data)), descriptor)
             else:
@@ -343,9 +335,9 @@ class Link:
         raws = [each.raw() for each in buffers]
         sizes = struct.pack(f"<{len(raws)}Q", *(raw.nbytes for raw in raws))
         length = len(front) + len(sizes) + len(data)
-        pieces = list(_padded(raws, length + _HEAD.size))
+        pieces = list(padded(raws, length + HEAD.size))
         body = length + sum(len(piece) for piece in pieces)
-        self._append(_HEAD.pack(kind, how, len(raws), len(data), body) + front + sizes + data, descriptor)
+        self._append(HEAD.pack(kind, how, len(raws), len(data), body) + front + sizes + data, descriptor)
         for piece in pieces:
             self._append(piece)
 
@@ -355,9 +347,9 @@ class Link:
         raws = [each.raw() for each in buffers]
         sizes = struct.pack(f"<{len(raws)}Q", *(raw.nbytes for raw in raws))
         descriptor = os.memfd_create("headgate")
-        self._files[descriptor] = _write_all(descriptor, [data, *_padded(raws, len(data))])
+        self._files[descriptor] = write_all(descriptor, [data, *padded(raws, len(data))])
         self._weight += self._files[descriptor]
-        head = _HEAD.pack(kind, how | _SHARED, len(raws), len(data), len(front) + len(sizes))
+        head = HEAD.pack(kind, how | SHARED, len(raws), len(data), len(front) + len(sizes))
         self._append(head + front + sizes, descriptor)
 
     def _append(self, data: Any, descriptor: int = -1) -> None:
@@ -492,14 +484,14 @@ class Link:
             subscription = owner.subscription(known)
         sizes = struct.unpack_from(f"<{count}Q", body, at)
         at += _SIZES * count
-        if how & _SHARED:
-            whole = _map(descriptor)
+        if how & SHARED:
+            whole = map_file(descriptor)
             descriptor = -1
             data = whole[:length]
-            buffers = list(_slices(whole, sizes, length))
+            buffers = list(slices(whole, sizes, length))
         else:
             data = body[at : at + length]
-            buffers = list(_slices(body, sizes, at + length, offset=_HEAD.size))
+            buffers = list(slices(body, sizes, at + length, offset=HEAD.size))
         try:
             value = self._codes.decode(how & RICH, data, buffers)
         except Exception as error:  # noqa: BLE001 (a module that is not there, ...)
@@ -573,117 +565,3 @@ def _unreadable(what: str, error: Exception) -> CrossingError:
     )
     crossing.__cause__ = error
     return crossing
-
-
-class _Reader:
-    """Cuts a stream of bytes into frames, without copying large ones."""
-
-    def __init__(self, frame: Callable[[tuple[int, int, int, int, int], memoryview, int], None]) -> None:
-        self._frame = frame
-        self._buffer = bytearray(READ)
-        self._from = self._to = 0
-        self._large: memoryview | None = None  # the body of a frame that does not fit, as far as it has come
-        self._filled = 0
-        self._head: tuple[int, int, int, int, int] = (0, 0, 0, 0, 0)
-        self._descriptors: deque[int] = deque()
-        self.total = 0
-        self._space = socket.CMSG_SPACE(16 * 4) if hasattr(socket, "CMSG_SPACE") else 0
-
-    def read(self, sock: socket.socket) -> bool:
-        """Read once, and hand on the frames that are complete; False at the end of the stream."""
-        large = self._large
-        if large is not None:
-            count = self._receive(sock, large[self._filled :])
-            self._filled += count
-            if self._filled == len(large):
-                self._large = None
-                self._frame(self._head, large, self._descriptor(self._head))
-            return count > 0
-        count = self._receive(sock, memoryview(self._buffer)[self._to :])
-        self._to += count
-        self._cut()
-        return count > 0
-
-    def _receive(self, sock: socket.socket, into: memoryview) -> int:
-        count, ancillary, _, _ = sock.recvmsg_into([into], self._space)
-        self.total += count
-        for level, kind, data in ancillary:
-            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-                rights = array.array("i")
-                rights.frombytes(data[: len(data) - len(data) % rights.itemsize])
-                self._descriptors.extend(rights)
-        return count
-
-    def _cut(self) -> None:
-        start, end, size = self._from, self._to, _HEAD.size
-        buffer = self._buffer
-        while end - start >= size:
-            head = _HEAD.unpack_from(buffer, start)
-            length = head[4]
-            if end - start - size >= length:
-                body = memoryview(buffer)[start + size : start + size + length]
-                if head[2]:  # what is made of it may keep its buffers
-                    body = memoryview(bytearray(size) + body)[size:]
-                self._from = start = start + size + length  # whatever comes of it, it has come
-                self._frame(head, body, self._descriptor(head))
-            elif size + length > READ // 2:  # it gets a place of its own, aligned as it was sent
-                whole = memoryview(bytearray(size + length))[size:]
-                have = end - start - size
-                whole[:have] = memoryview(buffer)[start + size : end]
-                self._head, self._large, self._filled = head, whole, have
-                start = end
-            else:
-                break
-        if start == end:
-            self._from = self._to = 0
-        elif start > READ // 2 or end == READ:
-            buffer[: end - start] = buffer[start:end]
-            self._from, self._to = 0, end - start
-        else:
-            self._from = start
-
-    def _descriptor(self, head: tuple[int, int, int, int, int]) -> int:
-        return self._descriptors.popleft() if head[1] & (_SHARED | _PASSED) else -1
-
-    def close(self) -> None:
-        while self._descriptors:
-            os.close(self._descriptors.popleft())
-
-
-def _padded(raws: list[memoryview], at: int) -> Any:
-    """Return the buffers, each padded in front so that it begins at a multiple of `_ALIGN`."""
-    for raw in raws:
-        gap = -at % _ALIGN
-        if gap:
-            yield bytes(gap)
-        if raw.nbytes:
-            yield raw
-        at += gap + raw.nbytes
-
-
-def _slices(whole: memoryview, sizes: tuple[int, ...], at: int, offset: int = 0) -> Any:
-    """Find them again."""
-    for size in sizes:
-        at += -(at + offset) % _ALIGN
-        yield whole[at : at + size]
-        at += size
-
-
-def _write_all(descriptor: int, pieces: list[Any]) -> int:
-    """Write them all, and return how many bytes that were."""
-    total = 0
-    for piece in pieces:
-        view = memoryview(piece)
-        total += len(view)
-        while view:
-            view = view[os.write(descriptor, view) :]
-    return total
-
-
-def _map(descriptor: int) -> memoryview:
-    """Map a memory file; writes to it stay our own."""
-    try:
-        size = os.fstat(descriptor).st_size
-        return memoryview(mmap.mmap(descriptor, size, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ | mmap.PROT_WRITE))
-    finally:
-        os.close(descriptor)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import threading
 from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, Any
@@ -305,16 +306,45 @@ class StageContext:
         out = self._driver.core.out
         return [] if out is None else list(out.subscribers)
 
-    def emit(self, events: Any) -> None:
+    def keep(self) -> None:
+        """In ``handle_events`` of a middle stage: do not acknowledge this batch before ``emit(..., settles=True)``.
+
+        For a stage that adds up what it gets: what it has not emitted yet goes to another one when this one dies.
+
+        Raises:
+            HandlerError: There is no batch, or this is no middle stage.
+        """
+        self._on_loop(self._driver.core.keep)
+
+    def again(self, rest: Any) -> None:
+        """In ``handle_events``: this end of the batch is not done with; give it to the handler again.
+
+        It is the next that it gets; in a middle stage when more output is wanted. So an event that leads to many can be
+        handled bit by bit.
+
+        Raises:
+            HandlerError: There is no batch.
+        """
+        self._on_loop(self._driver.core.again, rest)
+
+    def emit(self, events: Any, *, settles: bool = False) -> None:
         """Send events now: to consumers as far as they asked, the rest to the buffer.
 
         May be called at any time from the event loop or from the stage's thread.
+
+        Args:
+            events: Any sequence of events.
+            settles: They are what was made of all batches that were kept (`keep`), which are acknowledged when these
+                events are.
 
         Raises:
             BufferOverflowError: The buffer is full; ``refused`` has what was not taken.
             HandlerError: It is no sequence of events, or the stage is a consumer.
         """
-        self._on_loop(self._driver.core.emit, events)
+        if settles:
+            self._on_loop(functools.partial(self._driver.core.emit, events, settles=True))
+        else:
+            self._on_loop(self._driver.core.emit, events)
 
     def recall(self) -> list[Any]:
         """Take back what was emitted and not sent yet; also when the stage has ended. It counts as discarded."""

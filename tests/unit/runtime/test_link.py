@@ -14,7 +14,8 @@ import pytest
 
 from headgate import CrossingError
 from headgate.protocol.messages import ASK, CANCEL, CAST, EVENTS, End, Subscription, Terms
-from headgate.runtime.link import HIGH, READ, SHARE, Link
+from headgate.runtime.frames import READ
+from headgate.runtime.link import HIGH, SHARE, Link
 from headgate.runtime.wire import Codes
 
 

@@ -1,0 +1,128 @@
+"""Any flow of operators gives what they mean in plain Python, as a multiset, with any number of workers."""
+
+import operator
+from collections import Counter, defaultdict
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from headgate.flow import Flow
+
+
+def halves(x):
+    return x // 2
+
+
+def odd(x):
+    return x % 2 == 1
+
+
+def twice(x):
+    return [x, x + 1]
+
+
+def upto(x):
+    return range(x % 3)
+
+
+PLAIN = {
+    "map": lambda events: [halves(x) for x in events],
+    "filter": lambda events: [x for x in events if odd(x)],
+    "reject": lambda events: [x for x in events if not odd(x)],
+    "flat_map": lambda events: [y for x in events for y in twice(x)],
+    "shrink": lambda events: [y for x in events for y in upto(x)],
+    "batches": lambda events: [x + 7 for x in events],
+    "skip": lambda events: [100 // (x % 5) for x in events if x % 5],
+    "shuffle": list,
+    "partition": list,
+    "merge": lambda events: events * 2,
+    "tee": list,
+    "count": lambda events: [len(events)],
+    "sum": lambda events: [sum(events)],
+    "sort": sorted,
+    "top": lambda events: sorted(events, reverse=True)[:3],
+    "fold": lambda events: [sum(events) % 97],
+}
+IN_FLOW = {
+    "map": lambda flow: flow.map(halves),
+    "filter": lambda flow: flow.filter(odd),
+    "reject": lambda flow: flow.reject(odd),
+    "flat_map": lambda flow: flow.flat_map(twice),
+    "shrink": lambda flow: flow.flat_map(upto),
+    "batches": lambda flow: flow.map_batches(lambda batch: [x + 7 for x in batch]),
+    "skip": lambda flow: flow.map(lambda x: 100 // (x % 5), errors="skip"),
+    "shuffle": lambda flow: flow.shuffle(),
+    "partition": lambda flow: flow.partition(lambda x: x % 7).map(lambda x: x),
+    "merge": lambda flow: Flow.merge(flow, flow),
+    "tee": lambda flow: flow.tee(lambda branch: branch.map(odd).count()),
+    "count": lambda flow: flow.count(),
+    "sum": lambda flow: flow.sum(),
+    "sort": lambda flow: flow.sort(),
+    "top": lambda flow: flow.top(3),
+    "fold": lambda flow: flow.reduce(int, operator.add, combine=operator.add).map(lambda x: x % 97),
+}
+chains = st.lists(st.sampled_from(sorted(PLAIN)), max_size=6)
+events = st.lists(st.integers(0, 1000), max_size=60)
+workers = st.integers(1, 4)
+
+
+@given(chains, events, workers, st.integers(1, 40))
+def test_a_chain_of_operators_means_what_it_means(chain, given_events, count, demand):
+    flow = Flow.from_iterable(given_events, max_demand=demand).options(workers=count)
+    plain = list(given_events)
+    for name in chain:
+        flow, plain = IN_FLOW[name](flow), PLAIN[name](plain)  # type: ignore[operator]
+    assert Counter(flow.to_list()) == Counter(plain)
+
+
+@given(events, workers)
+def test_words_give_one_value_for_each_key(given_events, count):
+    groups = defaultdict(list)
+    for x in given_events:
+        groups[x % 7].append(x)
+    flow = Flow.from_iterable(given_events, max_demand=10).options(workers=count)
+    key = lambda x: x % 7
+    assert dict(flow.count_by(key).to_list()) == {k: len(v) for k, v in groups.items()}
+    assert dict(flow.sum_by(key).to_list()) == {k: sum(v) for k, v in groups.items()}
+    assert dict(flow.min_by(key, halves).to_list()) == {k: min(map(halves, v)) for k, v in groups.items()}
+    assert dict(flow.max_by(key).to_list()) == {k: max(v) for k, v in groups.items()}
+    assert dict(flow.mean_by(key).to_list()) == {k: sum(v) / len(v) for k, v in groups.items()}
+    assert {k: sorted(v) for k, v in flow.group_by(key).to_list()} == {k: sorted(v) for k, v in groups.items()}
+    assert dict(flow.reduce_by(key, int, operator.add).to_list()) == {k: sum(v) for k, v in groups.items()}
+    assert sorted(flow.uniq(key).map(key).to_list()) == sorted(groups)
+
+
+@given(events, events, workers, st.sampled_from(["inner", "left", "right", "full"]))
+def test_a_join_gives_every_pair_of_equal_keys(left, right, count, how):
+    flow = Flow.from_iterable(left, max_demand=10).options(workers=count)
+    joined = flow.join(Flow.from_iterable(right, max_demand=10), lambda x: x % 11, how=how)
+    pairs = [(x, y) for x in left for y in right if x % 11 == y % 11]
+    if how in ("left", "full"):
+        pairs += [(x, None) for x in left if all(x % 11 != y % 11 for y in right)]
+    if how in ("right", "full"):
+        pairs += [(None, y) for y in right if all(x % 11 != y % 11 for x in left)]
+    assert Counter(joined.to_list()) == Counter(pairs)
+
+
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_a_reduce_behind_a_partition_is_done_for_each(count):
+    flow = Flow.from_iterable(range(100)).options(workers=count).partition(lambda x: x)
+    totals = flow.reduce(int, operator.add).to_list()
+    assert len(totals) == count
+    assert sum(totals) == 4950
+
+
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_a_reduce_that_cannot_be_done_in_parts_is_done_by_one(count):
+    flow = Flow.from_iterable(range(100)).options(workers=count)
+    assert flow.reduce(int, operator.add).to_list() == [4950]
+
+
+def test_a_flow_that_is_iterated_twice_runs_twice():
+    flow = Flow.from_iterable([1, 2, 3]).map(lambda x: x * 2)
+    assert list(flow) == list(flow) == flow.to_list() == [2, 4, 6]
+
+
+def test_one_worker_keeps_the_order():
+    assert Flow.from_iterable(range(5000)).map(str).filter(len).to_list() == [str(x) for x in range(5000)]
