@@ -1,8 +1,8 @@
 """Three stages over two Ray nodes, beside plain Ray actors that pass the same batches: ``-m benchmarks.ray_nodes``.
 
 Batches of 500 small dicts go from an actor on one raylet to one on another and back to a third on the first. By hand
-means the two ways that keep the order: calls whose answers are the batches, two under way at once, and streaming
-generators. Both raylets run on this machine, on the loopback of a network namespace of their own. JSON lines, one for
+means the ways that keep the order: calls whose answers are the batches, one after the other or two under way at once,
+and streaming generators. Both raylets run on this machine, on the loopback of a network namespace of their own. JSON lines, one for
 each measurement, then one for each contender with median, minimum and maximum; they take turns.
 """
 
@@ -49,9 +49,9 @@ class Give(Producer):
         self.left = total
 
     def handle_demand(self, demand: int) -> list[Any]:
-        count = min(demand, self.left, BATCH)
+        count = min(demand, self.left)
         self.left -= count
-        return self.events[:count]
+        return self.events if count == BATCH else (self.events * (count // BATCH + 1))[:count]
 
 
 class Pass(ProducerConsumer):
@@ -109,9 +109,10 @@ async def _links(total: int) -> float:
 class Plain:
     """An actor that gives batches, or passes on what another gives."""
 
-    def __init__(self, before: Any = None) -> None:
-        """Keep whom to ask."""
+    def __init__(self, before: Any = None, ahead: int = 1) -> None:
+        """Keep whom to ask, and how many batches at once."""
         self.before = before
+        self.ahead = ahead
         self.events = batch()
         self.asked: deque[Any] = deque()
 
@@ -120,7 +121,7 @@ class Plain:
 
         if self.before is None:
             return self.events
-        while len(self.asked) < 2:
+        while len(self.asked) < self.ahead:
             self.asked.append(self.before.take.remote())
         return list(ray.get(self.asked.popleft()))
 
@@ -153,24 +154,29 @@ def _streaming(actor: Any) -> Any:
     return actor.flow.options(num_returns="streaming", _generator_backpressure_num_objects=4)
 
 
-def ray_answers(total: int) -> float:
+def ray_calls(total: int) -> float:
+    """Each actor asks the one before for the next batch when it needs it."""
+    return _by_hand(total, "count_taken", 1)
+
+
+def ray_calls_ahead(total: int) -> float:
     """Each actor asks the one before for the next batches, two at a time."""
-    return _by_hand(total, "count_taken")
+    return _by_hand(total, "count_taken", 2)
 
 
 def ray_generators(total: int) -> float:
     """Each actor reads a streaming generator of the one before."""
-    return _by_hand(total, "count_flow")
+    return _by_hand(total, "count_flow", 1)
 
 
-def _by_hand(total: int, method: str) -> float:
+def _by_hand(total: int, method: str, ahead: int) -> float:
     import ray  # noqa: PLC0415 (in the namespace)
 
     plain: Any = ray.remote(Plain)
     head, other = {"num_cpus": 0, "resources": {"head": 1}}, {"num_cpus": 0, "resources": {"other": 1}}
     source = plain.options(**head).remote()
-    middle = plain.options(**other).remote(source)
-    sink = plain.options(**head).remote(middle)
+    middle = plain.options(**other).remote(source, ahead)
+    sink = plain.options(**head).remote(middle, ahead)
     ray.get([each.__ray_ready__.remote() for each in (source, middle, sink)])
     begin = perf_counter()
     count = ray.get(getattr(sink, method).remote(total))
@@ -184,7 +190,8 @@ def _by_hand(total: int, method: str) -> float:
 
 CONTENDERS: dict[str, Callable[[int], float]] = {
     "headgate": headgate_links,
-    "ray answers": ray_answers,
+    "ray calls": ray_calls,
+    "ray calls ahead": ray_calls_ahead,
     "ray generators": ray_generators,
 }
 
