@@ -2,8 +2,8 @@
 
 Batches of 500 small dicts go from an actor on one raylet to one on another and back to a third on the first. By hand
 means the ways that keep the order: calls whose answers are the batches, one after the other or two under way at once,
-and streaming generators. Both raylets run on this machine, on the loopback of a network namespace of their own. JSON lines, one for
-each measurement, then one for each contender with median, minimum and maximum; they take turns.
+and streaming generators. Both raylets run on this machine, on the loopback of a network namespace of their own. JSON
+lines, one for each measurement, then one for each contender with median, minimum and maximum; they take turns.
 """
 
 from __future__ import annotations
