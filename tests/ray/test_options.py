@@ -1,3 +1,4 @@
+# mypy: disable-error-code="comparison-overlap,union-attr"
 """`Ray`: bad options are named, a missing extra too, and nobody pays for what is not used."""
 
 import importlib.util
