@@ -247,8 +247,8 @@ def test_a_node_that_is_not_started_in_time_is_an_error(machines, monkeypatch):
 
     async def scenario():
         async with System() as system:
-            with pytest.raises(StageCrashed, match=r"not started by the cluster within 0.5 s.*num_cpus=0.1, gpu=2"):
-                await system.start(Child(Collect, place=place(start_timeout=0.5, resources={"gpu": 2})))
+            with pytest.raises(StageCrashed, match=r"not started by the cluster within 0.02 s.*num_cpus=0.1, gpu=2"):
+                await system.start(Child(Collect, place=place(start_timeout=0.02, resources={"gpu": 2})))
 
     run(scenario)
 
