@@ -131,7 +131,7 @@ def cpu_headgate(events: int) -> float:
         async with System() as system:
             source = await system.start(Child(Giver, list(range(events)), events, demand="accumulate"))
             middle = [
-                await system.start(Child(Work, place=Process(), subscribe_to=[To(source, max_demand=8, min_demand=4)]))
+                await system.start(Child(Work, place=Process(), subscribe_to=[To(source, max_demand=4, min_demand=3)]))
                 for _ in range(WORKERS)
             ]
             sink = await system.start(Child(Count, subscribe_to=[To(each, max_demand=100) for each in middle]))
