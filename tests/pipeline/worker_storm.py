@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import logging
 import os
 import random
 import sys
@@ -24,7 +23,7 @@ from typing import Any, ClassVar
 from headgate import Batcher, Message, Pipeline, Process, Processors, System
 from headgate.connectors.memory import MemoryQueue
 from headgate.connectors.sqlite import SQLiteQueue
-from tests.places.storm import descriptors, processes
+from tests.places.storm import descriptors, processes, quiet
 
 WORKERS = 3
 BATCH = 10
@@ -117,9 +116,8 @@ async def storm(kills: int, seed: int, folder: Path, *, durable: bool) -> dict[s
 
 def run(kills: int, seed: int, *, durable: bool = True) -> dict[str, Any]:
     """Run a storm in a loop of its own, and return what is wrong with it."""
-    logging.getLogger("headgate").setLevel(logging.CRITICAL)
     before, mine = descriptors(), processes()
-    with tempfile.TemporaryDirectory() as folder:
+    with quiet(), tempfile.TemporaryDirectory() as folder:
         result = asyncio.run(storm(kills, seed, Path(folder), durable=durable))
     faults = [
         f"{what}: {result[what]}" for what in ("lost", "unknown", "unbalanced", "left in the queue") if result[what]

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
 import logging
 import os
@@ -86,6 +87,18 @@ def processes():
     return mine
 
 
+@contextlib.contextmanager
+def quiet():
+    """Say nothing of the deaths that are wanted."""
+    logger = logging.getLogger("headgate")
+    before = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
 async def storm(kills, seed, path):
     """Return what there is to know of a run."""
     rng = random.Random(seed)
@@ -150,16 +163,15 @@ def _number(event):
 
 def run(kills, seed):
     """Run a storm in a loop of its own, and return what is wrong with it."""
-    logging.getLogger("headgate").setLevel(logging.CRITICAL)
-    before = descriptors()
-    with tempfile.TemporaryDirectory() as folder:
+    before, mine = descriptors(), processes()
+    with quiet(), tempfile.TemporaryDirectory() as folder:
         result = asyncio.run(storm(kills, seed, Path(folder) / "seen"))
     faults = [f"{what}: {result[what]}" for what in ("lost", "unknown") if result[what]]
     if result["twice"] > result["allowed"]:
         faults.append(f"{result['twice']} events came twice, at most {result['allowed']} may")
     if result["letters"]:
         faults.append(f"{result['letters']} events were given up")
-    left = processes()
+    left = [each for each in processes() if each not in mine]
     if left:
         faults.append(f"processes are left: {left}")
     if len(descriptors()) > len(before):
