@@ -264,13 +264,16 @@ class Flow(Beginning, Aggregating, Running):
     def departition(self, init: Callable[[], Any], merge: Callable[[Any, Any], Any], done: Callable[..., Any]) -> Self:
         """Put together what all partitions give for a window: one event for each window, when all are done with it.
 
+        What a partition gives, whenever a trigger fires or a window closes, is its accumulator as it is; of a reduce
+        with keys, a mapping of key -> value. With `on_trigger`, it is each of the events that this returns.
+
         Args:
             init: () -> state.
-            merge: (state, what a partition gave) -> state, for each event that it gave.
+            merge: (state, what a partition gave) -> state.
             done: state -> event; or (state, window) -> event.
 
         Raises:
-            OptionError: One is no function.
+            OptionError: One is no function, or (when it is planned) there is no reduce right before.
         """
         where = place_of("departition")
         for option, function in (("init", init), ("merge", merge), ("done", done)):

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from headgate.errors import OptionError
+from headgate.flow.departing import Departition, as_one
 from headgate.flow.graph import (
     KEYED,
     AsyncNode,
@@ -35,7 +36,7 @@ from headgate.flow.inputs import Input
 from headgate.flow.operators import Element, Side
 from headgate.flow.program import Key, ProgramSpec, Route, StepSpec
 from headgate.flow.steps import Elements, Folding, Partial, Unique
-from headgate.flow.timed import Combining, Departition, Joining, Windowing_
+from headgate.flow.timed import Combining, Joining, Windowing_
 from headgate.flow.watermarks import AtEnd
 from headgate.flow.windows import EventTimeSpec, GlobalSpec
 from headgate.runtime.places import cores
@@ -254,11 +255,12 @@ class Plan:
             return layer
         return self._after(layer, "work", self.workers, self.place)
 
-    def _fold(self, node: FoldNode) -> Layer:
+    def _fold(self, node: FoldNode, *, apart: bool = False) -> Layer:
+        """Lower a reduce of everything; ``apart``: each partition gives its own result."""
         layer = self._lower(node.before[0])
         fold = node.fold
         assert fold is not None  # noqa: S101 (checked when it was built)
-        apart = layer.partitioned and not fold.merges
+        apart = layer.partitioned and (apart or not fold.merges)
         if layer.workers == 1 or apart or (node.keyed and same_key(layer.key, node.key)):
             layer.steps.append(Folding(fold, node.emit))
         elif fold.merges:
@@ -376,30 +378,25 @@ class Plan:
 
     def _departition(self, node: DepartitionNode) -> Layer:
         before = node.before[0]
-        layer = self._lower(before)
-        last = layer.steps[-1] if layer.steps else None
-        if isinstance(last, Folding) and not last.merging:
-            last = layer.steps[-1] = self._as_window(last, layer)
-        if not isinstance(last, Windowing_):
-            raise OptionError(node.where, "departition", "used behind a reduce", getattr(last, "where", "no reduce"))
-        emit = last.emit
-        layer.steps[-1] = replace(last, tagged=True, emit=emit)
+        if isinstance(before, FoldNode):
+            layer = self._fold(before, apart=True)
+            folding = layer.steps[-1]
+            assert isinstance(folding, Folding)  # noqa: S101 (it has just been put there)
+            layer.steps[-1] = replace(folding, give=as_one(folding.fold, folding.emit, keyed=before.keyed))
+        else:
+            layer = self._lower(before)
+            last = layer.steps[-1] if layer.steps else None
+            if not isinstance(before, ReduceNode) or not isinstance(last, Windowing_):
+                raise OptionError(node.where, "departition", "used right behind a reduce", type(before).__name__)
+            if last.reduce.emits:  # of what it sends on nobody knows the window
+                raise OptionError(node.where, "departition", "used behind a reduce that sends nothing on", last.where)
+            layer.steps[-1] = replace(last, tagged=True)
         assert node.init is not None and node.merge is not None and node.done is not None  # noqa: S101, PT018
         step = Departition(node.where, node.init, node.merge, node.done, layer.workers)
         if layer.workers > 1:
             layer = self._after(layer, "departition", 1, self._place_of_one())
         layer.steps.append(step)
         return layer
-
-    def _as_window(self, folding: Folding, layer: Layer) -> Windowing_:
-        """Return the same reduce as one of the global window."""
-        from headgate.flow.panes import Reduce  # noqa: PLC0415
-
-        fold = folding.fold
-        reduce = Reduce(fold.begin, lambda accumulator, event: fold.add(accumulator, (event,)), fold=fold.add)
-        return Windowing_(
-            fold.where, GlobalSpec(), reduce, emit=folding.emit, finish=fold.results, bounded=layer.bounded
-        )
 
     def _join(self, node: JoinNode) -> Layer:
         left, right = (self._lower(each) for each in node.before)
