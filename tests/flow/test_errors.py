@@ -177,6 +177,12 @@ def test_a_batch_function_that_returns_no_batch():
         (lambda: NUMBERS.top(0), "count"),
         (Flow.merge, "flows"),
         (lambda: retry(0), "times"),
+        (lambda: NUMBERS.count().emit("state").emit("state"), "emit"),
+        (lambda: NUMBERS.window(windows.count(3)).run(), "spec.*followed by a reduce"),
+        (lambda: NUMBERS.count().window(windows.count(3)).map(str).to_list(), "followed by a reduce"),
+        (lambda: NUMBERS.partition(window=windows.count(3)).to_list(), "followed by a reduce"),
+        (lambda: NUMBERS.window(windows.count(3)).map(str).app(), "followed by a reduce"),
+        (lambda: NUMBERS.window(windows.count(3)).explain(), "followed by a reduce"),
         (lambda: NUMBERS.map(str).departition(int, int.__add__, str).explain(), "departition"),
     ],
 )

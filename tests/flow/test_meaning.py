@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headgate.flow import Flow
+from headgate.flow import Flow, Side, watermarks, windows
 
 
 def halves(x):
@@ -126,3 +126,29 @@ def test_a_flow_that_is_iterated_twice_runs_twice():
 
 def test_one_worker_keeps_the_order():
     assert Flow.from_iterable(range(5000)).map(str).filter(len).to_list() == [str(x) for x in range(5000)]
+
+
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_what_is_unique_in_a_window(count):
+    clicks = [(1, "ann"), (2, "bob"), (3, "ann"), (11, "ann"), (15, "ann"), (12, "eve")]
+    flow = Flow.from_iterable(clicks, max_demand=2).options(workers=count)
+    users = flow.window(windows.fixed(10, by=0)).uniq(1).map(lambda click: click[1])
+    assert sorted(users.to_list()) == ["ann", "ann", "bob", "eve"]
+    side = Side()
+    strict = windows.fixed(10, by=0, watermark=watermarks.out_of_order(0))
+    late = Flow.from_iterable([*clicks, (4, "joe")]).window(strict).uniq(1, late=side)
+    assert len(late.to_list()) == 4
+    assert side.events == [(4, "joe")]
+
+
+def test_windows_for_a_branch_only():
+    counts = []
+    flow = Flow.from_iterable(range(10)).window(windows.count(5)).tee(lambda branch: branch.count().into(counts.extend))
+    assert flow.map(str).to_list() == [str(x) for x in range(10)]
+    assert [each.value for each in counts] == [5, 5]
+
+
+def test_a_default_of_a_triggers_function_is_nothing_to_be_given():
+    flow = Flow.from_iterable(range(4)).reduce(int, operator.add)
+    assert flow.on_trigger(lambda total, times=2: ([total * times], total)).to_list() == [12]
+    assert flow.on_trigger(lambda *given: ([len(given)], 0)).to_list() == [3]

@@ -13,6 +13,7 @@ from headgate.flow.explain import explain
 from headgate.flow.graph import (
     BY_KEY,
     IN_TURN,
+    KEYED,
     AsyncNode,
     DepartitionNode,
     ElementNode,
@@ -43,6 +44,7 @@ from headgate.flow.operators import (
     reading,
 )
 from headgate.flow.outputs import as_target
+from headgate.flow.panes import Reduce
 from headgate.flow.plan import Plan
 from headgate.flow.running import Running
 from headgate.flow.steps import EVENTS, NOTHING, STATE, WINDOWED
@@ -180,16 +182,22 @@ class Flow(Beginning, Aggregating, Running):
 
         return self._with(FoldNode((self._node,), aggregate(place_of("aggregate"), keys, results)))
 
-    def uniq(self, key: Field | None = None) -> Self:
+    def uniq(self, key: Field | None = None, *, late: Side | None = None) -> Self:
         """Keep the first event of each key, over all workers (behind `partition`: within each partition).
 
-        All keys that have been seen are remembered; on an endless flow, count by windows instead.
+        Within a `window`, the first of each key in each window. All keys that have been seen are remembered, until
+        their window closes: on an endless flow, use windows.
 
         Args:
             key: Event -> key, or the name of a field, or an index. Default: the event itself.
+            late: Within a window: a side output for events that come too late.
         """
         where = place_of("uniq")
-        return self._with(UniqueNode((self._node,), where, reading(key, where, "key")))
+        read = reading(key, where, "key")
+        if self._window is None:
+            return self._with(UniqueNode((self._node,), where, read))
+        reduce = Reduce(bool, _first, emits=True)
+        return self._with(ReduceNode((self._node,), where, self._window, reduce, read, KEYED, NOTHING, late=late))
 
     # -- who does it --------------------------------------------------------------------------------------------------
 
@@ -394,13 +402,15 @@ class Flow(Beginning, Aggregating, Running):
     # -- windows and reduces ------------------------------------------------------------------------------------------
 
     def window(self, spec: WindowSpec | None) -> Self:
-        """Do the reduces that follow within windows.
+        """Do the reduces that follow (and `uniq`) within windows.
+
+        Windows and their triggers see what these reduces see, also where other operators are in between.
 
         Args:
             spec: From `headgate.flow.windows`; None: no windows any more.
 
         Raises:
-            OptionError: It is none.
+            OptionError: It is none; or (when the flow is planned) no reduce follows.
         """
         if spec is not None and not isinstance(spec, WindowSpec):
             raise OptionError(place_of("window"), "spec", "a window of headgate.flow.windows, or None", spec)
@@ -437,10 +447,8 @@ class Flow(Beginning, Aggregating, Running):
         where = place_of("emit")
         if what not in (EVENTS, STATE, NOTHING):
             raise OptionError(where, "what", "'events', 'state' or 'nothing'", what)
-        if isinstance(self._node, FoldNode):
-            return self._with(replace(self._node, emit=what))
-        node = self._reduce_before(where)
-        if node.on_trigger is not None or node.emit not in (EVENTS, WINDOWED):
+        node = self._node if isinstance(self._node, FoldNode) else self._reduce_before(where)
+        if node.emit not in (EVENTS, WINDOWED) or (isinstance(node, ReduceNode) and node.on_trigger is not None):
             raise OptionError(where, "emit", "used once, and not with on_trigger", what)
         return self._with(replace(node, emit=what))
 
@@ -456,7 +464,7 @@ class Flow(Beginning, Aggregating, Running):
 
     def explain(self) -> str:
         """Return the plan as text: layers, fused operators, partitions, windows, and where each runs."""
-        return explain(Plan(self._node, workers=self._workers, place=self._place))
+        return explain(Plan(self._described(), workers=self._workers, place=self._place))
 
     def __repr__(self) -> str:
         """Show how it ends."""
@@ -465,3 +473,7 @@ class Flow(Beginning, Aggregating, Running):
 
 def _itself(event: Any) -> Any:
     return event
+
+
+def _first(seen: bool, event: Any) -> tuple[Iterable[Any], bool]:  # noqa: FBT001 (a step)
+    return () if seen else (event,), True

@@ -7,10 +7,11 @@ import threading
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterator
 from typing import Any, Final, Self, TypeVar
 
-from headgate.errors import FlowError, FlowInterruptedError
+from headgate.errors import FlowError, FlowInterruptedError, OptionError
 from headgate.flow.app import FlowApp, FlowRun, FlowStatistics
-from headgate.flow.graph import Node
+from headgate.flow.graph import Node, ReduceNode, walk
 from headgate.flow.progress import Progress
+from headgate.flow.windows import WindowSpec
 from headgate.streaming import stream
 from headgate.system import System
 
@@ -28,6 +29,20 @@ class Running:
     _node: Node
     _workers: int | None
     _place: Any
+    _window: WindowSpec | None
+
+    def _described(self) -> Node:
+        """Return the description, which can be run.
+
+        Raises:
+            OptionError: There are windows for the reduces that follow, but none follows.
+        """
+        spec = self._window
+        if spec is not None and not any(
+            isinstance(each, ReduceNode) and each.window is spec for each in walk(self._node)
+        ):
+            raise OptionError("Flow.window", "spec", "followed by a reduce, which is done within it", spec)
+        return self._node
 
     def app(
         self,
@@ -62,7 +77,7 @@ class Running:
         if consume is None:
             consume = "stages" if name is not None else "drain"
         return FlowApp(
-            self._node,
+            self._described(),
             workers=self._workers,
             place=self._place,
             name=name,
@@ -114,7 +129,7 @@ class Running:
         restarts = 0
         while True:
             app = FlowApp(
-                self._node,
+                self._described(),
                 workers=self._workers,
                 place=self._place,
                 consume=begin(),
@@ -142,7 +157,12 @@ class Running:
     async def __aiter__(self) -> AsyncGenerator[Any, None]:
         """Run it, and yield its results as they come; it ends when nobody wants more."""
         app = FlowApp(
-            self._node, workers=self._workers, place=self._place, consume="stages", demand="accumulate", shutdown=5.0
+            self._described(),
+            workers=self._workers,
+            place=self._place,
+            consume="stages",
+            demand="accumulate",
+            shutdown=5.0,
         )
         if app.plan.ends[-1][2]:
             raise FlowError("a flow whose results go somewhere (into) has none to iterate over; use run or run_async")
