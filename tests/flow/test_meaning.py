@@ -2,6 +2,7 @@
 
 import operator
 from collections import Counter, defaultdict
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -142,7 +143,7 @@ def test_what_is_unique_in_a_window(count):
 
 
 def test_windows_for_a_branch_only():
-    counts = []
+    counts: list[Any] = []
     flow = Flow.from_iterable(range(10)).window(windows.count(5)).tee(lambda branch: branch.count().into(counts.extend))
     assert flow.map(str).to_list() == [str(x) for x in range(10)]
     assert [each.value for each in counts] == [5, 5]

@@ -20,7 +20,7 @@ from headgate.errors import (
     short,
 )
 from headgate.flow.graph import Node
-from headgate.flow.plan import Layer, Plan
+from headgate.flow.plan import OUT, Layer, Plan
 from headgate.flow.program import SAMPLES, Report
 from headgate.flow.stages import Stages
 from headgate.flow.timed import Joining, Windowing_
@@ -28,7 +28,7 @@ from headgate.flow.times import in_seconds
 from headgate.flow.triggers import Periodically, Trigger
 from headgate.flow.windows import EventTimeSpec, PeriodicSpec
 from headgate.flow.workers import FIRE, MISS, TICK
-from headgate.protocol.messages import is_normal
+from headgate.protocol.messages import NORMAL, is_normal
 from headgate.runtime.options import Child, To
 from headgate.runtime.reference import Ref
 from headgate.supervision.running import Supervision
@@ -171,6 +171,7 @@ class FlowRun(Supervision):
         self.layer_of: dict[str, Layer] = {}
         self._living: dict[Layer, set[str]] = {}
         self._forwarded = False
+        self._cut = False
         self.failure: HeadgateError | None = None
         self._back: dict[tuple[str, int], int] = {}
         self._arrived: dict[tuple[str, int], int] = {}
@@ -266,7 +267,11 @@ class FlowRun(Supervision):
         layer = self.layer_of.get(id)
         living = self._living.get(layer, set()) if layer is not None else set()
         living.discard(id)
-        if is_normal(reason) or self._stopping.done() or self._draining:
+        if self._stopping.done() or self._draining:
+            return
+        if is_normal(reason):
+            if self._cut and id in (self._children.outlet, f"{self.base}.{OUT}"):
+                self._end_early()
             return
         self.node.see(ref.driver)
         cause = reason.__cause__ if isinstance(reason, StageCrashed) else reason
@@ -283,6 +288,23 @@ class FlowRun(Supervision):
             )
             error.__cause__ = cause if isinstance(cause, BaseException) else None
             self.fail(error)
+
+    def left(self, reason: Any, *, through: bool = False) -> None:
+        """Take note that nobody is left who takes what there is: the flow ends, after what is behind `through`."""
+        if self._stopping.done() or self._draining:
+            return
+        if not is_normal(reason):
+            self.fail(FlowError(f"flow {self.base!r}: the last stage that took its events has ended: {short(reason)}"))
+        elif through:
+            self._cut = True
+        elif len(self.plan.ends) > 1:
+            self.fail(FlowError(f"flow {self.base!r}: nobody is left who takes the results of one of its branches"))
+        else:
+            self._end_early()
+
+    def _end_early(self) -> None:
+        self._stopping.set_result(NORMAL)
+        self._wake.set()
 
     def given_back(self, source: int, worker: str, total: int) -> None:
         """Take note that work has gone back to a source, and how much that worker was done with."""

@@ -176,10 +176,12 @@ class Beginning:
 
     @classmethod
     def from_stages(cls, stages: Iterable[Ref | str | To], *, max_demand: int = 1000) -> Self:
-        """Take the events of producers that run already. The flow ends when all of them have ended.
+        """Take the events of producers that run already. The flow ends when all of them have come to their end.
+
+        It fails when one of them is not there, or does not end normally.
 
         Args:
-            stages: References, names, or ``To(...)`` with terms of their own.
+            stages: References, names, or ``To(...)`` with terms of their own (but for ``cancel`` and ``key``).
             max_demand: Events that a worker has of each at most.
 
         Raises:

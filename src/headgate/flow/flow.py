@@ -367,8 +367,8 @@ class Flow(Beginning, Aggregating, Running):
         """Lead events through middle stages of yours, and go on with what these give.
 
         Args:
-            *stages: Running ones (which go on when the flow has ended), or recipes (which run as part of the flow).
-                Each event goes to one of them.
+            *stages: Running ones, or recipes (which run as part of the flow). Each event goes to one of them. The flow
+                goes on until they end; running ones do not by themselves, as they are not the flow's.
 
         Raises:
             OptionError: One is something else.
@@ -384,6 +384,8 @@ class Flow(Beginning, Aggregating, Running):
 
     def into(self, *targets: Any) -> Self:
         """Say where the results go.
+
+        The flow ends when nobody is left who takes them, and fails with a consumer of its own that fails.
 
         Args:
             *targets: Consumers that run already (references, names), recipes of consumers (``Child``; terms are given

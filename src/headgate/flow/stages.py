@@ -11,9 +11,8 @@ from headgate.flow.callers import Caller
 from headgate.flow.exchange import CLERK, SpreadDispatcher
 from headgate.flow.inputs import Input, StageInput
 from headgate.flow.plan import INLINE, OUT, Layer, Link
-from headgate.flow.workers import WORK, Clerk, Collector, Outlet, Worker
+from headgate.flow.workers import OUTSIDE, WORK, Clerk, Collector, Outlet, Worker
 from headgate.runtime.options import Child, To
-from headgate.runtime.reference import Ref
 
 if TYPE_CHECKING:
     from headgate.flow.app import FlowRun
@@ -60,7 +59,7 @@ class Stages:
         if source.outside:
             assert isinstance(source, StageInput)  # noqa: S101 (the only one)
             producer = source.stage.producer if isinstance(source.stage, To) else source.stage
-            self._names[number] = source.stage
+            self._names[number] = producer
             self.outside.append(producer)
             return
         child = source.child(f"{self._base}.source-{number + 1}", number, partial(run.given_back, number))
@@ -73,7 +72,7 @@ class Stages:
         for index in range(layer.workers):
             id_ = f"{self._base}.{layer.name}.{index + 1}"
             subscriptions = [to for link in layer.links for to in self._subscriptions(layer, link, index)]
-            subscriptions += [To(name, cancel="temporary", key=(WORK, -1)) for name in self._through(layer)]
+            subscriptions += self._through(layer)
             spec = layer.program(run.app.watch)
             arguments: tuple[Any, ...] = (layer.calls, spec) if layer.calls else (spec, index)
             child = Child(
@@ -94,13 +93,12 @@ class Stages:
     def _subscriptions(self, layer: Layer, link: Link, index: int) -> Iterator[To]:
         if link.layer is None:
             source = self._run.plan.sources[link.source]
-            yield To(
-                self._names[link.source],
-                max_demand=source.max_demand,
-                min_demand=source.min_demand,
-                cancel="temporary",
-                key=(WORK, link.source),
-            )
+            to = To(self._names[link.source], max_demand=source.max_demand, min_demand=source.min_demand)
+            if isinstance(source, StageInput) and isinstance(source.stage, To):
+                to = copy.copy(source.stage)
+            cancel = OUTSIDE if source.outside else "temporary"
+            to.terms = to.terms._replace(cancel=cancel, key=(WORK, link.source))
+            yield to
             return
         name = f"{layer.name}:{link.port}:{layer.links.index(link)}"
         for number in range(link.layer.workers):
@@ -123,14 +121,18 @@ class Stages:
         }
 
     def _between(self, layer: Layer, name: str) -> None:
-        outlet = self._make_outlet(layer, name, f"{self._base}.{name}")
+        outlet = self._make_outlet(layer, name, f"{self._base}.{name}", partial(self._run.left, through=True))
         target = next(each for each in self._run.plan.layers if each.through and each.through[0] == name)
         self._attach(target.through[1], outlet)
 
-    def _through(self, layer: Layer) -> list[Any]:
-        if not layer.through:
-            return []
-        return [each if isinstance(each, (Ref, str)) else self._names[id(each)] for each in layer.through[1]]
+    def _through(self, layer: Layer) -> list[To]:
+        key = (WORK, -1)
+        return [
+            To(self._names[id(each)], cancel="temporary", key=key)
+            if isinstance(each, Child)
+            else To(each, cancel=OUTSIDE, key=key)
+            for each in (layer.through[1] if layer.through else ())
+        ]
 
     def _attach(self, stages: tuple[Any, ...], outlet: str) -> None:
         """Let stages subscribe to an outlet: recipes become stages of the flow."""
@@ -143,6 +145,7 @@ class Stages:
             child.name = stage.name or child.id
             terms = [To(outlet)] if not stage.subscribe_to else []
             child.subscribe_to = [*terms, *(_renamed(to, outlet) for to in stage.subscribe_to)]
+            child.restart = "temporary"
             self._names[id(stage)] = child.name
             self.children.append(child)
 
@@ -161,7 +164,8 @@ class Stages:
         run = self._run
         first = name == OUT
         if targets:
-            outlet = self._make_outlet(layer, name, (run.app.name if first else None) or f"{self._base}.{name}")
+            called = (run.app.name if first else None) or f"{self._base}.{name}"
+            outlet = self._make_outlet(layer, name, called, run.left)
             self._attach(targets, outlet)
             self.outlet = outlet if first else self.outlet
         elif first and run.app.consume == "stages":
@@ -180,10 +184,11 @@ class Stages:
                 )
             )
 
-    def _make_outlet(self, layer: Layer, name: str, called: str) -> str:
+    def _make_outlet(self, layer: Layer, name: str, called: str, left: Callable[[Any], None] | None = None) -> str:
         self.children.append(
             Child(
                 Outlet,
+                left,
                 name=called,
                 subscribe_to=self._lane(layer, name),
                 buffer_size=None,
