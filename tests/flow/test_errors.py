@@ -204,3 +204,11 @@ def test_a_hash_that_gives_no_partition():
         NUMBERS.partition(hash=lambda _: 2, workers=2).to_list()
     with pytest.raises(OperatorError, match="a number from 0 to 1"):
         NUMBERS.partition(hash=lambda _: -1, workers=2).to_list()
+
+
+@pytest.mark.parametrize("workers", [1, 2, 4])
+async def test_iterating_a_flow_that_fails_at_once_says_why(workers):
+    flow = NUMBERS.options(workers=workers).partition().map(inverse)
+    for _ in range(5):
+        with pytest.raises(OperatorError, match="ZeroDivisionError"):
+            [event async for event in flow]

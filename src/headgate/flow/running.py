@@ -168,14 +168,16 @@ class Running:
             raise FlowError("a flow whose results go somewhere (into) has none to iterate over; use run or run_async")
         async with System() as system:
             run: FlowRun = await system.start(app)
-            results = stream([run.outlet])
+            outlet = run.outlet
+            results = stream([outlet])
             began = False
             try:
                 while True:
                     pending = asyncio.ensure_future(anext(results))
                     if not began:
                         began = True
-                        await asyncio.sleep(0)
+                        while not pending.done() and not outlet.statistics().consumers:
+                            await asyncio.sleep(0)  # it may fail, or be through, as soon as it may begin
                         run.forward()
                     try:
                         event = await pending
