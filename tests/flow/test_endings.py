@@ -99,6 +99,7 @@ async def test_a_stage_that_is_not_there_fails_the_start(flow):
     async with System() as system:
         with pytest.raises(Exception, match="no stage named 'nobody'"):
             await started(flow, system)
+        assert system.stages() == []
 
 
 async def test_terms_of_ones_own():

@@ -189,9 +189,14 @@ class FlowRun(Supervision):
         for member in self._members:
             if isinstance(member.handle, Ref):
                 self._watch(member.recipe.id, member.handle)
-        for stage, outlet in self._children.externals:
-            ref = stage if isinstance(stage, Ref) else self.system.ref(stage)
-            await ref.subscribe(To(outlet, cancel="transient"))
+        try:
+            for stage, outlet in self._children.externals:
+                ref = stage if isinstance(stage, Ref) else self.system.ref(stage)
+                await ref.subscribe(To(outlet, cancel="transient"))
+        except BaseException:  # it is not there, or refuses
+            self.kill()
+            await asyncio.shield(self.done)
+            raise
         if any(member.handle is None for member in self._members):  # a source that did not want to run
             for member in self._members:
                 if member.recipe.id in self.layer_of and isinstance(member.handle, Ref):

@@ -176,8 +176,9 @@ class Running:
                     pending = asyncio.ensure_future(anext(results))
                     if not began:
                         began = True
-                        while not pending.done() and not outlet.statistics().consumers:
-                            await asyncio.sleep(0)  # it may fail, or be through, as soon as it may begin
+                        # It may fail, or be through, as soon as it may begin: whoever wants its results comes first.
+                        while not pending.done() and not outlet.statistics().consumers:  # noqa: ASYNC110 (a few turns)
+                            await asyncio.sleep(0)
                         run.forward()
                     try:
                         event = await pending
