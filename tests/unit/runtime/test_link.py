@@ -8,6 +8,7 @@ import resource
 import socket
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -118,7 +119,7 @@ def test_any_sizes_at_any_pace(seed):
         sent = []
         for number in range(60):
             size = rng.choice([0, 1, 100, READ // 2 - 40, READ, READ + 1, 3 * READ, rng.randrange(2 * READ)])
-            batch = rng.choice(
+            batch: Any = rng.choice(
                 [
                     [number, os.urandom(size)],
                     [bytearray(os.urandom(size)), {"number": number, "text": "x" * size}],
