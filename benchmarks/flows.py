@@ -196,7 +196,7 @@ def groups_duckdb(path: str) -> Groups:
     import duckdb  # noqa: PLC0415 (may be missing)
 
     query = f"SELECT carrier, origin, count(dep_delay), avg(dep_delay) FROM '{path}' GROUP BY ALL"  # noqa: S608 (ours)
-    return {(row[0], row[1]): (row[2], row[3]) for row in duckdb.sql(query).fetchall()}
+    return {(row[0], row[1]): (row[2], row[3]) for row in duckdb.execute(query).fetchall()}
 
 
 def groups_arrow(path: str) -> Groups:
