@@ -15,6 +15,7 @@ from headgate import (
     Consumer,
     Flow,
     FlowError,
+    NameTakenError,
     OptionError,
     ProducerConsumer,
     StageCrashed,
@@ -293,3 +294,14 @@ def test_the_plan_says_what_runs_where():
 def test_options_of_an_app_are_checked():
     with pytest.raises(OptionError, match="demand"):
         NUMBERS.app(demand="hold")
+
+
+async def test_two_flows_of_one_name():
+    async with System() as system:
+        first = await system.start(NUMBERS.app(name="numbers"))  # it is through, but for its results
+        with pytest.raises(NameTakenError, match="'numbers' is taken"):
+            await system.start(NUMBERS.app(name="numbers"))
+        assert [event async for event in headgate.stream([first.outlet])] == list(range(100))
+        await first.wait()
+        second = await system.start(NUMBERS.app(name="numbers"))
+        assert [event async for event in headgate.stream([second.outlet])] == list(range(100))
