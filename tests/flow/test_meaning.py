@@ -153,3 +153,39 @@ def test_a_default_of_a_triggers_function_is_nothing_to_be_given():
     flow = Flow.from_iterable(range(4)).reduce(int, operator.add)
     assert flow.on_trigger(lambda total, times=2: ([total * times], total)).to_list() == [12]
     assert flow.on_trigger(lambda *given: ([len(given)], 0)).to_list() == [3]
+
+
+@pytest.mark.parametrize("bounded", [True, False])
+@pytest.mark.parametrize("count", [1, 3])
+def test_words_give_one_result_for_a_window_also_behind_a_partition(count, bounded):
+    def numbers():
+        yield from range(100)
+
+    events = range(100) if bounded else numbers()
+    halves = windows.fixed(50, by=lambda x: x)
+    flow = Flow.from_iterable(events, max_demand=10).partition(lambda x: x % 7, workers=count).window(halves)
+    if bounded:
+        assert [each.value for each in flow.sum().to_list()] == [1225, 3725]
+        assert sorted(each[1:] for each in flow.count_by(lambda x: x % 2).to_list()) == [
+            (0, 25),
+            (0, 25),
+            (1, 25),
+            (1, 25),
+        ]
+        assert len(flow.reduce(int, operator.add).to_list()) == 2 * count
+    assert flow.take_sort(2).to_list() == [[0, 1], [50, 51]]
+
+
+def test_a_function_of_a_trigger_is_asked_in_each_partition():
+    flow = Flow.from_iterable(range(10)).partition(lambda x: x % 2, workers=2)
+    for counted in (flow.count(), flow.window(windows.global_()).count()):
+        assert counted.on_trigger(lambda total, partition: ([(partition.number, total)], total)).to_list() == [
+            (0, 5),
+            (1, 5),
+        ]
+
+
+def test_a_function_of_a_trigger_is_told_the_key():
+    flow = Flow.from_iterable(range(10)).window(windows.fixed(5, by=lambda x: x)).group_by(lambda x: x % 2)
+    told = flow.on_trigger(lambda group, _, occasion: ([(occasion.id, occasion.key, group)], group))
+    assert sorted(told.to_list()) == [(0, 0, [0, 2, 4]), (0, 1, [1, 3]), (5, 0, [6, 8]), (5, 1, [5, 7, 9])]

@@ -423,7 +423,8 @@ class Flow(Beginning, Aggregating, Running):
 
         Args:
             function: (accumulator), (accumulator, `Partition`) or (accumulator, `Partition`, `Occasion`) -> (events,
-                accumulator). What it returns as accumulator is what the window goes on with.
+                accumulator). What it returns as accumulator is what the window goes on with. Within windows, a reduce
+                with keys has an accumulator for each; the occasion says whose it is.
 
         Raises:
             OptionError: There is no reduce right before, or it has one already.
@@ -432,7 +433,7 @@ class Flow(Beginning, Aggregating, Running):
         if not callable(function):
             raise OptionError(where, "function", "a function", function)
         node = self._reduce_before(where)
-        if node.on_trigger is not None or node.emit != EVENTS:
+        if node.on_trigger is not None or node.emit not in (EVENTS, WINDOWED):
             raise OptionError(where, "on_trigger", "used once, and not with emit", function)
         return self._with(replace(node, on_trigger=function))
 

@@ -43,7 +43,7 @@ from headgate.flow.watermarks import AtEnd
 from headgate.flow.windows import EventTimeSpec, GlobalSpec
 from headgate.runtime.places import cores
 
-INLINE: Final = "inline"
+INLINE: Final = "inline"  # with the caller: there, too, runs a single worker behind others, as results go there
 OUT: Final = "out"
 HOME: Final = (INLINE, "task", "thread")
 
@@ -208,10 +208,6 @@ class Plan:
         new.links.append(Link(port, layer))
         layer.leads_home = layer.leads_home and new.place in HOME
 
-    def _place_of_one(self) -> Any:
-        """Return where a single worker of a layer behind others runs: with the caller, as results go there."""
-        return INLINE
-
     # -- nodes --------------------------------------------------------------------------------------------------------
 
     def _lower(self, node: Node) -> Layer:
@@ -270,7 +266,7 @@ class Plan:
             layer.steps.append(Folding(fold, node.emit))
         elif fold.merges:
             layer.steps.append(Partial(fold))
-            layer = self._after(layer, "merge", 1, self._place_of_one())
+            layer = self._after(layer, "merge", 1, INLINE)
             layer.steps.append(Folding(fold, node.emit, merging=True))
         else:
             layer = self._together(layer, node.keyed, node.key, fold.where)
@@ -292,7 +288,7 @@ class Plan:
             )
             new.key = key if key is not None else IDENTITY
             return new
-        return self._after(layer, "reduce", 1, self._place_of_one())
+        return self._after(layer, "reduce", 1, INLINE)
 
     def _unique(self, node: UniqueNode) -> Layer:
         layer = self._lower(node.before[0])
@@ -304,19 +300,22 @@ class Plan:
         new.steps.append(step)
         return new
 
-    def _reduce(self, node: ReduceNode) -> Layer:
+    def _reduce(self, node: ReduceNode, *, apart: bool = False) -> Layer:
+        """Lower a reduce within windows; as `_fold`."""
         layer = self._lower(node.before[0])
         spec, reduce = node.window or GlobalSpec(), node.reduce
         assert reduce is not None  # noqa: S101 (checked when it was built)
-        if layer.workers > 1 and not layer.partitioned and self._combines(node, layer):
+        # A result for each partition, if parts of one cannot be put together, or somebody looks at them.
+        apart = layer.partitioned and (apart or reduce.combine is None or node.on_trigger is not None)
+        if layer.workers > 1 and not apart and self._combines(node, layer):
             layer.steps.append(Combining(node.where, spec, reduce, node.key, node.keyed))
-            layer = self._after(layer, "windows", 1, self._place_of_one())
+            layer = self._after(layer, "windows", 1, INLINE)
             layer.steps.append(replace(self._windowing(node, layer), merging=True))
             return layer
-        if layer.workers > 1 and not layer.partitioned and not (node.keyed and same_key(layer.key, node.key)):
+        if layer.workers > 1 and not apart and not (node.keyed and same_key(layer.key, node.key)):
             watermark = (spec, layer.bounded) if isinstance(spec, EventTimeSpec) else None
             route = Route("", 1, by_key=node.keyed, key=node.key, watermark=watermark, where=node.where)
-            workers, place = (layer.workers, layer.place) if node.keyed else (1, self._place_of_one())
+            workers, place = (layer.workers, layer.place) if node.keyed else (1, INLINE)
             layer = self._after(layer, "windows", workers, place, route)
             layer.key = (node.key or IDENTITY) if node.keyed else None
         elif layer.workers > 1 and isinstance(spec, EventTimeSpec):
@@ -396,7 +395,7 @@ class Plan:
             assert isinstance(folding, Folding)  # noqa: S101 (it has just been put there)
             layer.steps[-1] = replace(folding, give=as_one(folding.fold, folding.emit, keyed=before.keyed))
         else:
-            layer = self._lower(before)
+            layer = self._reduce(before, apart=True) if isinstance(before, ReduceNode) else self._lower(before)
             last = layer.steps[-1] if layer.steps else None
             if not isinstance(before, ReduceNode) or not isinstance(last, Windowing_):
                 raise OptionError(node.where, "departition", "used right behind a reduce", type(before).__name__)
@@ -406,7 +405,7 @@ class Plan:
         assert node.init is not None and node.merge is not None and node.done is not None  # noqa: S101, PT018
         step = Departition(node.where, node.init, node.merge, node.done, layer.workers)
         if layer.workers > 1:
-            layer = self._after(layer, "departition", 1, self._place_of_one())
+            layer = self._after(layer, "departition", 1, INLINE)
         layer.steps.append(step)
         return layer
 
