@@ -12,7 +12,10 @@ import socket
 import struct
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from headgate.runtime.wire import Split
 
 HEAD: Final = struct.Struct("<BBHIQ")
 """Kind, how it is encoded, number of buffers, length of the pickle, length of all that follows."""
@@ -24,6 +27,12 @@ READ: Final = 256 << 10
 """Bytes that are read at once."""
 SCRATCH: Final = 4 << 20
 """Bytes that are kept for the large frames to come."""
+SHARE: Final = 256 << 10
+"""Buffers beside a pickle that weigh more bytes than this go by a memory file, which is read without a copy."""
+LONG: Final = 4 << 20
+"""So does a pickle that is longer than this."""
+JOIN: Final = 64 << 10
+"""A pickle that is shorter than this is put together with its head."""
 _ALIGN: Final = 64
 
 Head = tuple[int, int, int, int, int]
@@ -116,6 +125,34 @@ class Reader:
         """Close descriptors that nobody has taken."""
         while self._descriptors:
             os.close(self._descriptors.popleft())
+
+
+def frame(kind: int, parts: Split, front: bytes, *, share: bool) -> tuple[list[Any], int, int]:
+    """Make a frame.
+
+    Args:
+        kind: Of what is in it.
+        parts: What was encoded.
+        front: What comes first in its body.
+        share: What is large may go by a memory file.
+
+    Returns:
+        Its pieces, in order; the descriptor of a memory file that goes along with the first, or -1; the bytes in that.
+    """
+    how, pieces, buffers = parts
+    length = sum(map(len, pieces))
+    raws = [each.raw() for each in buffers]
+    sizes = struct.pack(f"<{len(raws)}Q", *(raw.nbytes for raw in raws))
+    if share and (sum(raw.nbytes for raw in raws) > SHARE or length > LONG):
+        head = HEAD.pack(kind, how | SHARED, len(raws), length, len(front) + len(sizes))
+        descriptor = os.memfd_create("headgate")
+        return [head + front + sizes], descriptor, write_all(descriptor, [*pieces, *padded(raws, length)])
+    start = len(front) + len(sizes) + length
+    beside = list(padded(raws, start + HEAD.size))
+    head = HEAD.pack(kind, how, len(raws), length, start + sum(map(len, beside))) + front + sizes
+    if len(pieces) == 1 and length < JOIN:
+        return [head + pieces[0], *beside], -1, 0
+    return [head, *pieces, *beside], -1, 0
 
 
 def padded(raws: list[memoryview], at: int) -> Any:

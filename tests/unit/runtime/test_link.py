@@ -15,8 +15,8 @@ import pytest
 
 from headgate import CrossingError
 from headgate.protocol.messages import ASK, CANCEL, CAST, EVENTS, End, Subscription, Terms
-from headgate.runtime.frames import READ
-from headgate.runtime.link import HIGH, SHARE, Link
+from headgate.runtime.frames import READ, SHARE
+from headgate.runtime.link import HIGH, Link
 from headgate.runtime.wire import Codes
 
 
@@ -309,7 +309,7 @@ def test_more_memory_files_than_a_process_may_have_open_on_the_way():
         try:
             right.loop.remove_reader(b._sock)
             for number in range(100):
-                a.post(1, (EVENTS, subscription, [number, bytes(2 * SHARE)]))
+                a.post(1, (EVENTS, subscription, [number, np.zeros(2 * SHARE, np.uint8)]))
                 await asyncio.sleep(0)
             right.loop.add_reader(b._sock, b._readable)
             await until(lambda: len(right.got) == 100)
