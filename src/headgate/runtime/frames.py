@@ -6,10 +6,14 @@ A frame is a head of 16 bytes and a body. Buffers in the body begin at multiples
 from __future__ import annotations
 
 import array
+import ctypes
+import functools
 import mmap
 import os
 import socket
 import struct
+import sys
+import weakref
 from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
@@ -186,9 +190,36 @@ def write_all(descriptor: int, pieces: list[Any]) -> int:
 
 
 def map_file(descriptor: int) -> memoryview:
-    """Map a memory file; writes to it stay our own."""
+    """Map a memory file; writes to it stay our own. The descriptor is closed: what is mapped may be kept for long."""
     try:
         size = os.fstat(descriptor).st_size
-        return memoryview(mmap.mmap(descriptor, size, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ | mmap.PROT_WRITE))
+        prot = mmap.PROT_READ | mmap.PROT_WRITE
+        if sys.version_info >= (3, 13):
+            return memoryview(mmap.mmap(descriptor, size, flags=mmap.MAP_PRIVATE, prot=prot, trackfd=False))
+        return _map(descriptor, size, prot)
     finally:
         os.close(descriptor)
+
+
+def _map(descriptor: int, size: int, prot: int) -> memoryview:
+    """Map without a descriptor of its own, of which ``mmap.mmap`` keeps one for each map before Python 3.13."""
+    libc = _libc()
+    address = libc.mmap(None, size, prot, mmap.MAP_PRIVATE, descriptor, 0)
+    if address == _FAILED:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
+    space = (ctypes.c_ubyte * size).from_address(address)
+    weakref.finalize(space, libc.munmap, address, size).atexit = False
+    return memoryview(space).cast("B")
+
+
+@functools.cache
+def _libc() -> Any:
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.mmap.restype = ctypes.c_void_p
+    libc.mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, *(ctypes.c_int,) * 3, ctypes.c_ssize_t)
+    libc.munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
+    return libc
+
+
+_FAILED: Final = ctypes.c_void_p(-1).value

@@ -2,6 +2,7 @@
 """A link over a real socket: everything comes, in order, whole, whatever its size and however the socket takes it."""
 
 import asyncio
+import gc
 import os
 import random
 import resource
@@ -302,7 +303,12 @@ def test_nothing_is_left_open():
     assert descriptors() == before
 
 
-def test_more_memory_files_than_a_process_may_have_open_on_the_way():
+def test_more_memory_files_than_a_process_may_have_open():
+    """Neither what is on the way nor what has come and is kept holds a descriptor; what nobody keeps is unmapped."""
+
+    def mapped():
+        return Path("/proc/self/maps").read_text(encoding="utf-8").count("memfd:headgate (")
+
     async def scenario(a, b, left, right, subscription):
         limits = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors() + 20, limits[1]))
@@ -316,5 +322,11 @@ def test_more_memory_files_than_a_process_may_have_open_on_the_way():
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, limits)
         assert [each[1][2][0] for each in right.got] == list(range(100))
+        assert mapped() - before == 100
+        right.got.clear()
 
+    gc.collect()
+    before = mapped()
     linked(scenario, budget=1 << 40)
+    gc.collect()
+    assert mapped() == before
