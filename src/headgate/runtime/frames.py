@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import array
 import ctypes
+import errno
 import functools
 import mmap
 import os
@@ -62,7 +63,11 @@ class Reader:
         self._space = socket.CMSG_SPACE(16 * 4) if hasattr(socket, "CMSG_SPACE") else 0
 
     def read(self, sock: socket.socket) -> bool:
-        """Read once, and hand on the frames that are complete; False at the end of the stream."""
+        """Read once, and hand on the frames that are complete; False at the end of the stream.
+
+        Raises:
+            OSError: The socket does not work any more, or a descriptor that should have come along did not.
+        """
         large = self._large
         if large is not None:
             count = self._receive(sock, large[self._filled :])
@@ -123,7 +128,11 @@ class Reader:
         return self._scratch
 
     def _descriptor(self, head: Head) -> int:
-        return self._descriptors.popleft() if head[1] & (SHARED | PASSED) else -1
+        if not head[1] & (SHARED | PASSED):
+            return -1
+        if not self._descriptors:  # the system had none left for it, and the frame is nothing without
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return self._descriptors.popleft()
 
     def close(self) -> None:
         """Close descriptors that nobody has taken."""

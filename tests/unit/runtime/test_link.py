@@ -2,6 +2,7 @@
 """A link over a real socket: everything comes, in order, whole, whatever its size and however the socket takes it."""
 
 import asyncio
+import contextlib
 import gc
 import os
 import random
@@ -330,3 +331,24 @@ def test_more_memory_files_than_a_process_may_have_open():
     linked(scenario, budget=1 << 40)
     gc.collect()
     assert mapped() == before
+
+
+def test_no_descriptor_left_for_what_comes_ends_the_link_and_hangs_nobody():
+    async def scenario(a, b, left, right, subscription):
+        limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        a.post(1, (EVENTS, subscription, [np.zeros(SHARE)]))
+        taken = []
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors() + 5, limits[1]))
+            a.flush()
+            with contextlib.suppress(OSError):
+                while True:
+                    taken.append(os.dup(0))
+            await until(lambda: right.over)
+        finally:
+            for each in taken:
+                os.close(each)
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        assert right.got == []
+
+    linked(scenario)
