@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Final
 
 from headgate.errors import (
+    CrossingError,
     FlowError,
     FlowInterruptedError,
     HeadgateError,
@@ -20,6 +21,7 @@ from headgate.errors import (
     short,
 )
 from headgate.flow.graph import Node
+from headgate.flow.placing import plan_of
 from headgate.flow.plan import Layer, Plan
 from headgate.flow.program import SAMPLES, Report
 from headgate.flow.stages import Stages
@@ -40,6 +42,8 @@ if TYPE_CHECKING:
 SHORTEST_TICK: Final = 0.005
 TICKS: Final = 10
 """How often windows look at the clock within the shortest of their times: so late a trigger may be at most."""
+
+REMEDY: Final = 'To keep the flow in this process: options(place="inline")'
 
 _numbers = itertools.count(1)
 
@@ -93,8 +97,8 @@ class FlowApp(Supervisor):
 
     Args:
         node: The end of the flow.
-        workers: How many a layer has.
-        place: Where they run.
+        workers: How many a layer has; None: see `Flow.options`.
+        place: Where they run; None: see `Flow.options`.
         name: What its results can be subscribed to by; also the name of the app.
         id: Names it among its siblings.
         restart: For the supervisor above.
@@ -130,7 +134,7 @@ class FlowApp(Supervisor):
         self.demand = demand
         self.consume = consume
         self.watch = watch
-        self.plan = Plan(node, workers=workers, place=place)
+        self.plan = plan_of(node, workers=workers, place=place)
 
     def names(self) -> Iterator[str]:
         """Return the name of the stage that has the results."""
@@ -182,9 +186,13 @@ class FlowRun(Supervision):
         """Start the stages; then let events flow, unless somebody else is to.
 
         Raises:
+            CrossingError: Something of it cannot go to another process.
             HeadgateError: A stage could not be started.
         """
-        await super().start([])
+        try:
+            await super().start([])
+        except CrossingError as error:
+            raise CrossingError(f"{error}. {REMEDY}") from error
         for member in self._members:
             if isinstance(member.handle, Ref):
                 self._watch(member.recipe.id, member.handle)
@@ -310,6 +318,8 @@ class FlowRun(Supervision):
         """End the flow with an error."""
         if isinstance(error, OperatorError) and error.__cause__ is None:
             error.add_note(error.traceback)
+        if isinstance(error.__cause__, CrossingError):
+            error.add_note(REMEDY)
         if self.failure is None:
             self.failure = error
         if not self._stopping.done():

@@ -7,7 +7,7 @@ from headgate.flow.program import Route
 
 
 def explain(plan: Plan) -> str:
-    """Return one paragraph for each source and layer: what it does, where, and where its results go."""
+    """Return one paragraph for each source and layer: what it does, where, and where its results go; then why there."""
     lines: list[str] = []
     for number, source in enumerate(plan.sources):
         known = "bounded" if source.bounded else "may be endless"
@@ -16,6 +16,8 @@ def explain(plan: Plan) -> str:
         lines.append(f"source-{number + 1}: {source.where} ({known}{size}, max_demand {source.max_demand})")
     for layer in plan.layers:
         lines += ["", *_layer(layer)]
+    if plan.why:
+        lines += ["", f"runs {plan.why}"]
     return "\n".join(lines)
 
 

@@ -74,6 +74,17 @@ class Files:
         """Return their bytes."""
         return sum(os.path.getsize(path) for path in self.paths)  # noqa: PTH202 (paths are text here)
 
+    def parts(self) -> int:
+        """Return how many ranges they have at most; so many workers can read them at a time."""
+        split = self.split
+        if self.kind == PARQUET:
+            from headgate.flow.columns import row_groups  # noqa: PLC0415 (an extra)
+
+            return sum(map(row_groups, self.paths))
+        if split is None:
+            return len(self.paths)
+        return sum(1 if compressed(path) else -(-os.path.getsize(path) // split) for path in self.paths)  # noqa: PTH202
+
     def in_pieces(self, path: str) -> bool:
         """Say whether a range of this file may be all of it, and so is read bit by bit as its results are wanted."""
         return self.kind != PARQUET and (self.kind == CSV or self.split is None or compressed(path))
