@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
+import gc
 import json
 import logging
 import os
@@ -342,6 +343,7 @@ def main() -> None:
     sys.argv[:] = [""]
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _follow(lifeline)
+    gc.freeze()  # what is imported by now stays: no collection needs to look at it again
     asyncio.run(_serve_here(number, home, notes, max_bytes, budget))
 
 

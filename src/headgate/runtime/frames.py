@@ -22,6 +22,8 @@ PASSED: Final = 0x40
 """Flag of the encoding: a descriptor goes along that is part of the message."""
 READ: Final = 256 << 10
 """Bytes that are read at once."""
+SCRATCH: Final = 4 << 20
+"""Bytes that are kept for the large frames to come."""
 _ALIGN: Final = 64
 
 Head = tuple[int, int, int, int, int]
@@ -31,11 +33,15 @@ class Reader:
     """Cuts a stream of bytes into frames, without copying large ones."""
 
     def __init__(self, frame: Callable[[Head, memoryview, int], None]) -> None:
-        """Hand each frame to a function: its head, its body, and the descriptor that came with it, or -1."""
+        """Hand each frame to a function: its head, its body, and the descriptor that came with it, or -1.
+
+        A body without buffers is only good until the function returns: the next one comes to the same place.
+        """
         self._frame = frame
         self._buffer = bytearray(READ)
         self._from = self._to = 0
         self._large: memoryview | None = None  # the body of a frame that does not fit, as far as it has come
+        self._scratch = bytearray()  # where large bodies come to that nobody keeps: new pages are slow
         self._filled = 0
         self._head: Head = (0, 0, 0, 0, 0)
         self._descriptors: deque[int] = deque()
@@ -80,7 +86,7 @@ class Reader:
                 self._from = start = start + size + length  # whatever comes of it, it has come
                 self._frame(head, body, self._descriptor(head))
             elif size + length > READ // 2:  # it gets a place of its own, aligned as it was sent
-                whole = memoryview(bytearray(size + length))[size:]
+                whole = memoryview(self._room(size + length, kept=bool(head[2])))[size : size + length]
                 have = end - start - size
                 whole[:have] = memoryview(buffer)[start + size : end]
                 self._head, self._large, self._filled = head, whole, have
@@ -94,6 +100,14 @@ class Reader:
             self._from, self._to = 0, end - start
         else:
             self._from = start
+
+    def _room(self, size: int, *, kept: bool) -> bytearray:
+        """Return a place for a large frame."""
+        if kept or size > SCRATCH:
+            return bytearray(size)
+        if size > len(self._scratch):
+            self._scratch = bytearray(size)
+        return self._scratch
 
     def _descriptor(self, head: Head) -> int:
         return self._descriptors.popleft() if head[1] & (SHARED | PASSED) else -1

@@ -26,12 +26,11 @@ from headgate.protocol import messages as m
 from headgate.protocol.batching import cut
 from headgate.protocol.messages import ASK, EVENTS, Message
 from headgate.runtime.budget import Inflow, Outflow
-from headgate.runtime.frames import HEAD, PASSED, READ, SHARED, Reader, map_file, padded, slices, write_all
-from headgate.runtime.wire import HINT, RICH, Codes
+from headgate.runtime.frames import HEAD, PASSED, SHARED, Reader, map_file, padded, slices, write_all
+from headgate.runtime.wire import HINT, RICH, Codes, Split
 
 if TYPE_CHECKING:
     import asyncio
-    import pickle
 
     from headgate.runtime.tcp import Line
 
@@ -51,7 +50,9 @@ _LAST: Final = frozenset({m.CANCEL, m.CLOSED})
 HIGH: Final = 4 << 20
 """Bytes that may wait for the socket; beyond them messages wait as they are."""
 SHARE: Final = 256 << 10
-"""What weighs more bytes than this goes by a memory file."""
+"""Buffers beside a pickle that weigh more bytes than this go by a memory file, which is read without a copy."""
+JOIN: Final = 64 << 10
+"""What weighs less bytes than this is put together with its head."""
 BREAK: Final = 0.005
 """Seconds after which to try again what the system refuses for now."""
 _CAN_SHARE: Final = hasattr(os, "memfd_create") and hasattr(socket, "SCM_RIGHTS")
@@ -208,8 +209,8 @@ class Link:
 
     def pass_on(self, what: tuple[Any, ...], descriptor: int) -> None:
         """Tell the other node something, with a descriptor that goes along; it is closed here."""
-        how, data, buffers = self._encode((-1, what))
-        self._write(_OTHER, (how | PASSED, data, buffers), descriptor)
+        how, pieces, buffers = self._encode((-1, what))
+        self._write(_OTHER, (how | PASSED, pieces, buffers), descriptor)
         self._later()
 
     def _put(self, number: int, message: Any) -> None:
@@ -240,11 +241,11 @@ class Link:
             try:
                 if tag == m.CALL:
                     message = (tag, self.pack(message[1]), message[2])
-                data = self._encode((number, message))
+                parts = self._encode((number, message))
             except Exception as error:  # noqa: BLE001 (whatever cannot be pickled)
                 self.owner.refused(self, number, message, error)
                 return
-            self._write(_OTHER, data)
+            self._write(_OTHER, parts)
 
     def pack(self, value: Any) -> tuple[Any, ...]:
         """Encode a part of a message by itself, so that it is only that part which may turn out to be unreadable."""
@@ -261,18 +262,18 @@ class Link:
         except Exception as error:
             raise _unreadable("what came", error) from error
 
-    def _encode(self, what: Any) -> tuple[int, bytes, list[pickle.PickleBuffer]]:
+    def _encode(self, what: Any) -> Split:
         try:
-            return self._codes.encode(what)
+            return self._codes.split(what)
         except Exception:  # noqa: BLE001 (an exception's own attributes may be what cannot cross)
-            return self._codes.encode(what, crude=True)
+            return self._codes.split(what, crude=True)
 
     def _events(self, number: int, message: Message) -> None:
         """Encode a batch; one that is too large goes in halves."""
         tag, subscription, batch, *deliveries = message
         try:
-            parts = self._codes.encode_events(batch)
-            weight = len(parts[1]) + sum(each.raw().nbytes for each in parts[2])
+            parts = self._codes.split_events(batch)
+            weight = sum(map(len, parts[1])) + sum(each.raw().nbytes for each in parts[2])
             if weight > self.max_bytes:
                 size = len(batch)
                 if size > 1:
@@ -312,45 +313,30 @@ class Link:
         while held:
             self.post(*held.popleft())  # it may be held again, and then all that is behind it
 
-    def _write(
-        self,
-        kind: int,
-        parts: tuple[int, bytes, list[pickle.PickleBuffer]],
-        descriptor: int = -1,
-        front: bytes = b"",
-    ) -> None:
-        how, data, buffers = parts
-        weight = len(data) + sum(each.raw().nbytes for each in buffers)
-        if self._share and descriptor < 0 and weight > SHARE:
-            self._write_shared(kind, parts, front)
-            return
-        if not buffers:
-            head = HEAD.pack(kind, how, 0, len(data), len(front) + len(data))
-            if len(data) < READ:
-                self._append(b"".join((head, front, data)), descriptor)
-            else:
-                self._append(head + front, descriptor)
-                self._append(data)
-            return
+    def _write(self, kind: int, parts: Split, descriptor: int = -1, front: bytes = b"") -> None:
+        how, pieces, buffers = parts
+        length = sum(map(len, pieces))
         raws = [each.raw() for each in buffers]
+        beside = sum(raw.nbytes for raw in raws)
         sizes = struct.pack(f"<{len(raws)}Q", *(raw.nbytes for raw in raws))
-        length = len(front) + len(sizes) + len(data)
-        pieces = list(padded(raws, length + HEAD.size))
-        body = length + sum(len(piece) for piece in pieces)
-        self._append(HEAD.pack(kind, how, len(raws), len(data), body) + front + sizes + data, descriptor)
-        for piece in pieces:
+        if self._share and descriptor < 0 and (beside > SHARE or length > HIGH):
+            descriptor = os.memfd_create("headgate")
+            self._files[descriptor] = write_all(descriptor, [*pieces, *padded(raws, length)])
+            self._weight += self._files[descriptor]
+            head = HEAD.pack(kind, how | SHARED, len(raws), length, len(front) + len(sizes))
+            self._append(head + front + sizes, descriptor)
+            return
+        start = len(front) + len(sizes) + length
+        body = list(padded(raws, start + HEAD.size))
+        head = HEAD.pack(kind, how, len(raws), length, start + sum(map(len, body))) + front + sizes
+        if len(pieces) == 1 and length < JOIN:
+            self._append(head + pieces[0], descriptor)
+        else:
+            self._append(head, descriptor)
+            for piece in pieces:
+                self._append(piece)
+        for piece in body:
             self._append(piece)
-
-    def _write_shared(self, kind: int, parts: tuple[int, bytes, list[pickle.PickleBuffer]], front: bytes) -> None:
-        """Write the pickle and its buffers to a memory file, which goes along."""
-        how, data, buffers = parts
-        raws = [each.raw() for each in buffers]
-        sizes = struct.pack(f"<{len(raws)}Q", *(raw.nbytes for raw in raws))
-        descriptor = os.memfd_create("headgate")
-        self._files[descriptor] = write_all(descriptor, [data, *padded(raws, len(data))])
-        self._weight += self._files[descriptor]
-        head = HEAD.pack(kind, how | SHARED, len(raws), len(data), len(front) + len(sizes))
-        self._append(head + front + sizes, descriptor)
 
     def _append(self, data: Any, descriptor: int = -1) -> None:
         self._out.append((data, descriptor))

@@ -11,12 +11,10 @@ other messages, and events that pickle refuses or would take from ``__main__``, 
 
 from __future__ import annotations
 
-import copyreg
 import io
 import pickle
 import sys
 import weakref
-from collections import ChainMap
 from collections.abc import Callable
 from types import FunctionType, TracebackType
 from typing import TYPE_CHECKING, Any, Final
@@ -37,10 +35,12 @@ if TYPE_CHECKING:
 
 PLAIN: Final = 0
 RICH: Final = 1
-_MAIN: Final = b"__main__"
+_MAIN: Final = "__main__"
 
 Parts = tuple[int, bytes, list[pickle.PickleBuffer]]
 """How it was encoded (`PLAIN` or `RICH`), the pickle, and the buffers beside it."""
+Split = tuple[int, list[bytes], list[pickle.PickleBuffer]]
+"""The same, with the pickle in pieces."""
 
 
 class Codes:
@@ -66,30 +66,40 @@ class Codes:
         Raises:
             Exception: Some event cannot cross; see `check`.
         """
-        buffers: list[pickle.PickleBuffer] = []
-        try:
-            if "pyarrow" in sys.modules:
-                data = _dumps(batch, buffers)
-            else:
-                data = pickle.dumps(batch, 5, buffer_callback=buffers.append)
-        except Exception:  # noqa: BLE001 (whatever pickle does not know: the encoder may)
-            return self.encode(batch)
-        if _MAIN in data:  # by reference it would be looked for in the worker's own
-            return self.encode(batch)
-        return PLAIN, data, buffers
+        how, pieces, buffers = self.split_events(batch)
+        return how, b"".join(pieces), buffers
 
     def encode(self, value: Any, *, crude: bool = False) -> Parts:
         """Encode anything; ``crude``: exceptions as their text alone."""
-        stream = io.BytesIO()
-        buffers: list[pickle.PickleBuffer] = []
-        encoder = Encoder(stream, self, buffers, crude=crude)
+        how, pieces, buffers = self.split(value, crude=crude)
+        return how, b"".join(pieces), buffers
+
+    def split_events(self, batch: Any) -> Split:
+        """Encode a batch of events in pieces, in which pickle writes it anyway.
+
+        To grow one string of bytes takes several times as long, where it is large: its pages are new ones each time.
+
+        Raises:
+            Exception: Some event cannot cross; see `check`.
+        """
+        sink, buffers = Pieces(), list[pickle.PickleBuffer]()
+        try:
+            _Plain(sink, 5, buffer_callback=buffers.append).dump(batch)
+        except Exception:  # noqa: BLE001 (whatever pickle does not know: the encoder may)
+            return self.split(batch)
+        return PLAIN, sink.pieces, buffers
+
+    def split(self, value: Any, *, crude: bool = False) -> Split:
+        """Encode anything in pieces; ``crude``: exceptions as their text alone."""
+        sink, buffers = Pieces(), list[pickle.PickleBuffer]()
+        encoder = Encoder(sink, self, buffers, crude=crude)
         try:
             encoder.dump(value)
         except BaseException:
             for code in encoder.fresh:  # it has not crossed
                 self.sent.pop(code, None)
             raise
-        return RICH, stream.getvalue(), buffers
+        return RICH, sink.pieces, buffers
 
     def decode(self, kind: int, data: Any, buffers: Any = ()) -> Any:
         """Turn bytes from the other side back into what they were."""
@@ -98,23 +108,47 @@ class Codes:
         return _Decoder(io.BytesIO(data), self, buffers).load()
 
 
-def _dumps(value: Any, buffers: list[pickle.PickleBuffer]) -> bytes:
-    """Pickle with the reducers for Arrow data."""
-    stream = io.BytesIO()
-    pickler = pickle.Pickler(stream, 5, buffer_callback=buffers.append)
-    pickler.dispatch_table = _table()
-    pickler.dump(value)
-    return stream.getvalue()
+class Pieces:
+    """What a pickle is written to: keeps it in the pieces that it comes in, of about 64 KB each.
+
+    Attributes:
+        pieces: In order. They are bytes of their own: what they were made of may change.
+    """
+
+    __slots__ = ("pieces",)
+
+    def __init__(self) -> None:
+        """Begin with nothing."""
+        self.pieces: list[bytes] = []
+
+    def write(self, piece: Any) -> None:
+        """Take one."""
+        self.pieces.append(piece if type(piece) is bytes else bytes(piece))
 
 
-def _table() -> ChainMap[type[Any], Any]:
-    """Return a dispatch table with the reducers for Arrow data."""
+def _table() -> dict[type[Any], Any]:
+    """Return the reducers for Arrow data."""
     if not _arrow:
         _arrow.update(reducers())
-    return ChainMap(_arrow, copyreg.dispatch_table)
+    return _arrow
 
 
 _arrow: dict[type[Any], Any] = {}
+
+
+class _Plain(pickle.Pickler):
+    """Pickle itself; it stops at what the other process would look for in a ``__main__`` that is not the same."""
+
+    def reducer_override(self, obj: Any) -> Any:
+        """Reduce Arrow data to what they show. Pickle does not ask for what is made of its own types."""
+        kind = type(obj)
+        if (kind is FunctionType or isinstance(obj, type)) and obj.__module__ == _MAIN:
+            raise pickle.PicklingError
+        if _arrow or "pyarrow" in sys.modules:
+            reducer = _table().get(kind)
+            if reducer is not None:
+                return reducer(obj)
+        return NotImplemented
 
 
 class Encoder(cloudpickle.Pickler):  # type: ignore[misc]  # it is not typed
@@ -130,7 +164,7 @@ class Encoder(cloudpickle.Pickler):  # type: ignore[misc]  # it is not typed
 
     def __init__(
         self,
-        stream: io.BytesIO,
+        stream: Pieces | io.BytesIO,
         codes: Codes,
         buffers: list[pickle.PickleBuffer] | None,
         *,
@@ -165,7 +199,7 @@ class Encoder(cloudpickle.Pickler):  # type: ignore[misc]  # it is not typed
             return pickle_traceback(obj)
         if isinstance(obj, (io.TextIOWrapper, io.BufferedIOBase, io.RawIOBase)) and not isinstance(obj, io.BytesIO):
             raise TypeError(f"{obj!r} is an open file")  # cloudpickle would take a copy of what is in it
-        if "pyarrow" in sys.modules and type(obj) in _table():
+        if "pyarrow" in sys.modules and type(obj) in _table():  # pickle's own table stands behind it
             return _table()[type(obj)](obj)
         return super().reducer_override(obj)
 

@@ -121,6 +121,7 @@ def test_any_sizes_at_any_pace(seed):
             batch = rng.choice(
                 [
                     [number, os.urandom(size)],
+                    [bytearray(os.urandom(size)), {"number": number, "text": "x" * size}],
                     [np.frombuffer(os.urandom(size), np.uint8), number],
                     [np.arange(SHARE // 8 + size // 8), np.arange(size // 8), b"x" * rng.randrange(99)],
                 ]
@@ -139,6 +140,24 @@ def test_any_sizes_at_any_pace(seed):
                     one.flags.writeable and one.fill(0)
                 else:
                     assert one == other
+
+    linked(scenario)
+
+
+def test_what_is_changed_after_it_was_sent_arrives_as_it_was():
+    async def scenario(a, b, left, right, subscription):
+        for size in (10, READ, 3 * READ, HIGH + 1):  # inside a frame, several frames, a memory file
+            data, text = bytearray(b"1" * size), ["1" * size]
+            a.post(1, (EVENTS, subscription, [data, text]))
+            data[:] = b"2" * size
+            text[0] = "2"
+            a.post(1, (EVENTS, subscription, [data]))
+        await until(lambda: len(right.got) == 8)
+        for (_, first), (_, second) in zip(right.got[::2], right.got[1::2], strict=True):
+            data, (text,) = first[2]
+            assert set(data) == {ord("1")}
+            assert text == data.decode()
+            assert set(second[2][0]) == {ord("2")}
 
     linked(scenario)
 
