@@ -17,7 +17,7 @@ import mmap
 import os
 import zipfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any, Final, NamedTuple
@@ -101,7 +101,7 @@ class FileRange(NamedTuple):
         path: The file.
         start: Its first byte, or the first row group.
         stop: The byte after its last, or the row group.
-        files: What is in it.
+        files: What is in it; it names no paths.
     """
 
     path: str
@@ -142,8 +142,9 @@ def compressed(path: str) -> bool:
 
 
 def plan_ranges(files: Files) -> Iterator[FileRange]:
-    """Yield the ranges of all files, file by file."""
-    for path in files.paths:
+    """Yield the ranges of all files, file by file. Each knows its own path only, so that it weighs the same of many."""
+    paths, files = files.paths, replace(files, paths=())
+    for path in paths:
         if files.kind == PARQUET:
             from headgate.flow.columns import row_groups  # noqa: PLC0415 (an extra)
 
