@@ -54,6 +54,24 @@ def test_what_crosses_of_many_files_is_one_path_at_a_time(tmp_path):
     assert len(pickle.dumps(first)) == len(pickle.dumps(one))
 
 
+@pytest.mark.parametrize(
+    ("count", "size", "split", "ahead"),
+    [
+        (1, 10, 1000, 2),
+        (127, 10, 1000, 2),  # few files: a worker that holds many of them would leave none to the others
+        (200, 10, 1000, 3),
+        (200, 600, 1000, 2),  # what a worker has is a range's weight at most
+        (200, 10, None, 2),
+    ],
+)
+def test_of_many_small_files_a_worker_has_some_at_a_time(tmp_path, count, size, split, ahead):
+    for number in range(count):
+        (tmp_path / f"{number:03}.txt").write_text("x" * (size - 1) + "\n")
+    flow = Flow.from_lines(tmp_path / "*.txt", split=split).options(workers=2)
+    assert f"max_demand {ahead})" in flow.explain()
+    assert flow.count().to_list() == [count]
+
+
 @pytest.mark.parametrize(("ending", "opener"), [(".gz", gzip.open), (".bz2", bz2.open), (".xz", lzma.open)])
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_compressed_file_is_read_by_one(tmp_path, ending, opener, workers):

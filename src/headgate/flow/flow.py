@@ -197,7 +197,7 @@ class Flow(Beginning, Aggregating, Running):
         """Say how many workers there are, and where they run.
 
         If nobody says either, a flow runs on the caller's event loop, by one worker; but if it reads large files and
-        puts together what it reads (``count_by``, ``sum``, ... right there), one worker process for each 32 MB of them
+        puts together what it reads (``count_by``, ``sum``, ... right there), one worker process for each 48 MB of them
         does that, on at most all cores. `explain` tells which, and why.
 
         Args:

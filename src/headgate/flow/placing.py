@@ -18,9 +18,10 @@ from headgate.flow.steps import Elements, Partial
 from headgate.flow.timed import Combining
 from headgate.runtime.places import Process, cores
 
-SHARE: Final = 32 << 20
-"""Bytes of files that are worth a worker process. With two of these, counting words takes as long on the event loop as
-in two processes, their start included; with more, the processes gain. Decision 26 has the figures."""
+SHARE: Final = 48 << 20
+"""Bytes of files that are worth a worker process. With two of these, counting words takes about as long on the event
+loop as in two processes, their start included; with more, the processes gain. Decision 26 has the figures.
+"""
 _NEEDED: Final = ("cloudpickle", "tblib")
 
 

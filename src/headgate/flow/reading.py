@@ -46,6 +46,8 @@ _OPENERS: Final[dict[str, Callable[..., Any]]] = {
     ".xz": lzma.open,
     ".zip": _open_zip,
 }
+MANY: Final = 64
+"""Small files that a worker has at most; and a worker has at most one of so many parts of all files."""
 LINES_AT_ONCE: Final = 20_000
 """Lines that are read at once from a file that cannot be split."""
 
@@ -84,6 +86,13 @@ class Files:
         if split is None:
             return len(self.paths)
         return sum(1 if compressed(path) else -(-os.path.getsize(path) // split) for path in self.paths)  # noqa: PTH202
+
+    def ahead(self) -> int:
+        """Return how many ranges a worker has at most: two, or more of many small files, so that fewer messages go."""
+        if self.split is None or self.kind == PARQUET or len(self.paths) < 2 * MANY:
+            return 2
+        weight = max(1, self.size() // len(self.paths))
+        return max(2, min(self.split // weight, len(self.paths) // MANY, MANY))
 
     def in_pieces(self, path: str) -> bool:
         """Say whether a range of this file may be all of it, and so is read bit by bit as its results are wanted."""
