@@ -290,6 +290,17 @@ def test_the_plan_says_what_runs_where():
     assert flow.map(lambda pair: pair[0]).explain().count(" workers ") == 1
 
 
+def test_the_plan_says_where_results_go():
+    flow = NUMBERS.options(workers=2, place=headgate.Process(group="a"))
+    assert "work-1: 2 workers at Process(group='a'), from source-1" in flow.explain()
+    assert flow.explain().count("-> results") == 1
+    text = flow.tee(lambda branch: branch.map(str).into("all.txt")).into(print, "consumer").explain()
+    assert text.count("-> into all.txt") == 1
+    assert "-> tee-2, in turn" in text
+    assert "-> into function, into consumer" in text
+    assert "results" not in text
+
+
 def test_options_of_an_app_are_checked():
     with pytest.raises(OptionError, match="demand"):
         NUMBERS.app(demand="hold")

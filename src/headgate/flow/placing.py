@@ -18,7 +18,7 @@ from headgate.flow.steps import Elements, Partial
 from headgate.flow.timed import Combining
 from headgate.runtime.places import Process, cores
 
-SHARE: Final = 48 << 20
+SHARE: Final = 48_000_000
 """Bytes of files that are worth a worker process. With two of these, counting words takes about as long on the event
 loop as in two processes, their start included; with more, the processes gain. Decision 26 has the figures.
 """
@@ -50,9 +50,7 @@ def plan_of(node: Node, *, workers: int | None = None, place: Any = None) -> Pla
         there = Plan(node, workers=count, place=Process())
         why_not = next(filter(None, map(_crosses, there.layers)), "")
         if not why_not:
-            there.why = (
-                f"in {count} worker processes, as {_megabytes(size)} of files are counted up where they are read"
-            )
+            there.why = f"in {count} worker processes, as {_megabytes(size)} of files are summed up where they are read"
             return there
     plan.why = f"on the event loop, as {why_not}"
     return plan
@@ -109,4 +107,4 @@ def _collects(step: Partial | Combining) -> bool:
 
 
 def _megabytes(size: int) -> str:
-    return f"{size / (1 << 20):,.0f} MB"
+    return f"{size / 1e6:,.0f} MB"
