@@ -198,10 +198,10 @@ class Encoder(cloudpickle.Pickler):  # type: ignore[misc]  # it is not typed
             return self._softened(obj) if self._crude else pickle_exception(obj)
         if isinstance(obj, TracebackType):
             return pickle_traceback(obj)
-        if isinstance(obj, (io.TextIOWrapper, io.BufferedIOBase, io.RawIOBase)) and not isinstance(obj, io.BytesIO):
-            raise TypeError(f"{obj!r} is an open file")  # cloudpickle would take a copy of what is in it
         if type(obj) is _Cached and is_own(obj):  # pickle knows its name only
             return _cached, (obj.__wrapped__, obj.cache_parameters())
+        if isinstance(obj, (io.TextIOWrapper, io.BufferedIOBase, io.RawIOBase)) and not isinstance(obj, io.BytesIO):
+            raise TypeError(f"{obj!r} is an open file")  # cloudpickle would take a copy of what is in it
         if "pyarrow" in sys.modules and type(obj) in _table():  # pickle's own table stands behind it
             return _table()[type(obj)](obj)
         return super().reducer_override(obj)
