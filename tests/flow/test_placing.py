@@ -134,3 +134,18 @@ def test_so_does_that_of_results_which_cannot_cross(path):
     with pytest.raises(HandlerError) as caught:
         flow.to_list()
     assert 'options(place="inline")' in caught.value.__notes__[0]
+
+
+@pytest.mark.slow
+def test_workers_of_the_same_number_share_a_process():
+    flow = Flow.from_iterable(range(500), max_demand=10).options(workers=2, place=Process())
+    flow = flow.map(lambda n: (n, {os.getpid()})).partition(0).map(lambda pair: (pair[0], {*pair[1], os.getpid()}))
+    flow = flow.partition(lambda pair: pair[0] // 10, place=Process(max_bytes=1000))
+    first, other = set(), set()
+    for _, pids, last in flow.map(lambda pair: (*pair, os.getpid())).to_list():
+        first |= pids
+        other.add(last)
+    assert len(first) == 2, "of two layers"
+    assert len(other) == 2, "at a place with options of its own"
+    assert not first & other
+    assert os.getpid() not in first | other
