@@ -122,10 +122,10 @@ def words_joblib(path: str) -> dict[str, int]:
     return total
 
 
-def words_flow(path: str, workers: int, place: Any) -> dict[str, int]:
+def words_flow(path: str, workers: int, place: Any) -> list[tuple[str, int]]:
     """Count with a flow."""
     flow = Flow.from_lines(path, split=RANGE).options(workers=workers, place=place)
-    return dict(flow.flat_map(str.split).count_by().to_list())
+    return flow.flat_map(str.split).count_by().to_list()
 
 
 def words_columns(path: str) -> dict[str, int]:
@@ -141,7 +141,7 @@ def words_columns(path: str) -> dict[str, int]:
     return {row["word"]: row["count"] for row in flow.to_list()}
 
 
-WORDS: dict[str, Callable[[str], dict[str, int]]] = {
+WORDS: dict[str, Callable[[str], Any]] = {
     "plain loop": words_serial,
     "ProcessPoolExecutor over ranges": words_pool,
     "joblib over ranges": words_joblib,

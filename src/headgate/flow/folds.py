@@ -7,12 +7,13 @@ then crosses. Accumulators are plain dictionaries and lists, so that they cross 
 from __future__ import annotations
 
 import heapq
+from array import array
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import islice
 from operator import add
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 Read = Callable[[Any], Any] | None
 """What reads a key or a value off an event; None: the event itself."""
@@ -68,6 +69,10 @@ class Fold:
         """Return about how much an accumulator holds."""
         return len(accumulator) if hasattr(accumulator, "__len__") else 1
 
+    def taken(self, accumulator: Any) -> int:
+        """Return how many events are in an accumulator, as far as it knows."""
+        return self.size(accumulator)
+
 
 def spread(accumulator: Any) -> list[Any]:
     """Return an accumulator's events: the pairs of a mapping, the elements of a collection, else itself."""
@@ -109,14 +114,48 @@ class CountBy(Fold):
         accumulator.update(events if self.key is None else map(self.key, events))
         return accumulator
 
-    def merge(self, accumulator: Any, other: Any) -> Any:
+    def merge(self, accumulator: Any, other: Tally) -> Any:
         """Add the counts up."""
         if not accumulator:
-            return other
+            dict.update(accumulator, other.items())
+            return accumulator
         get = accumulator.get
         for key, count in other.items():
             accumulator[key] = get(key, 0) + count
         return accumulator
+
+    def parts(self, accumulator: Any) -> list[Tally]:
+        """Make tallies of it."""
+        keys, counts = list(accumulator), array("q", accumulator.values())
+        text = set(map(type, keys)) == {str}
+        starts = range(0, len(keys), PART)
+        return [Tally.of(keys[at : at + PART], counts[at : at + PART], text=text) for at in starts]
+
+    def taken(self, accumulator: Any) -> int:
+        """Add up the counts."""
+        return sum(accumulator.values())
+
+
+class Tally(NamedTuple):
+    """Counts of keys on their way: they cross in a part of the time that a dictionary takes.
+
+    Attributes:
+        keys: In order; if they are text, as one text, with line breaks between them.
+        counts: As 64-bit integers.
+    """
+
+    keys: str | list[Any]
+    counts: array[int]
+
+    @classmethod
+    def of(cls, keys: list[Any], counts: array[int], *, text: bool) -> Tally:
+        """Make one of at least one key; ``text``: all of them are."""
+        joined = "\n".join(keys) if text else ""
+        return cls(joined if text and joined.count("\n") == len(keys) - 1 else keys, counts)
+
+    def items(self) -> Iterable[tuple[Any, int]]:
+        """Return pairs of key and count."""
+        return zip(self.keys.split("\n") if isinstance(self.keys, str) else self.keys, self.counts, strict=True)
 
 
 @dataclass(frozen=True)

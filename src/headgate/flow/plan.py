@@ -262,7 +262,8 @@ class Plan:
         fold = node.fold
         assert fold is not None  # noqa: S101 (checked when it was built)
         apart = layer.partitioned and not fold.merges
-        if layer.workers == 1 or apart or (node.keyed and same_key(layer.key, node.key)):
+        alone = layer.workers == 1 and (layer.place in HOME or not fold.merges)  # else parts of it cross sooner
+        if alone or apart or (node.keyed and same_key(layer.key, node.key)):
             layer.steps.append(Folding(fold, node.emit))
         elif fold.merges:
             layer.steps.append(Partial(fold))

@@ -109,8 +109,8 @@ class Step:
 class Holding(Step):
     """A last step that keeps what it takes in, to give it away in one piece."""
 
-    def size(self) -> int:
-        """Return about how much it holds."""
+    def full(self) -> bool:
+        """Whether it should let go of what it holds, since it has much and gains little by holding on."""
         raise NotImplementedError
 
     def flush(self) -> list[Any]:

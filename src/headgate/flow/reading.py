@@ -242,11 +242,11 @@ def _lines(part: FileRange, at: int, data: bytes) -> list[str]:
         text = data.decode(part.files.encoding, part.files.errors)
     except UnicodeDecodeError as error:
         raise _wrong(part, at + error.start, str(error)) from error
-    lines = text.split("\n")
-    if not lines[-1]:
+    lines = (text.replace("\r\n", "\n") if "\r" in text else text).split("\n")
+    if lines[-1]:
+        lines[-1] = lines[-1].removesuffix("\r")
+    else:
         lines.pop()
-    if "\r" in text:
-        lines = [line.removesuffix("\r") for line in lines]
     return lines
 
 

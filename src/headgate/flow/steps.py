@@ -15,6 +15,14 @@ EVENTS: Final = "events"
 STATE: Final = "state"
 NOTHING: Final = "nothing"
 WINDOWED: Final = "windowed"
+MANY: Final = 50_000
+"""Keys of an accumulator with which it is passed on, to be merged while the next is made: a small one is faster."""
+WORTH: Final = 3
+"""Events for each of its keys that make this worth while; if there were fewer, the next may have more keys."""
+GROWTH: Final = 1.5
+"""How many times as many: keys that come again and again do not cross again and again."""
+LARGEST: Final = 4_000_000
+"""With so many it is passed on in any case."""
 
 
 @dataclass(frozen=True)
@@ -120,13 +128,19 @@ class _Partial(Holding):
     def __init__(self, fold: Fold) -> None:
         self._fold = fold
         self._accumulator = fold.begin()
+        self._limit = MANY
 
     def feed(self, events: Any, origin: Origin, now: float) -> Any:  # noqa: ARG002
         self._accumulator = self._fold.add(self._accumulator, events if self._fold.columns else rows(events))
         return ()
 
-    def size(self) -> int:
-        return self._fold.size(self._accumulator)
+    def full(self) -> bool:
+        size = self._fold.size(self._accumulator)
+        if size < self._limit:
+            return False
+        if self._fold.taken(self._accumulator) < WORTH * size:
+            self._limit = min(int(self._limit * GROWTH), LARGEST)
+        return True
 
     def flush(self) -> list[Any]:
         accumulator, self._accumulator = self._accumulator, self._fold.begin()

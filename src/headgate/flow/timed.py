@@ -13,7 +13,7 @@ from headgate.flow.folds import PART, spread
 from headgate.flow.joining import Join
 from headgate.flow.panes import Reduce
 from headgate.flow.program import Holding, Key, Origin, Program, Step, StepSpec
-from headgate.flow.steps import EVENTS, NOTHING, STATE, WINDOWED
+from headgate.flow.steps import EVENTS, LARGEST, NOTHING, STATE, WINDOWED
 from headgate.flow.triggers import Firing
 from headgate.flow.windowing import Windowing
 from headgate.flow.windows import GlobalSpec, Window, WindowSpec
@@ -222,8 +222,8 @@ class _Combining(Holding):
         self._combiner.add(events if type(events) is list else list(events), (origin.port, origin.source), now)
         return ()
 
-    def size(self) -> int:
-        return len(self._combiner)
+    def full(self) -> bool:
+        return len(self._combiner) >= LARGEST
 
     def flush(self) -> list[Any]:
         parts: list[Segment] = []

@@ -18,8 +18,6 @@ from headgate.stage import Consumer, ProducerConsumer
 WORK: Final = "work"
 HELD: Final = 200_000
 """Events that a worker may have taken into its own accumulator before it passes that on: their source keeps them."""
-LARGEST: Final = 4_000_000
-"""About how many keys an accumulator may have before it is passed on."""
 
 TICK: Final = "tick"
 FIRE: Final = "fire"
@@ -132,11 +130,11 @@ class Worker(Inputs):
         if program.holding is None:
             return program.take(at, done=self._taken) or None
         if not self._spec.recovers:  # nobody will do it again, so nobody has to keep it
-            return program.flush(at, self._taken) if program.holding.size() >= LARGEST else program.take(at) or None
+            return program.flush(at, self._taken) if program.holding.full() else program.take(at) or None
         if len(events):
             self.stage.keep()
             self._held += len(events)
-        if self._held and (not self._work or self._held >= HELD or program.holding.size() >= LARGEST):
+        if self._held and (not self._work or self._held >= HELD or program.holding.full()):
             self._held = 0
             self.stage.emit(program.flush(at, self._taken), settles=True)
             return None
