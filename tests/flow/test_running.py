@@ -22,7 +22,7 @@ from headgate import (
     System,
     To,
 )
-from headgate.flow import FlowStatistics, triggers, windows
+from headgate.flow import FlowStatistics, triggers, watermarks, windows
 from headgate.testing import run
 
 NUMBERS = Flow.from_iterable(range(100))
@@ -272,6 +272,32 @@ def test_a_trigger_by_hand():
         assert got == [(45, "now"), (0, "done")]
 
     run(main())
+
+
+def test_what_is_open_can_be_watched_while_it_runs():
+    async def main():
+        async def seconds():
+            for second in range(40):
+                yield (second if second != 25 else 3, second % 3)  # one is late
+                await asyncio.sleep(1)
+
+        spec = windows.fixed(10, by=0, watermark=watermarks.out_of_order(2))
+        app = Flow.from_iterable(seconds()).window(spec).count_by(1).app(watch=1)
+        async with app as running:
+            await asyncio.sleep(30.5)
+            seen = running.flow_statistics()  # type: ignore[attr-defined]
+            [gauges] = seen.gauges.values()
+            assert gauges == {"windows of 0": 2, "accumulated of 0": 4, "watermark of 0": 28}
+            assert (seen.read, seen.late) == (31, 1)
+            await running.wait()
+
+    run(main())
+
+
+@pytest.mark.parametrize("watch", [0, -1, True, "1"])
+def test_a_wrong_interval_of_watching(watch):
+    with pytest.raises(OptionError, match="watch"):
+        NUMBERS.app(watch=watch)
 
 
 def test_progress_is_shown_when_asked_for(capsys):

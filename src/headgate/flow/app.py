@@ -60,7 +60,9 @@ class FlowStatistics:
         samples: By operator: some of these events, each with its error.
         late: Events that were late for their windows.
         lost: Workers that were lost, and whose work others have done again.
-        gauges: What workers hold: keys, open windows, ..., by layer and worker.
+        gauges: By layer and worker: what its steps (numbered from 0) hold, as far as it has been told. ``"windows of
+            0"`` are open, with ``"accumulated of 0"`` accumulators, one for each window and key; ``"watermark of 0"``
+            is how far event time has come (None: not known yet).
         restarts: How often all of it was done again from the beginning.
         seconds: How long it took, when it is over.
     """
@@ -72,7 +74,7 @@ class FlowStatistics:
     samples: dict[str, list[tuple[Any, str]]] = field(default_factory=dict)
     late: int = 0
     lost: int = 0
-    gauges: dict[str, dict[str, int]] = field(default_factory=dict)
+    gauges: dict[str, dict[str, Any]] = field(default_factory=dict)
     restarts: int = 0
     seconds: float = 0.0
 
@@ -127,6 +129,8 @@ class FlowApp(Supervisor):
         super().__init__([], name=name, id=id or name or "flow", restart=restart, shutdown=shutdown)
         if demand not in ("forward", "accumulate"):
             raise OptionError(self.where, "demand", "'forward' or 'accumulate'", demand)
+        if watch is not None and (isinstance(watch, bool) or not isinstance(watch, (int, float)) or not watch > 0):
+            raise OptionError(self.where, "watch", "a number of seconds above 0, or None", watch)
         self.auto_shutdown = True
         self.node = node
         self.workers = workers
