@@ -68,7 +68,9 @@ def asked(database, query, keys):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("workers", "place"), [(None, None), (2, "inline"), (2, Process())])
+@pytest.mark.parametrize(
+    ("workers", "place"), [(None, None), (2, "inline"), (4, "inline"), (1, Process()), (2, Process()), (4, Process())]
+)
 def test_it_answers_as_sqlite_does(folder, database, workers, place):
     answers = Answers()
     run = flow_of(finder(folder), answers).options(workers=workers, place=place).run()

@@ -58,7 +58,7 @@ def events(look: Callable[[int], Any], every: int, total: int) -> Iterator[Event
     look(total)
 
 
-def _behind() -> watermarks.Watermark:
+def _behind() -> Any:
     return watermarks.out_of_order(BEHIND)
 
 
@@ -117,7 +117,7 @@ class Held:
     def look(self) -> int:
         """Return how many accumulators (or kept events of a join) there are in all workers."""
         gauges = self._run.flow_statistics().gauges.values()
-        now = sum(worker.get("accumulated of 0", 0) + worker.get("kept of 0", 0) for worker in gauges)
+        now: int = sum(worker.get("accumulated of 0", 0) + worker.get("kept of 0", 0) for worker in gauges)
         self.most = max(self.most, now)
         return now
 
