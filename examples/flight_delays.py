@@ -221,7 +221,7 @@ def finder(folder: Path | None) -> Callable[[str], Path]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the program; return its exit code: 0 done, 2 a file is missing."""
+    """Run the program; return its exit code: 0 done, 2 a file is missing, 130 stopped by Ctrl-C."""
     options = _parser().parse_args(arguments)
     answers = Answers()
     try:
@@ -231,7 +231,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     if options.explain:
         print(flow.explain(), end="\n\n", flush=True)
-    run = flow.run(progress=sys.stderr.isatty())
+    try:
+        run = flow.run(progress=sys.stderr.isatty())
+    except KeyboardInterrupt:
+        sys.stderr.write("\nflight_delays: stopped\n")
+        return 130
     show(answers)
     print(f"\n{run.read:,} rows of four tables in {run.seconds:.1f} s")
     return 0

@@ -164,7 +164,7 @@ def everywhere() -> list[Path]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the program; return its exit code: 0 done, 2 there is no text."""
+    """Run the program; return its exit code: 0 done, 2 there is no text, 130 stopped by Ctrl-C."""
     options = _parser().parse_args(arguments)
     tops = options.text or everywhere()
     paths, size = gather(tops, options.megabytes * MEGABYTE if options.megabytes else sys.maxsize)
@@ -178,7 +178,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     flow = word_count(paths, options.top, Totals()).options(**where)
     print(flow.explain(), flush=True)
     print(flush=True)
-    show(count(paths, options.top, progress=sys.stderr.isatty(), **where))
+    try:
+        show(count(paths, options.top, progress=sys.stderr.isatty(), **where))
+    except KeyboardInterrupt:
+        sys.stderr.write("\nword_count: stopped\n")
+        return 130
     return 0
 
 

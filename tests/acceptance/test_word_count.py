@@ -93,3 +93,12 @@ def test_where_there_is_no_text(tmp_path):
 
 def test_a_wrong_option():
     assert "'0' is not a whole number of 1 or more" in program("--workers", 0).stderr
+
+
+def test_ctrl_c_is_no_traceback(monkeypatch, capsys):
+    def count(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(word_count, "count", count)
+    assert word_count.main([str(GUIDES)]) == 130
+    assert capsys.readouterr().err.endswith("word_count: stopped\n")

@@ -62,7 +62,8 @@ def _files(plan: Plan) -> tuple[int, int]:
     if len(inputs) < len(plan.sources):
         return 0, 0
     try:
-        return sum(each.files.size() for each in inputs), sum(each.files.parts() for each in inputs)
+        sizes, parts = zip(*(each.files.weigh() for each in inputs), strict=True)
+        return sum(sizes), sum(parts)
     except (OSError, ValueError):  # missing, or not what it should be: who reads it will say so
         return 0, 0
 
