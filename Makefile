@@ -38,8 +38,9 @@ browser:  ## install Chromium for the tests of the web example, where it is miss
 postgres:  ## install PostgreSQL for the tests of the event log, where it is missing
 	@tools/postgres.sh
 
+# A file of tests stays with one process, which makes what they share once.
 pytest: .venv/.all browser postgres  ## the tests alone
-	$(RUN) pytest
+	$(RUN) pytest -n auto --dist loadfile
 
 ray: .venv/.all  ## the tests on a Ray cluster of two nodes, in network namespaces of their own
 	HEADGATE_RAY=1 $(RUN) pytest tests/ray
@@ -50,22 +51,26 @@ parity: .venv/.all  ## which behaviours of the originals are kept
 mutants: .venv/.all  ## break the protocol on purpose and see that tests notice
 	@$(RUN) tests.mutants
 
-bench: .venv/.all  ## measure, next to other libraries
+bench: .venv/.peers  ## measure, next to other libraries
 	@$(RUN) benchmarks
 
 clean:  ## remove all that was made, environments included
 	rm -rf .venv .venv-tools .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache docs/_build dist
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
-# The stamps: .all has every dependency group, .demo no more than the demo needs, for a quick first look.
+# The stamps: .all has every dependency group but that of engines to measure (.peers), .demo no more than the demo needs, for a quick first look.
 # Each says for which tree and Python it was made: a copied .venv would go on importing the tree it comes from.
 SOURCES := uv.lock pyproject.toml tools/bootstrap.sh tools/uv.txt
 MADE_FOR := $(CURDIR):$(PYTHON)
 stale = $(if $(filter $(MADE_FOR),$(shell cat $(1) 2>/dev/null)),,always)
 
 .venv/.all: $(SOURCES) $(call stale,.venv/.all)
-	@PYTHON='$(PYTHON)' tools/bootstrap.sh --all-groups
+	@PYTHON='$(PYTHON)' tools/bootstrap.sh --all-groups --no-group peers
 	@echo '$(MADE_FOR)' | tee .venv/.demo > $@
+
+.venv/.peers: .venv/.all
+	@PYTHON='$(PYTHON)' tools/bootstrap.sh --inexact --all-groups
+	@echo '$(MADE_FOR)' > $@
 
 .venv/.demo: $(SOURCES) $(call stale,.venv/.demo)
 	@PYTHON='$(PYTHON)' tools/bootstrap.sh --inexact --no-default-groups --group demo

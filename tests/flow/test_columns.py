@@ -1,6 +1,7 @@
 """Batches of columns through the same flow: filters by expression, group-by, files."""
 
 from collections import defaultdict
+from datetime import date
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -41,6 +42,35 @@ def test_columns_stay_columns(parquet, workers):
     kept = flow.where(pc.field("value") >= 4000).map_batches(look)
     assert kept.count().to_list() == [1000]
     assert kinds == {pa.RecordBatch}
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+@pytest.mark.parametrize("key", ["word", "number", "day", "missing"])
+def test_a_group_by_reads_what_it_looks_at_and_keys_are_what_they_are(tmp_path, workers, key):
+    """Whether a file has a dictionary of them or not; each row group has another one, and other columns beside."""
+    for part in range(2):
+        table = pa.table(
+            {
+                "word": [f"w{n % 3 + part}" for n in range(300)],
+                "number": [n % 4 + part for n in range(300)],
+                "day": [date(2026, 1, 1 + n % 2 + part) for n in range(300)],
+                "missing": [None if n % 2 else f"m{part}" for n in range(300)],
+                "value": range(300),
+                f"other {part}": range(300),
+            }
+        )
+        pq.write_table(table, tmp_path / f"{part}.parquet", row_group_size=50, use_dictionary=part == 0)
+    flow = Flow.from_parquet(tmp_path / "*.parquet").options(workers=workers)
+    got = {
+        row[key]: (row["n"], row["total"])
+        for row in flow.aggregate(key, n=("value", "count"), total=("value", "sum")).to_list()
+    }
+    expected: dict[object, tuple[int, int]] = {}
+    for row in flow.to_list():
+        count, total = expected.get(row[key], (0, 0))
+        expected[row[key]] = (count + 1, total + row["value"])
+    assert got == expected
+    assert len(got) > 2
 
 
 @pytest.mark.parametrize("workers", [1, 3])

@@ -40,7 +40,8 @@ def row_groups(path: str) -> int:
 def read_groups(part: FileRange) -> Iterator[Any]:
     """Yield the rows of a row group, as batches of columns."""
     columns = part.files.option("columns")
-    with pq.ParquetFile(part.path, memory_map=True) as file:
+    groups = part.files.option("groups") or ()
+    with pq.ParquetFile(part.path, memory_map=True, read_dictionary=list(groups)) as file:
         yield from file.iter_batches(
             batch_size=part.files.option("batch") or 1 << 17,
             row_groups=range(part.start, part.stop),
@@ -97,6 +98,10 @@ class Aggregate(Fold):
     wanted: tuple[tuple[str, str, str], ...]
     merges = True
     columns = True
+
+    def reads(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Return the columns that it looks at, and the keys."""
+        return tuple(dict.fromkeys((*self.keys, *(column for _, column, _ in self.wanted)))), self.keys
 
     def begin(self) -> list[Any]:
         """Start with nothing."""
@@ -158,7 +163,7 @@ class Aggregate(Fold):
     def _grouped(self, table: Any, aggregates: list[tuple[str, str]], *, rename: list[str]) -> Any:
         grouped = table.group_by(list(self.keys)).aggregate(aggregates)
         made = [f"{column}_{aggregate}" for column, aggregate in aggregates]
-        columns = [grouped.column(name) for name in (*self.keys, *made)]
+        columns = [_plain(grouped.column(name)) for name in (*self.keys, *made)]
         return pa.table(dict(zip((*self.keys, *rename), columns, strict=True)))
 
     def _tidy(self, accumulator: list[Any]) -> list[Any]:
@@ -172,6 +177,11 @@ class Aggregate(Fold):
         names = self._partials()
         again = [(name, _ALONE[aggregate]) for name, (_, aggregate) in zip(names, self._first(), strict=True)]
         return self._grouped(pa.concat_tables(tables, promote_options="permissive"), again, rename=names)
+
+
+def _plain(column: Any) -> Any:
+    """Return a column without its dictionary: those of several files need not be the same."""
+    return column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
 
 
 AGGREGATES: Final = (*_ALONE, "mean")

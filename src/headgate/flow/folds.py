@@ -38,6 +38,10 @@ class Fold:
     columns = False
     """Whether it takes batches of columns as they are."""
 
+    def reads(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Return the columns that it looks at, where it takes these, and those of them that it groups by."""
+        return (), ()
+
     def begin(self) -> Any:
         """Return an empty accumulator."""
         raise NotImplementedError

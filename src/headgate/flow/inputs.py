@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from headgate.errors import OptionError
@@ -132,6 +132,13 @@ class FilesInput(Input):
     def volume(self) -> int | None:
         """Bytes."""
         return self.files.size()
+
+    def narrowed(self, columns: tuple[str, ...], groups: tuple[str, ...]) -> FilesInput:
+        """Return the same for somebody who looks at some columns only, and groups by some of them."""
+        options = dict(self.files.options)
+        options["groups"] = groups
+        options["columns"] = columns if options["columns"] is None else options["columns"]
+        return replace(self, files=replace(self.files, options=tuple(options.items())))
 
     def child(self, name: str, number: int, gone: Callable[[str, int], None]) -> Child:
         """Return the recipe of the stage that hands out ranges."""

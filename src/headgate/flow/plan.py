@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from headgate.errors import OptionError
+from headgate.flow.folds import Fold
 from headgate.flow.graph import (
     KEYED,
     AsyncNode,
@@ -31,9 +32,10 @@ from headgate.flow.graph import (
     ThroughNode,
     UniqueNode,
 )
-from headgate.flow.inputs import Input
+from headgate.flow.inputs import FilesInput, Input
 from headgate.flow.operators import Element, Side
 from headgate.flow.program import Key, ProgramSpec, Route, StepSpec
+from headgate.flow.reading import PARQUET
 from headgate.flow.steps import Elements, Folding, Partial, Unique
 from headgate.flow.timed import Combining, Departition, Joining, Windowing_
 from headgate.flow.watermarks import AtEnd
@@ -261,6 +263,8 @@ class Plan:
         layer = self._lower(node.before[0])
         fold = node.fold
         assert fold is not None  # noqa: S101 (checked when it was built)
+        if fold.columns and not layer.steps:
+            self._narrow(layer, fold)
         apart = layer.partitioned and not fold.merges
         alone = layer.workers == 1 and (layer.place in HOME or not fold.merges)  # else parts of it cross sooner
         if alone or apart or (node.keyed and same_key(layer.key, node.key)):
@@ -273,6 +277,13 @@ class Plan:
             layer = self._together(layer, node.keyed, node.key, fold.where)
             layer.steps.append(Folding(fold, node.emit))
         return layer
+
+    def _narrow(self, layer: Layer, fold: Fold) -> None:
+        """Let no more be read of files with columns than a reduce right behind them looks at."""
+        for link in layer.links:
+            source = self.sources[link.source] if link.layer is None else None
+            if isinstance(source, FilesInput) and source.files.kind == PARQUET:
+                self.sources[link.source] = source.narrowed(*fold.reads())
 
     def _together(self, layer: Layer, keyed: bool, key: Key, where: str) -> Layer:  # noqa: FBT001
         """Let what belongs together come together: by key, or all of it."""
