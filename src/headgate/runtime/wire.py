@@ -143,8 +143,9 @@ class _Plain(pickle.Pickler):
     def reducer_override(self, obj: Any) -> Any:
         """Reduce Arrow data to what they show. Pickle does not ask for what is made of its own types."""
         kind = type(obj)
-        if (kind is FunctionType or kind is _Cached or isinstance(obj, type)) and obj.__module__ == _MAIN:
-            raise pickle.PicklingError
+        if kind is FunctionType or kind is _Cached or isinstance(obj, type):
+            if obj.__module__ == _MAIN or (kind is _Cached and obj.__module__ is None):
+                raise pickle.PicklingError
         if _arrow or "pyarrow" in sys.modules:
             reducer = _table().get(kind)
             if reducer is not None:
@@ -198,7 +199,7 @@ class Encoder(cloudpickle.Pickler):  # type: ignore[misc]  # it is not typed
             return self._softened(obj) if self._crude else pickle_exception(obj)
         if isinstance(obj, TracebackType):
             return pickle_traceback(obj)
-        if type(obj) is _Cached and is_own(obj):  # pickle knows its name only
+        if type(obj) is _Cached and (obj.__module__ is None or is_own(obj)):  # pickle knows its name only
             return _cached, (obj.__wrapped__, obj.cache_parameters())
         if isinstance(obj, (io.TextIOWrapper, io.BufferedIOBase, io.RawIOBase)) and not isinstance(obj, io.BytesIO):
             raise TypeError(f"{obj!r} is an open file")  # cloudpickle would take a copy of what is in it

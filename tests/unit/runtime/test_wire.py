@@ -5,6 +5,7 @@ import pickle
 import subprocess
 import sys
 import threading
+from datetime import datetime
 
 import numpy as np
 import pyarrow as pa
@@ -134,6 +135,9 @@ def half(n): return n / 2
 
     assert pair.cross(inside)(3) == 1.5
     assert pair.cross(importable) is importable
+    moment = functools.cache(datetime.fromisoformat)  # of a method that is not written in Python
+    for events in (True, False):
+        assert pair.cross([moment], events=events)[0]("2026-11-29") == datetime(2026, 11, 29)  # noqa: DTZ001
 
 
 @functools.cache
