@@ -143,9 +143,10 @@ class _Plain(pickle.Pickler):
     def reducer_override(self, obj: Any) -> Any:
         """Reduce Arrow data to what they show. Pickle does not ask for what is made of its own types."""
         kind = type(obj)
-        if kind is FunctionType or kind is _Cached or isinstance(obj, type):
-            if obj.__module__ == _MAIN or (kind is _Cached and obj.__module__ is None):
-                raise pickle.PicklingError
+        if (kind is FunctionType or isinstance(obj, type)) and obj.__module__ == _MAIN:
+            raise pickle.PicklingError
+        if kind is _Cached and obj.__module__ in (None, _MAIN):
+            raise pickle.PicklingError
         if _arrow or "pyarrow" in sys.modules:
             reducer = _table().get(kind)
             if reducer is not None:
