@@ -22,6 +22,8 @@ SHARE: Final = 48_000_000
 """Bytes of files that are worth a worker process. With two of these, counting words takes about as long on the event
 loop as in two processes, their start included; with more, the processes gain. Decision 26 has the figures.
 """
+SEVERAL: Final = 2
+"""Fewer worker processes are not worth it: this process could do as much itself."""
 _NEEDED: Final = ("cloudpickle", "tblib")
 
 
@@ -72,12 +74,12 @@ def _why_not(plan: Plan, size: int, parts: int, count: int) -> str:
     """Say what is against worker processes, as far as sources and the machine go; empty: nothing."""
     if not all(isinstance(each, FilesInput) for each in plan.sources):
         return "not all of its sources are files"
-    if count >= len(("one", "another")):
+    if count >= SEVERAL:
         missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
         return f"headgate[process] is not installed ({', '.join(missing)})" if missing else ""
-    if size < 2 * SHARE:
-        return f"{_megabytes(size)} of files are less than {_megabytes(2 * SHARE)}"
-    return "its one file cannot be read in parts" if parts < len(("one", "another")) else "there is one core"
+    if size < SEVERAL * SHARE:
+        return f"{_megabytes(size)} of files are less than {_megabytes(SEVERAL * SHARE)}"
+    return "its one file cannot be read in parts" if parts < SEVERAL else "there is one core"
 
 
 def _crosses(layer: Layer) -> str:
