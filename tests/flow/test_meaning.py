@@ -1,6 +1,7 @@
 """Any flow of operators gives what they mean in plain Python, as a multiset, with any number of workers."""
 
 import operator
+import random
 from collections import Counter, defaultdict
 from typing import Any
 
@@ -8,61 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from headgate import Process, System
 from headgate.flow import Flow, Side, watermarks, windows
+from tests.flow.chains import IN_FLOW, PLAIN, halves
 
-
-def halves(x):
-    return x // 2
-
-
-def odd(x):
-    return x % 2 == 1
-
-
-def twice(x):
-    return [x, x + 1]
-
-
-def upto(x):
-    return range(x % 3)
-
-
-PLAIN = {
-    "map": lambda events: [halves(x) for x in events],
-    "filter": lambda events: [x for x in events if odd(x)],
-    "reject": lambda events: [x for x in events if not odd(x)],
-    "flat_map": lambda events: [y for x in events for y in twice(x)],
-    "shrink": lambda events: [y for x in events for y in upto(x)],
-    "batches": lambda events: [x + 7 for x in events],
-    "skip": lambda events: [100 // (x % 5) for x in events if x % 5],
-    "shuffle": list,
-    "partition": list,
-    "merge": lambda events: events * 2,
-    "tee": list,
-    "count": lambda events: [len(events)],
-    "sum": lambda events: [sum(events)],
-    "sort": sorted,
-    "top": lambda events: sorted(events, reverse=True)[:3],
-    "fold": lambda events: [sum(events) % 97],
-}
-IN_FLOW = {
-    "map": lambda flow: flow.map(halves),
-    "filter": lambda flow: flow.filter(odd),
-    "reject": lambda flow: flow.reject(odd),
-    "flat_map": lambda flow: flow.flat_map(twice),
-    "shrink": lambda flow: flow.flat_map(upto),
-    "batches": lambda flow: flow.map_batches(lambda batch: [x + 7 for x in batch]),
-    "skip": lambda flow: flow.map(lambda x: 100 // (x % 5), errors="skip"),
-    "shuffle": lambda flow: flow.shuffle(),
-    "partition": lambda flow: flow.partition(lambda x: x % 7).map(lambda x: x),
-    "merge": lambda flow: Flow.merge(flow, flow),
-    "tee": lambda flow: flow.tee(lambda branch: branch.map(odd).count()),
-    "count": lambda flow: flow.count(),
-    "sum": lambda flow: flow.sum(),
-    "sort": lambda flow: flow.sort(),
-    "top": lambda flow: flow.top(3),
-    "fold": lambda flow: flow.reduce(int, operator.add, combine=operator.add).map(lambda x: x % 97),
-}
 chains = st.lists(st.sampled_from(sorted(PLAIN)), max_size=6)
 events = st.lists(st.integers(0, 1000), max_size=60)
 workers = st.integers(1, 4)
@@ -75,6 +25,25 @@ def test_a_chain_of_operators_means_what_it_means(chain, given_events, count, de
     for name in chain:
         flow, plain = IN_FLOW[name](flow), PLAIN[name](plain)  # type: ignore[operator]
     assert Counter(flow.to_list()) == Counter(plain)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("count", "where", "times"), [(1, Process(), 12), (2, Process(), 12), (4, Process(), 2), (2, "thread", 12)]
+)
+async def test_chains_mean_the_same_at_every_place(count, where, times):
+    draw = random.Random(count)
+    async with System() as system:  # one, so that its worker processes are used again, up to one for each core
+        for _ in range(times):
+            chain = draw.choices(sorted(PLAIN), k=4)
+            plain = [draw.randrange(1000) for _ in range(50)]
+            flow = Flow.from_iterable(plain, max_demand=10).options(workers=count, place=where)
+            for name in chain:
+                flow, plain = IN_FLOW[name](flow), PLAIN[name](plain)  # type: ignore[operator]
+            found: list[int] = []
+            run: Any = await system.start(flow.app(consume=found.extend))
+            await run.wait()
+            assert Counter(found) == Counter(plain), chain
 
 
 @given(events, workers)

@@ -172,7 +172,8 @@ class Beginning:
         if encoding:
             _check_encoding(where, encoding)
         files = Files(find(paths, where), what, split, encoding, errors, options)
-        return cls._begin(SourceNode(inputs=(FilesInput(place_of(kind), 2, 1, files),)))
+        ahead = files.ahead()
+        return cls._begin(SourceNode(inputs=(FilesInput(place_of(kind), ahead, ahead // 2, files),)))
 
     @classmethod
     def from_stages(cls, stages: Iterable[Ref | str | To], *, max_demand: int = 1000) -> Self:

@@ -45,7 +45,7 @@ from headgate.flow.operators import (
 )
 from headgate.flow.outputs import as_target
 from headgate.flow.panes import Reduce
-from headgate.flow.plan import Plan
+from headgate.flow.placing import plan_of
 from headgate.flow.running import Running
 from headgate.flow.steps import EVENTS, NOTHING, STATE, WINDOWED
 from headgate.flow.times import Field
@@ -58,8 +58,8 @@ class Flow(Beginning, Aggregating, Running):
     """A flow: a description of sources and of what is done with their events.
 
     Every operator returns a new flow; nothing happens before it is run (`run`, `to_list`, ``for``, ``async for``,
-    `app`), and each run begins anew. Without ``workers`` and ``place`` all of it is done by one worker on the caller's
-    event loop; with several workers, events are handed out to them, and come together by key where that is needed.
+    `app`), and each run begins anew. Where it runs, and on how many cores, `options` says; `explain` shows it. With
+    several workers, events are handed out to them, and come together by key where that is needed.
 
     Which order events have: those of one worker keep theirs; between workers there is none.
     """
@@ -204,9 +204,16 @@ class Flow(Beginning, Aggregating, Running):
     def options(self, *, workers: int | None = None, place: Any = None) -> Self:
         """Say how many workers there are, and where they run.
 
+        If nobody says either, a flow runs on the caller's event loop, by one worker; but if it reads large files and
+        puts together what it reads (``count_by``, ``sum``, ... right there), one worker process for each 48 MB of them
+        does that, on at most all cores. `explain` tells which, and why.
+
         Args:
-            workers: Of each layer; None: as it was.
-            place: ``"inline"``, ``"thread"``, or an object such as `Process`; None: as it was.
+            workers: Of each layer; None: as it was. Default: one on the event loop, at other places one for each core.
+            place: ``"inline"`` (on the event loop), ``"thread"``, or an object such as `Process`; None: as it was.
+
+        Raises:
+            OptionError: ``workers`` is no number of at least 1.
         """
         if workers is not None:
             check_count("Flow.options", "workers", workers, 1)
@@ -467,7 +474,7 @@ class Flow(Beginning, Aggregating, Running):
 
     def explain(self) -> str:
         """Return the plan as text: layers, fused operators, partitions, windows, and where each runs."""
-        return explain(Plan(self._described(), workers=self._workers, place=self._place))
+        return explain(plan_of(self._described(), workers=self._workers, place=self._place))
 
     def __repr__(self) -> str:
         """Show how it ends."""

@@ -155,7 +155,10 @@ class Plan:
         sides: The side outputs, by number.
         targets: Where the results go, if the flow says so itself.
         out: The layer that has the results.
+        why: Why it runs where it does, in words.
     """
+
+    why = ""
 
     def __init__(self, node: Node, *, workers: int | None = None, place: Any = None) -> None:
         """Decide on all of it."""

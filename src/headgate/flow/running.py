@@ -53,6 +53,7 @@ class Running:
         shutdown: float = 30.0,
         demand: str = "forward",
         consume: str | Callable[[Any], Any] | None = None,
+        watch: float | None = None,
     ) -> FlowApp:
         """Return the flow as an app: for `headgate.run`, for ``async with``, or as a child of a supervisor.
 
@@ -70,6 +71,8 @@ class Running:
             consume: ``"drain"``: the results go where the flow says (`into`), or nowhere; ``"stages"``: they wait for
                 consumers that subscribe; or a function of a batch of results. Default: ``"stages"`` with a name, else
                 ``"drain"``.
+            watch: Seconds between two reports of each worker, as events come: what it has read, what was late, what it
+                holds. `FlowRun.flow_statistics` has them. Default None: they come at the end.
 
         Raises:
             OptionError: An option is wrong.
@@ -86,6 +89,7 @@ class Running:
             shutdown=shutdown,
             demand=demand,
             consume=consume,
+            watch=watch,
         )
 
     # -- async programs -----------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -13,6 +14,7 @@ from headgate.flow.inputs import Input, StageInput
 from headgate.flow.plan import INLINE, OUT, Layer, Link
 from headgate.flow.workers import OUTSIDE, WORK, Clerk, Collector, Outlet, Worker
 from headgate.runtime.options import Child, To
+from headgate.runtime.places import Process, Ray
 
 if TYPE_CHECKING:
     from headgate.flow.app import FlowRun
@@ -41,6 +43,7 @@ class Stages:
         self.externals: list[tuple[Any, str]] = []
         self.outlet: str | None = None
         self._names: dict[int, Any] = {}
+        self._places: list[Process | Ray] = []
         plan = run.plan
         for number, source in enumerate(plan.sources):
             self._source(number, source)
@@ -85,10 +88,18 @@ class Stages:
                 max_deliveries=None,
                 delivery="at_least_once" if layer.recovers else "at_most_once",  # else its end ends the flow
                 restart="temporary",
-                place=None if layer.calls or layer.place == INLINE else layer.place,
+                place=None if layer.calls or layer.place == INLINE else self._shared(layer.place, index),
             )
             self.children.append(child)
             run.layer_of[id_] = layer
+
+    def _shared(self, place: Any, index: int) -> Any:
+        """Let workers of the same number share a process, so that there are as many as workers, not as layers too."""
+        if not isinstance(place, (Process, Ray)) or place.group is not None:
+            return place
+        if place not in self._places:
+            self._places.append(place)
+        return replace(place, group=f"{self._base}.{self._places.index(place) + 1}.{index + 1}")
 
     def _subscriptions(self, layer: Layer, link: Link, index: int) -> Iterator[To]:
         if link.layer is None:

@@ -16,7 +16,7 @@ from headgate.flow.program import Holding, Key, Origin, Program, Step, StepSpec
 from headgate.flow.steps import EVENTS, LARGEST, NOTHING, STATE, WINDOWED
 from headgate.flow.triggers import Firing
 from headgate.flow.windowing import Windowing
-from headgate.flow.windows import GlobalSpec, Window, WindowSpec
+from headgate.flow.windows import EventTimeSpec, GlobalSpec, Window, WindowSpec
 from headgate.protocol.batching import rows
 
 # -- windows ----------------------------------------------------------------------------------------------------------
@@ -178,9 +178,10 @@ class _Windowing(Step):
     def done(self, now: float) -> Any:
         return self._engine.done(now)
 
-    def gauges(self) -> dict[str, int]:
+    def gauges(self) -> dict[str, Any]:
         statistics = self._engine.statistics()
-        return {"windows": statistics.open_windows, "accumulated": statistics.accumulators}
+        found = {"windows": statistics.open_windows, "accumulated": statistics.accumulators}
+        return {**found, "watermark": statistics.watermark} if isinstance(self._spec.spec, EventTimeSpec) else found
 
     def _emit(self, window: Window, firing: Firing, accumulators: dict[Hashable, Any]) -> list[Any]:
         spec, finish = self._spec, self._spec.finish
