@@ -15,7 +15,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from headgate.draining import begin, settle
 from headgate.errors import CrossingError
@@ -26,8 +26,10 @@ from headgate.protocol.statistics import statistics
 from headgate.runtime import board
 from headgate.runtime.driver import DRIVERS, Driver
 from headgate.runtime.exchange import Exchange
+from headgate.runtime.far import FarDriver
 from headgate.runtime.link import Link
 from headgate.runtime.node import Node
+from headgate.runtime.reference import Ref
 from headgate.runtime.tcp import Door, Line, leave
 from headgate.runtime.wire import HINT, RICH
 
@@ -102,6 +104,14 @@ class WorkerExchange(Exchange):
             else:
                 self.tell(HOME, "connect", where)
         return found
+
+    def _ref(self, where: int, number: int, *about: Any) -> Ref:
+        """Return a reference; how a stage has ended that was one of this node and is forgotten here, home knows."""
+        forgotten = where == self.number and number not in self.known
+        ref = super()._ref(HOME if forgotten else where, number, *about)
+        if forgotten:
+            cast(FarDriver, ref.driver).watch()
+        return ref
 
     def closed(self, link: Link) -> None:
         """End with home; of another worker home will tell what has become."""

@@ -99,10 +99,11 @@ def test_it_prints_what_the_docstring_shows():
 def test_ctrl_c_ends_it_and_shows_what_was_open():
     with started("--pace", "20000") as program:
         assert program.stdout is not None
+        assert program.stderr is not None
         assert program.stdout.readline().startswith("visit ")
         assert program.stdout.readline()
         program.send_signal(signal.SIGINT)
-        text, errors = program.communicate(timeout=60)
+        text, errors = program.stdout.read(), program.stderr.read()  # `communicate` would not know what was read ahead
     assert program.returncode == 0
     assert re.fullmatch(r".*SIGINT: finishing what was begun, .*\n", errors)
     *visits, last = text.splitlines()
