@@ -15,7 +15,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 from headgate.draining import begin, settle
 from headgate.errors import CrossingError
@@ -29,7 +29,6 @@ from headgate.runtime.exchange import Exchange
 from headgate.runtime.far import FarDriver
 from headgate.runtime.link import Link
 from headgate.runtime.node import Node
-from headgate.runtime.reference import Ref
 from headgate.runtime.tcp import Door, Line, leave
 from headgate.runtime.wire import HINT, RICH
 
@@ -105,13 +104,10 @@ class WorkerExchange(Exchange):
                 self.tell(HOME, "connect", where)
         return found
 
-    def _ref(self, where: int, number: int, *about: Any) -> Ref:
-        """Return a reference; how a stage has ended that was one of this node and is forgotten here, home knows."""
-        forgotten = where == self.number and number not in self.known
-        ref = super()._ref(HOME if forgotten else where, number, *about)
-        if forgotten:
-            cast(FarDriver, ref.driver).watch()
-        return ref
+    def forgotten(self, far: FarDriver) -> None:
+        """Let home say how it has ended."""
+        far.where = HOME
+        far.watch()
 
     def closed(self, link: Link) -> None:
         """End with home; of another worker home will tell what has become."""
