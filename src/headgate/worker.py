@@ -400,7 +400,7 @@ class Guest:
         self._home = home
         self._secret = secret
         self._host = host
-        self._ports = ports
+        self._ports: Ports = ports
         self._machine = machine
         self._limits = (max_bytes, budget)
         self._runner = asyncio.Runner()

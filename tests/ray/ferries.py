@@ -21,28 +21,48 @@ class Wires:
         self.random = random.Random(seed)
         self.delay = delay
         self.ferries = {}
+        self.tasks = set()  # calls under way
         self.pieces = []  # sizes of what was carried
         self.kept = self.most = 0  # bytes that were given by a generator and not taken yet
 
-    def ferry(self, machine, secret, real=None):
-        """Start a ferry; ``real``: the ports behind those that are known to others."""
+    def ferry(self, machine, secret, behind=lambda address: address):
+        """Start a ferry; ``behind`` gives the port behind one that is known to others."""
         ferry = Standing(machine, key_of(secret))
-        ferry.real = real or {}
+        ferry.behind = behind
         called = self.ferries[machine] = Called(self, ferry)
         return called
 
+    async def close(self):
+        """Let all of them die, and calls with them."""
+        for machine in list(self.ferries):
+            await self.kill(machine)
+        for task in self.tasks:
+            task.cancel()
+        await asyncio.gather(*self.tasks, return_exceptions=True)
+
     async def kill(self, machine):
-        """Let a ferry die, as a process does."""
+        """Let a ferry die."""
         called = self.ferries.pop(machine)
         called.died.set()
-        await called.ferry.close()
+        await called.ferry.die()
 
 
 class Standing(Ferry):
-    real = {}  # noqa: RUF012 (none)
+    """A ferry that can die, as a process does: all that it has open is closed."""
+
+    async def die(self):
+        for passage in list(self._passages.values()):
+            passage.drop()
+        for job in list(self._jobs):
+            job.cancel()
+        await asyncio.gather(*self._jobs, return_exceptions=True)
+        while self._passages:
+            await asyncio.sleep(0)
+        if self._listener is not None:
+            self._listener.close()
 
     async def open(self, machine, name, address):
-        return await super().open(machine, name, self.real.get(tuple(address), address))
+        return await super().open(machine, name, self.behind(tuple(address)))
 
 
 class Called:
@@ -52,7 +72,6 @@ class Called:
         self.wires = wires
         self.ferry = ferry
         self.died = asyncio.Event()
-        self.tasks = set()
 
     async def _there(self):
         await asyncio.sleep(self.wires.random.random() * self.wires.delay)
@@ -65,11 +84,11 @@ class Called:
             method(*args)
 
         task = asyncio.ensure_future(call())
-        self.tasks.add(task)
+        self.wires.tasks.add(task)
         task.add_done_callback(self._sent)
 
     def _sent(self, task):
-        self.tasks.discard(task)
+        self.wires.tasks.discard(task)
         if not task.cancelled():
             task.exception()  # nobody looks at it
 
@@ -101,7 +120,7 @@ class Called:
 
         giving = asyncio.ensure_future(give())
         dying = asyncio.ensure_future(self.died.wait())
-        self.tasks |= {giving}
+        self.wires.tasks.add(giving)
         giving.add_done_callback(self._sent)
         try:
             while True:

@@ -2,8 +2,8 @@
 """Nodes that are joined by TCP without Ray: where Ray would start an actor, a process of ours is started.
 
 Everything else is real: the secret, the doors, the lines, the worker. Between any two nodes stands a `Proxy`, which can
-cut connections when it is told, hold back what comes, and let nobody in. Each node counts as a machine of its own. Where
-ports are closed, real ferries carry what there is; calls between them are those of `ferries.py`.
+cut connections when it is told, hold back what comes, and let nobody in. Each node counts as a machine of its own.
+Where ports are closed, real ferries carry what there is; the calls between them are those of `ferries.py`.
 """
 
 import asyncio
@@ -17,6 +17,7 @@ import socket
 import subprocess
 import sys
 import threading
+from typing import ClassVar
 
 import pytest
 
@@ -47,13 +48,15 @@ class Machines(ray_place.Cluster):
     """Starts processes in the stead of actors."""
 
     proxied = True
+    walls: ClassVar[set[str]] = set()
+    """Machines whose ports are closed to others."""
 
     def __init__(self, hub):
         super().__init__(hub)
         self.machine = "home"
-        self.walls = set()  # machines whose ports are closed to others
         self.wires = Wires()
         self.processes = {}
+        self.actors = []
         self.proxies = []
         self.at_doors = {}
 
@@ -74,25 +77,31 @@ class Machines(ray_place.Cluster):
         }
         actor = Actor(terms)
         self.processes[worker.number] = actor.process
+        self.actors.append(actor)
         return actor, actor.call()
 
     def before(self, address, machine):
         """Return where to knock in the stead of an address."""
         address = tuple(address)
         if address not in self.at_doors:
-            proxy = self.at_doors[address] = Proxy(address)
+            proxy = self.at_doors[address] = Wall("refuses") if machine in self.walls else Proxy(address)
             self.proxies.append(proxy)
-            if machine in self.walls:
-                proxy.close()
         return self.at_doors[address].address
 
     async def _ferry(self, machine):
-        return self.wires.ferry(machine, self._hub.secret, {each.address: at for at, each in self.at_doors.items()})
+        return self.wires.ferry(machine, self._hub.secret, self._behind)
+
+    def _behind(self, address):
+        return next((at for at, each in self.at_doors.items() if each.address == address), address)
 
     def kill(self, actor):
         with contextlib.suppress(ProcessLookupError):
             actor.process.kill()
         actor.process.wait()
+
+    async def leave(self):
+        await super().leave()
+        await self.wires.close()
 
     def _end(self, ferries):
         for proxy in self.proxies:
@@ -126,8 +135,14 @@ class Actor:
     def call(self):
         """Wait for its answer."""
         call = Call()
-        threading.Thread(target=self._wait, args=(call,), daemon=True, name="tests: an actor").start()
+        self._waiting = threading.Thread(target=self._wait, args=(call,), daemon=True, name="tests: an actor")
+        self._waiting.start()
         return call
+
+    def close(self):
+        self._waiting.join()
+        self.process.stdin.close()
+        self.process.stdout.close()
 
     def _wait(self, call):
         line = self.process.stdout.readline()
@@ -135,8 +150,6 @@ class Actor:
             call.made.set_result(ray_place.Cry(f"m{self.number}", "127.0.0.1", *json.loads(line)))
             return
         code = self.process.wait()
-        self.process.stdin.close()
-        self.process.stdout.close()
         if code == 0:
             call.made.set_result(None)
         else:
@@ -236,6 +249,30 @@ class Proxy:
             self._thread.join()
 
 
+class Wall:
+    """A port that a firewall closes: it refuses, or lets nothing come of a connection."""
+
+    def __init__(self, how):
+        self._sock = socket.socket()
+        self._sock.bind(("127.0.0.1", 0))
+        self.address = self._sock.getsockname()
+        self._fillers = []
+        if how == "swallows":
+            self._sock.listen(0)
+            for _ in range(3):  # its queue is full: the kernel answers no more
+                filler = socket.socket()
+                filler.setblocking(False)
+                filler.connect_ex(self.address)
+                self._fillers.append(filler)
+
+    def cut(self):
+        """There is nothing to cut."""
+
+    def close(self):
+        for each in (self._sock, *self._fillers):
+            each.close()
+
+
 @pytest.fixture
 def machines(monkeypatch):
     """Let `Ray` be processes of this machine; gives the list of what took the place of Ray."""
@@ -258,6 +295,8 @@ def machines(monkeypatch):
         each.close()
         for process in each.processes.values():
             assert process.poll() is not None, "a node is left behind"
+        for actor in each.actors:
+            actor.close()
 
 
 def place(ports=None, **options):

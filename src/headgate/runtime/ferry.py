@@ -274,13 +274,3 @@ class Ferry:
         task = asyncio.get_running_loop().create_task(work)
         self._jobs.add(task)
         task.add_done_callback(self._jobs.discard)
-
-    async def close(self) -> None:
-        """Let nobody in any more, and break all that is carried."""
-        for passage in list(self._passages.values()):
-            passage.drop()
-        for job in list(self._jobs):
-            job.cancel()
-        await asyncio.gather(*self._jobs, return_exceptions=True)
-        if self._listener is not None:
-            self._listener.close()

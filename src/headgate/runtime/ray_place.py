@@ -193,7 +193,7 @@ class Cluster:
             logger.warning(
                 "%s cannot reach %s (%s): what goes between these machines is carried by Ray's calls from now on, "
                 "which is slower; ports= keeps to ports that are open, ports=False spares the attempt",
-                *(each or "home" for each in (one, two)),
+                *("home" if each is None else str(each) for each in (one, two)),
                 why,
             )
         return detour
