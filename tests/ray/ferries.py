@@ -27,8 +27,7 @@ class Wires:
 
     def ferry(self, machine, secret, behind=lambda address: address):
         """Start a ferry; ``behind`` gives the port behind one that is known to others."""
-        ferry = Standing(machine, key_of(secret))
-        ferry.behind = behind
+        ferry = Standing(machine, key_of(secret), behind)
         called = self.ferries[machine] = Called(self, ferry)
         return called
 
@@ -49,6 +48,10 @@ class Wires:
 
 class Standing(Ferry):
     """A ferry that can die, as a process does: all that it has open is closed."""
+
+    def __init__(self, machine, key, behind):
+        super().__init__(machine, key)
+        self.behind = behind
 
     async def die(self):
         for passage in list(self._passages.values()):

@@ -201,9 +201,7 @@ class Hub(Exchange):
         def dial(detour: Detour | None) -> None:
             dialler.link.tell("dial", door.number, door.address, secret, detour)
 
-        if dialler.machine != door.machine and any(
-            getattr(each.place, "ports", None) is False for each in (dialler, door)
-        ):
+        if self.cluster is not None and self.cluster.walled(dialler, door):
             self.node.job(self._bridge(dialler, door, dial), "detour")
         else:
             dial(None)

@@ -47,7 +47,7 @@ class Cry(NamedTuple):
     Attributes:
         machine: What Ray calls its machine.
         host: Its address.
-        why: What is in its way; None: it may not even try, as no port is to be open.
+        why: What is in its way; None: it has not even tried, as no port is to be open, or is known to be.
     """
 
     machine: str
@@ -58,13 +58,14 @@ class Cry(NamedTuple):
 class Node:
     """The actor."""
 
-    def serve(self, paths: list[str], *, ports: Ports, **terms: Any) -> Cry | None:
+    def serve(self, paths: list[str], *, ports: Ports, walled: set[str], **terms: Any) -> Cry | None:
         """Be a node until home lets it go.
 
         Args:
             paths: Where home imports from.
             ports: For `headgate.worker.Guest`.
-            **terms: For it as well.
+            walled: Machines that cannot reach home's port.
+            **terms: For `Guest` as well.
 
         Returns:
             None at the end; else the call is to be followed by `resume`.
@@ -76,7 +77,9 @@ class Node:
         self._where = ray.get_runtime_context().get_node_id(), host
         guest = importlib.import_module("headgate.worker").Guest  # by its name: it is above this module
         self._guest = guest(host=host, machine=self._where[0], ports=ports, **terms)
-        return Cry(*self._where, None) if ports is False else self.resume(None)
+        if ports is False or self._where[0] in walled:
+            return Cry(*self._where, None)
+        return self.resume(None)
 
     def resume(self, detour: Detour | None) -> Cry | None:
         """Go on, with a way home."""
@@ -96,7 +99,7 @@ class Cluster:
         self._uses = False
         self._doors: dict[bool, Door] = {}  # one for all machines, and one for this one alone
         self._ferries = Ferries(self._ferry)
-        self._bridged: set[frozenset[str]] = set()
+        self._walls: set[frozenset[str]] = set()  # machines that have no open port for each other
         self._env: dict[str, Any] | None = None
         self.machine = ""
 
@@ -168,6 +171,15 @@ class Cluster:
 
     # -- ways where ports are closed ----------------------------------------------------------------------------------
 
+    def _machines(self, *workers: Worker | None) -> list[str]:
+        return [(each and each.machine) or self.machine for each in workers]
+
+    def walled(self, one: Worker, two: Worker) -> bool:
+        """Say whether two nodes need not try to connect."""
+        here, there = self._machines(one, two)
+        hidden = any(getattr(each.place, "ports", None) is False for each in (one, two))
+        return here != there and (hidden or frozenset((here, there)) in self._walls)
+
     async def bridge(self, one: Worker | None, two: Worker | None, why: str | None) -> Detour | None:
         """Make a way from one node to another (None: home) by Ray's calls.
 
@@ -182,14 +194,14 @@ class Cluster:
         Raises:
             Exception: Whatever Ray raises, or it takes too long.
         """
-        here, there = ((each and each.machine) or self.machine for each in (one, two))
+        here, there = self._machines(one, two)
         if here == there:
             return None
         async with asyncio.timeout(FERRY_START_SECONDS):
             detour = await self._ferries.bridge(here, there)
         pair = frozenset((here, there))
-        if why is not None and pair not in self._bridged:
-            self._bridged.add(pair)
+        if why is not None and pair not in self._walls:
+            self._walls.add(pair)
             logger.warning(
                 "%s cannot reach %s (%s): what goes between these machines is carried by Ray's calls from now on, "
                 "which is slower; ports= keeps to ports that are open, ports=False spares the attempt",
@@ -227,6 +239,7 @@ class Cluster:
             "home": home,
             "secret": self._hub.secret,
             "ports": place.ports,
+            "walled": {machine for pair in self._walls for machine in pair if self.machine in pair},
             "max_bytes": place.max_bytes,
             "budget": place.budget,
         }
