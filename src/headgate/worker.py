@@ -225,10 +225,14 @@ class WorkerExchange(Exchange):
             begin(self.node)
 
     def _bound(self, driver: Driver) -> None:
-        """Let a stage's handler of events note what it is given."""
+        """Let a stage's handler of events note what it is given, where the notes can be read when this is dead."""
         handler = driver.handlers.get(m.HANDLE_EVENTS)
-        slot = next((each for each in range(board.SLOTS) if each not in self._slots.values()), None)
-        if handler is None or slot is None:
+        if handler is None:
+            return
+        free = (each for each in range(board.SLOTS) if each not in self._slots.values())
+        slot = None if self._notes is None else next(free, None)
+        if slot is None:
+            driver.wrap(board.flushing(handler, self))
             return
         self._slots[driver.number] = slot
         driver.wrap(board.noting(self._notes, slot, driver, handler, self))
@@ -442,7 +446,7 @@ class Guest:
         return None
 
     def _begin(self, detour: Detour | None) -> WorkerExchange:
-        exchange = self._exchange = _node(self._number, None, board.make_own(), *self._limits)
+        exchange = self._exchange = _node(self._number, None, None, *self._limits)
         exchange.secret = self._secret
         self._door = Door(exchange, self._host, self._ports)
         link = exchange.links[HOME]

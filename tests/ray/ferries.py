@@ -115,7 +115,8 @@ class Called:
 
         async def give():
             async for piece in self.ferry.flow(name):
-                self.wires.pieces.append(len(piece))
+                if piece:
+                    self.wires.pieces.append(len(piece))
                 self.wires.kept += len(piece)
                 self.wires.most = max(self.wires.most, self.wires.kept)
                 given.put_nowait(bytes(piece))
@@ -129,7 +130,7 @@ class Called:
             while True:
                 getting = asyncio.ensure_future(given.get())
                 await asyncio.wait([getting, dying], return_when=asyncio.FIRST_COMPLETED)
-                if not getting.done():
+                if self.died.is_set():
                     getting.cancel()
                     raise DeadError("it has died")
                 piece = getting.result()

@@ -239,10 +239,13 @@ async def a_raylet_that_is_killed_costs_a_redelivery(cluster):
 
     def kill(system, pid):
         raylet = cluster.second.all_processes["raylet"][0].process
+        ferries.extend(pid for pid in ferrymen() if parent(pid) == raylet.pid)
         os.kill(raylet.pid, signal.SIGKILL)
 
+    ferries: list[int] = []
     try:
         await _lose(cluster, kill, 30)
+        await until(lambda: not any(map(alive, ferries)))
     finally:
         cluster.remove_node(cluster.second, allow_graceful=False)
         cluster.add_second()
@@ -278,7 +281,7 @@ async def _lose(cluster, kill, seconds):
         found = {"noticed": round(noticed, 3), "again": round(loop.time() - begin, 3)}
         print(found, file=sys.stderr)
         assert noticed < seconds
-        assert not alive(pid)
+        await until(lambda: not alive(pid))
     assert set(range(max(counts))) == set(counts) - {max(counts)}, "lost"
     assert sum(count - 1 for count in counts.values()) <= 100, "what was in flight at most comes twice"
 
@@ -359,6 +362,10 @@ def ferrymen():
             if b"Ferryman" in (pid / "cmdline").read_bytes() and alive(pid.name):
                 found.append(int(pid.name))
     return found
+
+
+def parent(pid):
+    return int(Path(f"/proc/{pid}/status").read_text().split("PPid:")[1].split()[0])
 
 
 async def ferries_end_with_the_system(cluster):

@@ -230,6 +230,10 @@ def test_what_cannot_be_reached_is_told_apart_from_what_is_closed():
             nowhere = two.detour._replace(machine="three")
             with pytest.raises(OSError, match=r"the ferry cannot reach 127\.0\.0\.1"):
                 await cross(nowhere, closed, key_of(SECRET))
+            two.wires.ferries["one"].died.set()  # it lives, and counts as dead: it may call, and not be called
+            async with Server(echo) as address:
+                with pytest.raises(OSError, match=r"the ferry cannot reach 127\.0\.0\.1"):
+                    await two.connect(address)
             await two.wires.kill("two")
             with pytest.raises(OSError, match=r"the ferry cannot reach 127\.0\.0\.1"):
                 await two.connect(closed)

@@ -38,7 +38,7 @@ class Peer(Protocol):
         ...
 
     def flow(self, name: str) -> AsyncGenerator[bytes, None]:
-        """Give the bytes that come from there."""
+        """Give the bytes that come from there; none at first, at once."""
         ...
 
     def got(self, name: str, total: int) -> None:
@@ -56,6 +56,9 @@ class Passage:
         sock: The connection to the node of this machine.
         peer: The other ferry.
         over: To be called when both directions have ended.
+
+    Attributes:
+        begun: Resolves when the other ferry has been heard, or to False when it cannot be.
     """
 
     def __init__(self, name: str, sock: socket.socket, peer: Peer, over: Callable[[str], None]) -> None:
@@ -68,6 +71,7 @@ class Passage:
         self._allowed = WINDOW
         self._room = asyncio.Event()
         self._broken = False
+        self.begun: asyncio.Future[bool] = self._loop.create_future()
         self._flowing = self._flowed = self._pulled = False
 
     async def flow(self) -> AsyncGenerator[bytes, None]:
@@ -76,6 +80,7 @@ class Passage:
         sent = 0
         whole = False
         try:
+            yield b""
             while not self._broken:
                 if sent >= self._allowed:
                     self._room.clear()
@@ -106,6 +111,8 @@ class Passage:
         try:
             async with contextlib.aclosing(self._peer.flow(self._name)) as flow:
                 async for piece in flow:
+                    if not self.begun.done():
+                        self.begun.set_result(True)
                     await self._loop.sock_sendall(self._sock, piece)
                     got += len(piece)
                     if got - told >= WINDOW // 4:
@@ -115,6 +122,8 @@ class Passage:
         except Exception:  # noqa: BLE001 (the node has gone, or whatever calls raise)
             self.drop()
         finally:
+            if not self.begun.done():
+                self.begun.set_result(False)
             self._pulled = True
             self._end()
 
@@ -149,12 +158,14 @@ class Ferry:
     Args:
         machine: What others call this machine.
         key: What those who want to be taken over have to know.
+        ended: To be called when it is through with a connection, or could not make it.
     """
 
-    def __init__(self, machine: str, key: bytes) -> None:
+    def __init__(self, machine: str, key: bytes, ended: Callable[[], None] = lambda: None) -> None:
         """Know nobody yet."""
         self._machine = machine
         self._key = key
+        self._ended = ended
         self._peers: dict[str, Peer] = {}
         self._passages: dict[str, Passage] = {}
         self._listener: socket.socket | None = None
@@ -243,7 +254,7 @@ class Ferry:
             return OUT_OF_REACH
         passage = self._passages[name] = Passage(name, sock, self._peers[machine], self._over)
         self._job(passage.pull())
-        return THERE
+        return THERE if await passage.begun else OUT_OF_REACH  # one that counts as dead may call, and not be called
 
     async def flow(self, name: str) -> AsyncGenerator[bytes, None]:
         """See `Peer`."""
@@ -269,6 +280,7 @@ class Ferry:
 
     def _over(self, name: str) -> None:
         self._passages.pop(name, None)
+        self._ended()
 
     def _job(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)

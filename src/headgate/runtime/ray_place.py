@@ -39,6 +39,8 @@ AGAIN_SECONDS: Final = 1.0
 
 FERRY_START_SECONDS: Final = 60.0
 """How long it may take to start the ferries of two machines."""
+HEARD_SECONDS: Final = 2 * FERRY_START_SECONDS
+"""How long an actor waits to be helped home before it ends."""
 
 
 class Cry(NamedTuple):
@@ -75,16 +77,29 @@ class Node:
         sys.path += [path for path in paths if path not in sys.path and os.path.isdir(path)]  # noqa: PTH112 (as they are)
         host = str(ray.util.get_node_ip_address())  # type: ignore[no-untyped-call]
         self._where = ray.get_runtime_context().get_node_id(), host
+        self._parent = os.getppid()
+        self._unheard: threading.Timer | None = None
         guest = importlib.import_module("headgate.worker").Guest  # by its name: it is above this module
         self._guest = guest(host=host, machine=self._where[0], ports=ports, **terms)
         if ports is False or self._where[0] in walled:
-            return Cry(*self._where, None)
+            return self._cry(None)
         return self.resume(None)
 
     def resume(self, detour: Detour | None) -> Cry | None:
         """Go on, with a way home."""
+        if self._unheard is not None:
+            self._unheard.cancel()
         why = self._guest.run(detour)
-        return None if why is None else Cry(*self._where, why)
+        return None if why is None else self._cry(why)
+
+    def _cry(self, why: str | None) -> Cry:
+        """Ask for help. A node that nobody helps must not be left behind."""
+        if os.getppid() != self._parent:  # the raylet has died, so nobody can call any more
+            os._exit(1)
+        self._unheard = threading.Timer(HEARD_SECONDS, os._exit, (1,))
+        self._unheard.daemon = True
+        self._unheard.start()
+        return Cry(*self._where, why)
 
 
 class Cluster:
