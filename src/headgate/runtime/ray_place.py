@@ -219,7 +219,8 @@ class Cluster:
             self._walls.add(pair)
             logger.warning(
                 "%s cannot reach %s (%s): what goes between these machines is carried by Ray's calls from now on, "
-                "which is slower; ports= keeps to ports that are open, ports=False spares the attempt",
+                "which takes some 2 ms more each way and about 100 MB/s at the most; ports= keeps to open ports, "
+                "ports=False spares the attempt",
                 *("home" if each is None else str(each) for each in (one, two)),
                 why,
             )
