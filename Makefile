@@ -38,8 +38,9 @@ browser:  ## install Chromium for the tests of the web example, where it is miss
 postgres:  ## install PostgreSQL for the tests of the event log, where it is missing
 	@tools/postgres.sh
 
+# A file of tests stays with one process, which makes what they share once.
 pytest: .venv/.all browser postgres  ## the tests alone
-	$(RUN) pytest
+	$(RUN) pytest -n auto --dist loadfile
 
 ray: .venv/.all  ## the tests on a Ray cluster of two nodes, in network namespaces of their own
 	HEADGATE_RAY=1 $(RUN) pytest tests/ray

@@ -144,6 +144,21 @@ def words_columns(path: str) -> dict[str, int]:
     return {row["word"]: row["count"] for row in flow.to_list()}
 
 
+def words_bytewax(path: str) -> list[tuple[str, int]]:
+    """Count with bytewax."""
+    import bytewax.operators as op  # noqa: PLC0415 (may be missing)
+    from bytewax.connectors.files import FileSource  # noqa: PLC0415
+    from bytewax.dataflow import Dataflow  # noqa: PLC0415
+    from bytewax.testing import TestingSink, run_main  # noqa: PLC0415
+
+    flow = Dataflow("words")
+    words = op.flat_map("split", op.input("lines", flow, FileSource(path)), str.split)
+    found: list[tuple[str, int]] = []
+    op.output("out", op.count_final("count", words, lambda word: word), TestingSink(found))
+    run_main(flow)
+    return found
+
+
 WORDS: dict[str, Callable[[str], Any]] = {
     "plain loop": words_serial,
     "ProcessPoolExecutor over ranges": words_pool,
@@ -152,6 +167,11 @@ WORDS: dict[str, Callable[[str], Any]] = {
     "flow, 1 process": lambda path: words_flow(path, 1, Process()),
     "flow, 2 processes": lambda path: words_flow(path, WORKERS, Process()),
     "flow, columns": words_columns,
+}
+TENTH: dict[str, Callable[[str], Any]] = {
+    "plain loop": words_serial,
+    "bytewax": words_bytewax,
+    "flow, 2 processes": lambda path: words_flow(path, WORKERS, Process()),
 }
 
 
@@ -309,6 +329,8 @@ def main() -> None:
             path, used = corpus(folder, options.megabytes)
             sys.stdout.write(json.dumps({"text": used, "bytes": path.stat().st_size}) + "\n")
             measure("words", chosen(WORDS), str(path), repeat)
+            path, _ = corpus(folder, options.megabytes // 10)
+            measure("words of a tenth", chosen(TENTH), str(path), repeat)
         if "groups" in options.rows:
             measure("groups", chosen(GROUPS), str(flights(folder, options.copies)), repeat)
         if "hours" in options.rows:

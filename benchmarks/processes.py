@@ -25,6 +25,8 @@ BATCH = 500
 ARRAY_BYTES = 8 << 20
 CHUNKS = (1, 2, 5, 10, 25)
 """Chunk sizes that the executor may choose its best of."""
+WINDOWS = ((4, 1), (10, 5), (20, 10))
+"""What we may: events that a worker has at most, and those of a batch."""
 _SPINS = 130_000
 
 
@@ -124,15 +126,23 @@ def cpu_alone(events: int) -> float:
     return perf_counter() - started
 
 
-def cpu_headgate(events: int) -> float:
-    """Two middle stages in worker processes between a source and a sink here."""
+def cpu_headgate(events: int, *, window: int, step: int) -> float:
+    """Two middle stages in worker processes between a source and a sink here.
+
+    Args:
+        events: How many.
+        window: Events that a worker has at most.
+        step: Events of a batch.
+    """
+
+    def terms(source: Any) -> To:
+        return To(source, max_demand=window, min_demand=window - step)
 
     async def run() -> float:
         async with System() as system:
             source = await system.start(Child(Giver, list(range(events)), events, demand="accumulate"))
             middle = [
-                await system.start(Child(Work, place=Process(), subscribe_to=[To(source, max_demand=4, min_demand=3)]))
-                for _ in range(WORKERS)
+                await system.start(Child(Work, place=Process(), subscribe_to=[terms(source)])) for _ in range(WORKERS)
             ]
             sink = await system.start(Child(Count, subscribe_to=[To(each, max_demand=100) for each in middle]))
             started = perf_counter()

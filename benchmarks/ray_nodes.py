@@ -83,6 +83,11 @@ class Count(Consumer):
             self.stage.reply_to(self.caller, self.count)
 
 
+def ahead(producer: Any) -> To:
+    """Return terms by which four batches may be under way, as with the generators by hand."""
+    return To(producer, max_demand=4 * BATCH, min_demand=3 * BATCH)
+
+
 def headgate_links(total: int) -> float:
     """Events go from node to node over our links."""
     return asyncio.run(_links(total, ports=None))
@@ -97,8 +102,8 @@ async def _links(total: int, *, ports: Literal[False] | None) -> float:
     head, other = (Ray(num_cpus=0, resources={name: 1}, ports=ports) for name in ("head", "other"))
     async with System() as system:
         source = await system.start(Child(Give, total, place=head, demand="accumulate"))
-        middle = await system.start(Child(Pass, place=other, subscribe_to=[To(source, max_demand=2 * BATCH)]))
-        sink = await system.start(Child(Count, total, place=head, subscribe_to=[To(middle, max_demand=2 * BATCH)]))
+        middle = await system.start(Child(Pass, place=other, subscribe_to=[ahead(source)]))
+        sink = await system.start(Child(Count, total, place=head, subscribe_to=[ahead(middle)]))
         begin = perf_counter()
         source.set_demand("forward")
         count = await sink.call("all", timeout=300)

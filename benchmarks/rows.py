@@ -321,12 +321,16 @@ def _cores() -> Row:
             f"ProcessPoolExecutor, chunks of {chunk}", "peer", partial(processes.cpu_executor, chunk=chunk), 100
         )
 
+    def ours(window: int, step: int) -> Contender:
+        run = partial(processes.cpu_headgate, window=window, step=step)
+        return _rate(f"headgate, {window} ahead, batches of {step}", "headgate", run, 100)
+
     return Row(
         "processes-cpu",
         f"events of about 5 ms of pure Python, {processes.WORKERS} worker processes",
         (
             _rate("one process", "limit", processes.cpu_alone, 100),
-            _rate(HEADGATE, "headgate", processes.cpu_headgate, 100),
+            *(ours(window, step) for window, step in processes.WINDOWS),
             *(executor(chunk) for chunk in processes.CHUNKS),
             _rate("Pool.imap_unordered", "peer", processes.cpu_pool, 100),
         ),

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import ast
+import threading
 import warnings
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 BRANCHES = (ast.If, ast.IfExp, ast.For, ast.AsyncFor, ast.While, ast.ExceptHandler, ast.comprehension, ast.match_case)
 """What adds a way through a function (McCabe, "A Complexity Measure", 1976); so does each ``and`` and ``or``."""
@@ -25,6 +26,10 @@ class Function(NamedTuple):
     lines: int
     branches: int  # ways through it: 1 when there is no choice
     depth: int  # of blocks in blocks
+
+
+_PARSER: Final = threading.Lock()
+"""Two threads that parse at once get in each other's way (SystemError) in Python before 3.11.5."""
 
 
 class File(NamedTuple):
@@ -47,7 +52,8 @@ def measure(path: str) -> File:
     """Read a file, parse it and count."""
     try:
         source = Path(path).read_bytes()
-        tree = ast.parse(source, filename=CODE)
+        with _PARSER:
+            tree = ast.parse(source, filename=CODE)
     except (OSError, SyntaxError, ValueError, RecursionError, MemoryError) as error:
         return File(path, error=f"{type(error).__name__}: {error}".splitlines()[0])
     functions: list[Function] = []

@@ -27,6 +27,7 @@ from headgate.runtime import board
 from headgate.runtime.detour import Detour
 from headgate.runtime.driver import DRIVERS, Driver
 from headgate.runtime.exchange import Exchange
+from headgate.runtime.far import FarDriver
 from headgate.runtime.link import Link
 from headgate.runtime.node import Node
 from headgate.runtime.tcp import Door, Line, Ports, leave
@@ -105,6 +106,11 @@ class WorkerExchange(Exchange):
             else:
                 self.tell(HOME, "connect", where)
         return found
+
+    def forgotten(self, far: FarDriver) -> None:
+        """Let home say how it has ended."""
+        far.where = HOME
+        far.watch()
 
     def closed(self, link: Link) -> None:
         """End with home; of another worker home will tell what has become."""

@@ -12,8 +12,9 @@ LINKS = sorted(set(re.findall(r"\]\((?!https?:)([^)\s]+)\)", TEXT)))
 
 
 def test_the_first_pipelines_have_at_most_20_lines_of_code():
-    stages, messages = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
-    for program in (stages, messages):
+    programs = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+    assert len(programs) == 3, "of stages, of messages, of a flow"
+    for program in programs:
         assert len([line for line in program.splitlines() if line.strip()]) <= 20
 
 

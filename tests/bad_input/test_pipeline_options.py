@@ -7,6 +7,7 @@ import pytest
 
 from headgate import Backoff, Batcher, HeadgateError, OptionError, Pipeline, Processors, RateLimiter, RetryPolicy
 from headgate.testing import StubSource
+from tests.ids import shown
 
 
 class Orders(Pipeline):
@@ -87,7 +88,7 @@ PIPELINE = {
     "max_seconds": ("a number of seconds of at least 0", (-1, "1", True, math.nan, None)),
 }
 MATRIX = [
-    pytest.param(make, where, option, expected, value, id=f"{where}-{option}-{value!r:.30}")
+    pytest.param(make, where, option, expected, value, id=f"{where}-{option}-{shown(value):.30}")
     for make, where, matrix in (
         (Processors, "Processors", PROCESSORS),
         (Batcher, "Batcher", BATCHER),
@@ -150,7 +151,7 @@ def test_an_unknown_option(make, where, option, meant):
 RETRY_KEYS = [{5: RetryPolicy()}, {ValueError: 5}, {KeyboardInterrupt: RetryPolicy()}, {"ValueError": None}]
 
 
-@pytest.mark.parametrize("retry", RETRY_KEYS, ids=repr)
+@pytest.mark.parametrize("retry", RETRY_KEYS, ids=shown)
 @pytest.mark.parametrize("make", [Processors, Batcher])
 def test_wrong_classes_of_errors(make, retry):
     with pytest.raises(OptionError) as caught:

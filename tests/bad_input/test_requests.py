@@ -20,6 +20,7 @@ from headgate import (
     System,
     To,
 )
+from tests.ids import shown
 from tests.places.helpers import Collect, Counter, Emitter, calm, child, run, until
 
 
@@ -171,7 +172,7 @@ def test_names(place):
     run(scenario)
 
 
-@pytest.mark.parametrize("value", VALUES, ids=lambda value: repr(value)[:20])
+@pytest.mark.parametrize("value", VALUES, ids=lambda value: shown(value)[:20])
 def test_only_recipes_are_started(value):
     async def scenario():
         async with System() as system:
@@ -190,7 +191,7 @@ def test_a_system_that_was_not_entered():
     run(scenario)
 
 
-@pytest.mark.parametrize("partition", [None, 2, -1, "0", [], {}, np.array([1, 2])], ids=repr)
+@pytest.mark.parametrize("partition", [None, 2, -1, "0", [], {}, np.array([1, 2])], ids=shown)
 def test_wrong_partitions_are_refused_and_the_others_get_everything(place, partition):
     async def scenario():
         seen = {0: [], 1: []}
@@ -216,7 +217,7 @@ def test_wrong_partitions_are_refused_and_the_others_get_everything(place, parti
     run(scenario)
 
 
-@pytest.mark.parametrize("fault", [7, "0", [], ValueError("bad"), object(), float("nan")], ids=repr)
+@pytest.mark.parametrize("fault", [7, "0", [], ValueError("bad"), object(), float("nan")], ids=shown)
 def test_a_bad_hash_costs_one_event(place, fault):
     def route(event):
         if event != 5:

@@ -177,6 +177,12 @@ def test_a_batch_function_that_returns_no_batch():
         (lambda: NUMBERS.top(0), "count"),
         (Flow.merge, "flows"),
         (lambda: retry(0), "times"),
+        (lambda: NUMBERS.count().emit("state").emit("state"), "emit"),
+        (lambda: NUMBERS.window(windows.count(3)).run(), "spec.*followed by a reduce"),
+        (lambda: NUMBERS.count().window(windows.count(3)).map(str).to_list(), "followed by a reduce"),
+        (lambda: NUMBERS.partition(window=windows.count(3)).to_list(), "followed by a reduce"),
+        (lambda: NUMBERS.window(windows.count(3)).map(str).app(), "followed by a reduce"),
+        (lambda: NUMBERS.window(windows.count(3)).explain(), "followed by a reduce"),
         (lambda: NUMBERS.map(str).departition(int, int.__add__, str).explain(), "departition"),
     ],
 )
@@ -198,3 +204,11 @@ def test_a_hash_that_gives_no_partition():
         NUMBERS.partition(hash=lambda _: 2, workers=2).to_list()
     with pytest.raises(OperatorError, match="a number from 0 to 1"):
         NUMBERS.partition(hash=lambda _: -1, workers=2).to_list()
+
+
+@pytest.mark.parametrize("workers", [1, 2, 4])
+async def test_iterating_a_flow_that_fails_at_once_says_why(workers):
+    flow = NUMBERS.options(workers=workers).partition().map(inverse)
+    for _ in range(5):
+        with pytest.raises(OperatorError, match="ZeroDivisionError"):
+            [event async for event in flow]

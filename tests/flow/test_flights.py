@@ -80,6 +80,19 @@ def test_flights_shuffled_within_the_lateness_are_all_counted(flights, workers):
     assert late.events == []
 
 
+@pytest.mark.parametrize("place", ["thread", Process()])
+def test_a_part_of_them_shuffled_within_the_lateness_at_other_places(flights, place):
+    rows = [(moment(row), row["origin"]) for row in flights[::17]]
+    draw = random.Random(8)
+    shuffled = sorted(rows, key=lambda row: row[0].timestamp() + draw.uniform(0, 7200))
+    late = Side()
+    window = windows.fixed(HOUR, by=0, watermark=watermarks.out_of_order(0), allowed_lateness=timedelta(hours=2))
+    flow = Flow.from_iterable(iter(shuffled)).options(workers=1).partition(1, workers=2, place=place).window(window)
+    got = {(each.window.start, each.key): each.value for each in flow.count_by(1, late=late).to_list()}
+    assert got == Counter(rows)
+    assert late.events == []
+
+
 @pytest.mark.parametrize(("workers", "place"), PLACES)
 def test_flights_with_their_planes(flights, workers, place):
     with packaged("planes.csv").open(encoding="utf-8", newline="") as file:  # type: ignore[union-attr]

@@ -15,6 +15,7 @@ from headgate import (
     Consumer,
     Flow,
     FlowError,
+    NameTakenError,
     OptionError,
     ProducerConsumer,
     StageCrashed,
@@ -22,7 +23,7 @@ from headgate import (
     System,
     To,
 )
-from headgate.flow import FlowStatistics, triggers, windows
+from headgate.flow import FlowStatistics, triggers, watermarks, windows
 from headgate.testing import run
 
 NUMBERS = Flow.from_iterable(range(100))
@@ -274,6 +275,32 @@ def test_a_trigger_by_hand():
     run(main())
 
 
+def test_what_is_open_can_be_watched_while_it_runs():
+    async def main():
+        async def seconds():
+            for second in range(40):
+                yield (second if second != 25 else 3, second % 3)  # one is late
+                await asyncio.sleep(1)
+
+        spec = windows.fixed(10, by=0, watermark=watermarks.out_of_order(2))
+        app = Flow.from_iterable(seconds()).window(spec).count_by(1).app(watch=1)
+        async with app as running:
+            await asyncio.sleep(30.5)
+            seen = running.flow_statistics()  # type: ignore[attr-defined]
+            [gauges] = seen.gauges.values()
+            assert gauges == {"windows of 0": 2, "accumulated of 0": 4, "watermark of 0": 28}
+            assert (seen.read, seen.late) == (31, 1)
+            await running.wait()
+
+    run(main())
+
+
+@pytest.mark.parametrize("watch", [0, -1, True, "1"])
+def test_a_wrong_interval_of_watching(watch):
+    with pytest.raises(OptionError, match="watch"):
+        NUMBERS.app(watch=watch)
+
+
 def test_progress_is_shown_when_asked_for(capsys):
     NUMBERS.run(progress=True)
     assert "100 rows" in capsys.readouterr().err
@@ -290,6 +317,28 @@ def test_the_plan_says_what_runs_where():
     assert flow.map(lambda pair: pair[0]).explain().count(" workers ") == 1
 
 
+def test_the_plan_says_where_results_go():
+    flow = NUMBERS.options(workers=2, place=headgate.Process(group="a"))
+    assert "work-1: 2 workers at Process(group='a'), from source-1" in flow.explain()
+    assert flow.explain().count("-> results") == 1
+    text = flow.tee(lambda branch: branch.map(str).into("all.txt")).into(print, "consumer").explain()
+    assert text.count("-> into all.txt") == 1
+    assert "-> tee-2, in turn" in text
+    assert "-> into function, into consumer" in text
+    assert "results" not in text
+
+
 def test_options_of_an_app_are_checked():
     with pytest.raises(OptionError, match="demand"):
         NUMBERS.app(demand="hold")
+
+
+async def test_two_flows_of_one_name():
+    async with System() as system:
+        first = await system.start(NUMBERS.app(name="numbers"))  # it is through, but for its results
+        with pytest.raises(NameTakenError, match="'numbers' is taken"):
+            await system.start(NUMBERS.app(name="numbers"))
+        assert [event async for event in headgate.stream([first.outlet])] == list(range(100))
+        await first.wait()
+        second = await system.start(NUMBERS.app(name="numbers"))
+        assert [event async for event in headgate.stream([second.outlet])] == list(range(100))

@@ -6,6 +6,7 @@ import csv
 import gzip
 import json
 import lzma
+import pickle
 import zipfile
 from collections import Counter
 
@@ -39,6 +40,36 @@ def test_lines_of_several_files_by_a_pattern(tmp_path, workers):
     flow = Flow.from_lines(tmp_path / "*.txt", split=100).options(workers=workers)
     assert sorted(flow.to_list()) == sorted(f"{name} {n}" for name in "abc" for n in range(500))
     assert Flow.from_files([tmp_path / "a.txt", str(tmp_path / "b.txt")]).count().to_list() == [1000]  # type: ignore[misc]
+
+
+def test_what_crosses_of_many_files_is_one_path_at_a_time(tmp_path):
+    paths = []
+    for number in range(300):
+        path = tmp_path / f"{number:03}.txt"
+        path.write_text("line\n")
+        paths.append(str(path))
+    one, *_ = plan_ranges(Files((paths[0],)))
+    first, *rest = plan_ranges(Files(tuple(paths)))
+    assert len(rest) == 299
+    assert len(pickle.dumps(first)) == len(pickle.dumps(one))
+
+
+@pytest.mark.parametrize(
+    ("count", "size", "split", "ahead"),
+    [
+        (1, 10, 1000, 2),
+        (127, 10, 1000, 2),  # few files: a worker that holds many of them would leave none to the others
+        (200, 10, 1000, 3),
+        (200, 600, 1000, 2),  # what a worker has is a range's weight at most
+        (200, 10, None, 2),
+    ],
+)
+def test_of_many_small_files_a_worker_has_some_at_a_time(tmp_path, count, size, split, ahead):
+    for number in range(count):
+        (tmp_path / f"{number:03}.txt").write_text("x" * (size - 1) + "\n")
+    flow = Flow.from_lines(tmp_path / "*.txt", split=split).options(workers=2)
+    assert f"max_demand {ahead})" in flow.explain()
+    assert flow.count().to_list() == [count]
 
 
 @pytest.mark.parametrize(("ending", "opener"), [(".gz", gzip.open), (".bz2", bz2.open), (".xz", lzma.open)])

@@ -1,4 +1,6 @@
-"""Which behaviours of the tests of gen_stage (G) and broadway (B) there are, which of ours hold them, and the numbers.
+"""Which behaviours of the originals' tests there are, which of ours hold them, and the numbers.
+
+G: gen_stage; B: broadway; F: flow, FD: the examples in its documentation.
 
 ``rows.txt`` holds the rows: an id and a tag. P is asked of us as it is, A after adaptation, X means nothing outside
 of the BEAM. A test says in the first words of its docstring which it holds: ``"G004: ..."``, ``"G025, G026: ..."``.

@@ -1,5 +1,6 @@
 """The count of rows itself: it must not call held what is not."""
 
+import re
 from types import SimpleNamespace
 
 from tests.parity.registry import Ledger, different, ids, read_rows
@@ -100,5 +101,8 @@ def test_the_list_of_rows_is_complete():
     rows = read_rows()
     assert sum(row.startswith("G") for row in rows) == 176
     assert sum(row.startswith("B") for row in rows) == 125
+    assert sum(re.fullmatch(r"F\d+", row) is not None for row in rows) == 172
+    assert sum(row.startswith("FD") for row in rows) == 25
     assert sorted({*rows.values()}) == ["A", "P", "X"]
-    assert all("G001" <= row <= "G212" or "B001" <= row <= "B135" for row in rows)
+    ranges = [("G001", "G212"), ("B001", "B135"), ("F001", "F185"), ("FD01", "FD26")]
+    assert all(any(first <= row <= last for first, last in ranges) for row in rows)

@@ -30,6 +30,16 @@ class Where(Consumer):
         return os.getpid()
 
 
+class Forgetful(Consumer):
+    """Lets its process forget what nobody refers to any more."""
+
+    def handle_events(self, events, source):
+        pass
+
+    def handle_call(self, request):
+        gc.collect()
+
+
 class Given(Producer):
     """Gives what it is told by cast; says where it runs when it is called."""
 

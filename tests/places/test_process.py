@@ -8,6 +8,7 @@ import socket
 import threading
 import traceback
 import warnings
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -27,7 +28,7 @@ from headgate import (
 )
 from tests.places import abroad
 from tests.places.helpers import Collect, Emitter, System, To, calm, child, lend, run, shows, until
-from tests.places.stages import Mute, Silent
+from tests.places.stages import Mute, Silent, Watcher
 from tests.running.helpers import ended
 
 pytestmark = pytest.mark.slow
@@ -473,6 +474,24 @@ def test_a_worker_whose_stages_have_ended_is_used_again():
             assert len(pids) == 1
             ref = await system.start(Child(abroad.Where, place=Process(max_bytes=5000)))
             assert await ref.call("pid") not in pids, "one with other options"
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("reason", ["normal", "oops"])
+def test_how_a_stage_has_ended_is_known_where_it_ran_and_is_forgotten(reason):
+    async def scenario():
+        log: list[Any] = []
+        place = Process(group="one")
+        async with System() as system:
+            forgetful = await system.start(Child(abroad.Forgetful, place=place))
+            before = await system.start(Child(abroad.Where, place=place))
+            await before.stop(reason)
+            await forgetful.call("collect")
+            watcher = await system.start(Child(Watcher, (before,), lend("process", log), place=place))
+            await until(lambda: log)
+            assert log == [(0, reason)]
+            assert watcher.alive
 
     run(scenario)
 

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections import Counter as Tally
 from pathlib import Path
 
 import ray
@@ -17,6 +18,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from headgate import (
     BroadcastDispatcher,
     Child,
+    Flow,
     OptionError,
     PartitionDispatcher,
     Process,
@@ -27,7 +29,9 @@ from headgate import (
     To,
     WorkerLostError,
 )
+from headgate.flow import windows
 from headgate.runtime import tcp
+from tests.flow.test_recovery import die_once
 from tests.ray.helpers import Again, Collect, Counter, Cut, Note, Pad, Stuck, Times, alive, cut, noted, until, where
 
 HEAD = {"head": 1}
@@ -284,6 +288,37 @@ async def _lose(cluster, kill, seconds):
         await until(lambda: not alive(pid))
     assert set(range(max(counts))) == set(counts) - {max(counts)}, "lost"
     assert sum(count - 1 for count in counts.values()) <= 100, "what was in flight at most comes twice"
+
+
+async def a_flow_counts_on_two_machines(cluster):
+    """Each machine reads its ranges; what belongs together comes together, over there as well as here."""
+    path, expected = words()
+    lines = Flow.from_lines(path, split=2000).map(lambda line: (line, os.getpid()))
+    flow = lines.options(workers=2, place=at({"either": 1}))
+    split = flow.flat_map(lambda pair: [(word, pair[1]) for word in pair[0].split()])
+    counted = await split.count_by(0).collect()
+    assert dict(counted) == expected
+    windowed = await split.window(windows.fixed(10, by=lambda pair: int(pair[0][1:]))).count_by(0).collect()
+    assert {key: value for _, key, value in windowed} == expected
+    met = await split.partition(0, place=at(HEAD)).reduce_by(0, set, lambda seen, pair: {*seen, pair[1]}).collect()
+    assert {word for word, _ in met} == set(expected)
+    assert len(set.union(*(seen for _, seen in met))) == 2, "both have worked"
+
+
+async def a_flow_makes_up_for_an_actor_that_is_killed(cluster):
+    path, expected = words()
+    flow = Flow.from_lines(path, split=2000).map(die_once(f"{folder()}/died")).flat_map(str.split)
+    counted = await flow.count_by().options(workers=2, place=at({"either": 1})).collect()
+    assert dict(counted) == expected
+
+
+def words():
+    """Write some text; return its path, and how often each word is in it."""
+    found = [f"w{n % 97}" for n in range(60_000)]
+    path = f"{folder()}/words"
+    with open(path, "w", encoding="utf-8") as file:  # noqa: PTH123 (a small one)
+        file.writelines(" ".join(found[n : n + 6]) + "\n" for n in range(0, len(found), 6))
+    return path, Tally(found)
 
 
 async def a_lost_node_is_a_down_with_its_reason(cluster):

@@ -30,6 +30,8 @@ SCENARIOS = [
     "connections_that_are_cut_cost_nothing",
     "an_actor_that_is_killed_costs_a_redelivery",
     "a_raylet_that_is_killed_costs_a_redelivery",
+    "a_flow_counts_on_two_machines",
+    "a_flow_makes_up_for_an_actor_that_is_killed",
     "a_lost_node_is_a_down_with_its_reason",
     "a_handler_that_never_returns_is_ended_with_its_actor",
     "a_driver_that_is_killed_leaves_no_actor",

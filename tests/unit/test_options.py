@@ -20,6 +20,7 @@ from headgate import (
     from_iterable,
     stream,
 )
+from tests.ids import shown
 
 
 class Source(Producer):
@@ -89,7 +90,7 @@ def test_the_default_minimum_is_half_of_the_maximum(most, least):
         {"weight": 7},
         {"key": object()},
     ],
-    ids=str,
+    ids=shown,
 )
 def test_right_options_of_a_subscription_are_taken(options):
     terms = To("producer", **options).terms
@@ -106,14 +107,14 @@ def test_right_options_of_a_subscription_are_taken(options):
         *[("mode", value) for value in ("auto", None, True, {}, ARRAY)],
         *[("weight", value) for value in (0, -1, 1.5, None, True, "1", ARRAY)],
     ],
-    ids=repr,
+    ids=shown,
 )
 def test_wrong_options_of_a_subscription_are_refused(option, value):
     error = refused(lambda: To("producer", **{option: value}), "To('producer')", option)
     assert error.got is value
 
 
-@pytest.mark.parametrize("producer", [None, 5, b"name", Source, ["producer"], object(), ARRAY], ids=repr)
+@pytest.mark.parametrize("producer", [None, 5, b"name", Source, ["producer"], object(), ARRAY], ids=shown)
 def test_a_subscription_is_to_a_name_or_a_reference(producer):
     with pytest.raises(OptionError) as caught:
         To(producer)
@@ -206,20 +207,20 @@ WRONG = [
 ]
 
 
-@pytest.mark.parametrize(("option", "value"), WRONG, ids=repr)
+@pytest.mark.parametrize(("option", "value"), WRONG, ids=shown)
 def test_wrong_options_of_a_recipe_are_refused(option, value):
     cls = Sink if option == "subscribe_to" else Source
     error = refused(lambda: Child(cls, **{option: value}), f"Child({cls.__name__})", option)
     assert error.got is value
 
 
-@pytest.mark.parametrize("entry", [5, None, b"x", ("producer", {"max_demand": 1}), Source], ids=repr)
+@pytest.mark.parametrize("entry", [5, None, b"x", ("producer", {"max_demand": 1}), Source], ids=shown)
 def test_a_wrong_entry_of_subscribe_to_is_refused(entry):
     with pytest.raises(OptionError):
         Child(Sink, subscribe_to=[entry])
 
 
-@pytest.mark.parametrize("cls", [None, 5, "Source", object, dict, Source(), print, System, To, type], ids=repr)
+@pytest.mark.parametrize("cls", [None, 5, "Source", object, dict, Source(), print, System, To, type], ids=shown)
 def test_only_stages_are_recipes(cls):
     with pytest.raises(OptionError) as caught:
         Child(cls)
@@ -313,7 +314,7 @@ def test_functions_given_to_a_dispatcher_are_used_and_not_copied():
 # --- other places that take options -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("value", [5, None, object(), Source], ids=repr)
+@pytest.mark.parametrize("value", [5, None, object(), Source], ids=shown)
 def test_what_cannot_be_iterated_is_refused(value):
     refused(lambda: from_iterable(value), "from_iterable", "iterable")
 
@@ -333,7 +334,7 @@ def test_the_error_hook_of_a_system_is_a_function(value):
     refused(lambda: System(on_error=value), "System", "on_error")
 
 
-@pytest.mark.parametrize("value", ["counter", None, 5, To("counter"), []], ids=repr)
+@pytest.mark.parametrize("value", ["counter", None, 5, To("counter"), []], ids=shown)
 def test_a_stream_needs_a_list_of_producers(value):
     with pytest.raises(OptionError) as caught:
         stream(value).__anext__().send(None)

@@ -37,8 +37,8 @@ class Aggregating:
     """The part of `Flow` that reduces.
 
     A reduce that can be done in parts (all of the words; `reduce` and `reduce_by` with ``combine``) is done by each
-    worker for what it sees, and gives one result for all. One that cannot is done where events come together: by key,
-    within a `partition`, or by one worker for all.
+    worker for what it sees, and gives one result for all (for each window and key). One that cannot is done where
+    events come together: by key, within a `partition`, or by one worker for all.
 
     Within a `window`, words give `Windowed` results: (window, key, value).
     """

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Final
 
 from headgate.errors import (
+    CrossingError,
     FlowError,
     FlowInterruptedError,
     HeadgateError,
@@ -20,7 +21,8 @@ from headgate.errors import (
     short,
 )
 from headgate.flow.graph import Node
-from headgate.flow.plan import Layer, Plan
+from headgate.flow.placing import plan_of
+from headgate.flow.plan import OUT, Layer, Plan
 from headgate.flow.program import SAMPLES, Report
 from headgate.flow.stages import Stages
 from headgate.flow.timed import Joining, Windowing_
@@ -28,7 +30,7 @@ from headgate.flow.times import in_seconds
 from headgate.flow.triggers import Periodically, Trigger
 from headgate.flow.windows import EventTimeSpec, PeriodicSpec
 from headgate.flow.workers import FIRE, MISS, TICK
-from headgate.protocol.messages import is_normal
+from headgate.protocol.messages import NORMAL, is_normal
 from headgate.runtime.options import Child, To
 from headgate.runtime.reference import Ref
 from headgate.supervision.running import Supervision
@@ -40,6 +42,8 @@ if TYPE_CHECKING:
 SHORTEST_TICK: Final = 0.005
 TICKS: Final = 10
 """How often windows look at the clock within the shortest of their times: so late a trigger may be at most."""
+
+REMEDY: Final = 'To keep the flow in this process: options(place="inline")'
 
 _numbers = itertools.count(1)
 
@@ -56,7 +60,9 @@ class FlowStatistics:
         samples: By operator: some of these events, each with its error.
         late: Events that were late for their windows.
         lost: Workers that were lost, and whose work others have done again.
-        gauges: What workers hold: keys, open windows, ..., by layer and worker.
+        gauges: By layer and worker: what its steps (numbered from 0) hold, as far as it has been told. ``"windows of
+            0"`` are open, with ``"accumulated of 0"`` accumulators, one for each window and key; ``"watermark of 0"``
+            is how far event time has come (None: not known yet).
         restarts: How often all of it was done again from the beginning.
         seconds: How long it took, when it is over.
     """
@@ -68,7 +74,7 @@ class FlowStatistics:
     samples: dict[str, list[tuple[Any, str]]] = field(default_factory=dict)
     late: int = 0
     lost: int = 0
-    gauges: dict[str, dict[str, int]] = field(default_factory=dict)
+    gauges: dict[str, dict[str, Any]] = field(default_factory=dict)
     restarts: int = 0
     seconds: float = 0.0
 
@@ -93,8 +99,8 @@ class FlowApp(Supervisor):
 
     Args:
         node: The end of the flow.
-        workers: How many a layer has.
-        place: Where they run.
+        workers: How many a layer has; None: see `Flow.options`.
+        place: Where they run; None: see `Flow.options`.
         name: What its results can be subscribed to by; also the name of the app.
         id: Names it among its siblings.
         restart: For the supervisor above.
@@ -123,6 +129,8 @@ class FlowApp(Supervisor):
         super().__init__([], name=name, id=id or name or "flow", restart=restart, shutdown=shutdown)
         if demand not in ("forward", "accumulate"):
             raise OptionError(self.where, "demand", "'forward' or 'accumulate'", demand)
+        if watch is not None and (isinstance(watch, bool) or not isinstance(watch, (int, float)) or not watch > 0):
+            raise OptionError(self.where, "watch", "a number of seconds above 0, or None", watch)
         self.auto_shutdown = True
         self.node = node
         self.workers = workers
@@ -130,7 +138,7 @@ class FlowApp(Supervisor):
         self.demand = demand
         self.consume = consume
         self.watch = watch
-        self.plan = Plan(node, workers=workers, place=place)
+        self.plan = plan_of(node, workers=workers, place=place)
 
     def names(self) -> Iterator[str]:
         """Return the name of the stage that has the results."""
@@ -171,6 +179,7 @@ class FlowRun(Supervision):
         self.layer_of: dict[str, Layer] = {}
         self._living: dict[Layer, set[str]] = {}
         self._forwarded = False
+        self._cut = False
         self.failure: HeadgateError | None = None
         self._back: dict[tuple[str, int], int] = {}
         self._arrived: dict[tuple[str, int], int] = {}
@@ -182,15 +191,24 @@ class FlowRun(Supervision):
         """Start the stages; then let events flow, unless somebody else is to.
 
         Raises:
+            CrossingError: Something of it cannot go to another process.
             HeadgateError: A stage could not be started.
         """
-        await super().start([])
+        try:
+            await super().start([])
+        except CrossingError as error:
+            raise CrossingError(f"{error}. {REMEDY}") from error
         for member in self._members:
             if isinstance(member.handle, Ref):
                 self._watch(member.recipe.id, member.handle)
-        for stage, outlet in self._children.externals:
-            ref = stage if isinstance(stage, Ref) else self.system.ref(stage)
-            await ref.subscribe(To(outlet, cancel="transient"))
+        try:
+            for stage, outlet in self._children.externals:
+                ref = stage if isinstance(stage, Ref) else self.system.ref(stage)
+                await ref.subscribe(To(outlet, cancel="transient"))
+        except BaseException:  # it is not there, or refuses
+            self.kill()
+            await asyncio.shield(self.done)
+            raise
         if any(member.handle is None for member in self._members):  # a source that did not want to run
             for member in self._members:
                 if member.recipe.id in self.layer_of and isinstance(member.handle, Ref):
@@ -266,7 +284,11 @@ class FlowRun(Supervision):
         layer = self.layer_of.get(id)
         living = self._living.get(layer, set()) if layer is not None else set()
         living.discard(id)
-        if is_normal(reason) or self._stopping.done() or self._draining:
+        if self._stopping.done() or self._draining:
+            return
+        if is_normal(reason):
+            if self._cut and id in (self._children.outlet, f"{self.base}.{OUT}"):
+                self._end_early()
             return
         self.node.see(ref.driver)
         cause = reason.__cause__ if isinstance(reason, StageCrashed) else reason
@@ -283,6 +305,23 @@ class FlowRun(Supervision):
             )
             error.__cause__ = cause if isinstance(cause, BaseException) else None
             self.fail(error)
+
+    def left(self, reason: Any, *, through: bool = False) -> None:
+        """Take note that nobody is left who takes what there is: the flow ends, after what is behind `through`."""
+        if self._stopping.done() or self._draining:
+            return
+        if not is_normal(reason):
+            self.fail(FlowError(f"flow {self.base!r}: the last stage that took its events has ended: {short(reason)}"))
+        elif through:
+            self._cut = True
+        elif len(self.plan.ends) > 1:
+            self.fail(FlowError(f"flow {self.base!r}: nobody is left who takes the results of one of its branches"))
+        else:
+            self._end_early()
+
+    def _end_early(self) -> None:
+        self._stopping.set_result(NORMAL)
+        self._wake.set()
 
     def given_back(self, source: int, worker: str, total: int) -> None:
         """Take note that work has gone back to a source, and how much that worker was done with."""
@@ -310,6 +349,8 @@ class FlowRun(Supervision):
         """End the flow with an error."""
         if isinstance(error, OperatorError) and error.__cause__ is None:
             error.add_note(error.traceback)
+        if isinstance(error.__cause__, CrossingError):
+            error.add_note(REMEDY)
         if self.failure is None:
             self.failure = error
         if not self._stopping.done():

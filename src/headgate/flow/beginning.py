@@ -172,14 +172,17 @@ class Beginning:
         if encoding:
             _check_encoding(where, encoding)
         files = Files(find(paths, where), what, split, encoding, errors, options)
-        return cls._begin(SourceNode(inputs=(FilesInput(place_of(kind), 2, 1, files),)))
+        ahead = files.ahead()
+        return cls._begin(SourceNode(inputs=(FilesInput(place_of(kind), ahead, ahead // 2, files),)))
 
     @classmethod
     def from_stages(cls, stages: Iterable[Ref | str | To], *, max_demand: int = 1000) -> Self:
-        """Take the events of producers that run already. The flow ends when all of them have ended.
+        """Take the events of producers that run already. The flow ends when all of them have come to their end.
+
+        It fails when one of them is not there, or does not end normally.
 
         Args:
-            stages: References, names, or ``To(...)`` with terms of their own.
+            stages: References, names, or ``To(...)`` with terms of their own (but for ``cancel`` and ``key``).
             max_demand: Events that a worker has of each at most.
 
         Raises:

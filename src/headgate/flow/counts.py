@@ -50,6 +50,12 @@ class CountWindows:
         return sum(count.pane is not None for count in self._counts.values())
 
     @property
+    def number(self) -> int:
+        """The number of the window that is open, or will be next, where there are no keys."""
+        count = self._counts.get(None)
+        return 0 if count is None else count.number
+
+    @property
     def panes(self) -> int:
         """How many accumulators there are."""
         return len(self)

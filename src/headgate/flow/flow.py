@@ -13,6 +13,7 @@ from headgate.flow.explain import explain
 from headgate.flow.graph import (
     BY_KEY,
     IN_TURN,
+    KEYED,
     AsyncNode,
     DepartitionNode,
     ElementNode,
@@ -43,7 +44,8 @@ from headgate.flow.operators import (
     reading,
 )
 from headgate.flow.outputs import as_target
-from headgate.flow.plan import Plan
+from headgate.flow.panes import Reduce
+from headgate.flow.placing import plan_of
 from headgate.flow.running import Running
 from headgate.flow.steps import EVENTS, NOTHING, STATE, WINDOWED
 from headgate.flow.times import Field
@@ -56,8 +58,8 @@ class Flow(Beginning, Aggregating, Running):
     """A flow: a description of sources and of what is done with their events.
 
     Every operator returns a new flow; nothing happens before it is run (`run`, `to_list`, ``for``, ``async for``,
-    `app`), and each run begins anew. Without ``workers`` and ``place`` all of it is done by one worker on the caller's
-    event loop; with several workers, events are handed out to them, and come together by key where that is needed.
+    `app`), and each run begins anew. Where it runs, and on how many cores, `options` says; `explain` shows it. With
+    several workers, events are handed out to them, and come together by key where that is needed.
 
     Which order events have: those of one worker keep theirs; between workers there is none.
     """
@@ -180,25 +182,38 @@ class Flow(Beginning, Aggregating, Running):
 
         return self._with(FoldNode((self._node,), aggregate(place_of("aggregate"), keys, results)))
 
-    def uniq(self, key: Field | None = None) -> Self:
+    def uniq(self, key: Field | None = None, *, late: Side | None = None) -> Self:
         """Keep the first event of each key, over all workers (behind `partition`: within each partition).
 
-        All keys that have been seen are remembered; on an endless flow, count by windows instead.
+        Within a `window`, the first of each key in each window. All keys that have been seen are remembered, until
+        their window closes: on an endless flow, use windows.
 
         Args:
             key: Event -> key, or the name of a field, or an index. Default: the event itself.
+            late: Within a window: a side output for events that come too late.
         """
         where = place_of("uniq")
-        return self._with(UniqueNode((self._node,), where, reading(key, where, "key")))
+        read = reading(key, where, "key")
+        if self._window is None:
+            return self._with(UniqueNode((self._node,), where, read))
+        reduce = Reduce(bool, _first, emits=True)
+        return self._with(ReduceNode((self._node,), where, self._window, reduce, read, KEYED, NOTHING, late=late))
 
     # -- who does it --------------------------------------------------------------------------------------------------
 
     def options(self, *, workers: int | None = None, place: Any = None) -> Self:
         """Say how many workers there are, and where they run.
 
+        If nobody says either, a flow runs on the caller's event loop, by one worker; but if it reads large files and
+        puts together what it reads (``count_by``, ``sum``, ... right there), one worker process for each 48 MB of them
+        does that, on at most all cores. `explain` tells which, and why.
+
         Args:
-            workers: Of each layer; None: as it was.
-            place: ``"inline"``, ``"thread"``, or an object such as `Process`; None: as it was.
+            workers: Of each layer; None: as it was. Default: one on the event loop, at other places one for each core.
+            place: ``"inline"`` (on the event loop), ``"thread"``, or an object such as `Process`; None: as it was.
+
+        Raises:
+            OptionError: ``workers`` is no number of at least 1.
         """
         if workers is not None:
             check_count("Flow.options", "workers", workers, 1)
@@ -264,13 +279,16 @@ class Flow(Beginning, Aggregating, Running):
     def departition(self, init: Callable[[], Any], merge: Callable[[Any, Any], Any], done: Callable[..., Any]) -> Self:
         """Put together what all partitions give for a window: one event for each window, when all are done with it.
 
+        What a partition gives, whenever a trigger fires or a window closes, is its accumulator as it is; of a reduce
+        with keys, a mapping of key -> value. With `on_trigger`, it is each of the events that this returns.
+
         Args:
             init: () -> state.
-            merge: (state, what a partition gave) -> state, for each event that it gave.
+            merge: (state, what a partition gave) -> state.
             done: state -> event; or (state, window) -> event.
 
         Raises:
-            OptionError: One is no function.
+            OptionError: One is no function, or (when it is planned) there is no reduce right before.
         """
         where = place_of("departition")
         for option, function in (("init", init), ("merge", merge), ("done", done)):
@@ -356,8 +374,8 @@ class Flow(Beginning, Aggregating, Running):
         """Lead events through middle stages of yours, and go on with what these give.
 
         Args:
-            *stages: Running ones (which go on when the flow has ended), or recipes (which run as part of the flow).
-                Each event goes to one of them.
+            *stages: Running ones, or recipes (which run as part of the flow). Each event goes to one of them. The flow
+                goes on until they end; running ones do not by themselves, as they are not the flow's.
 
         Raises:
             OptionError: One is something else.
@@ -373,6 +391,8 @@ class Flow(Beginning, Aggregating, Running):
 
     def into(self, *targets: Any) -> Self:
         """Say where the results go.
+
+        The flow ends when nobody is left who takes them, and fails with a consumer of its own that fails.
 
         Args:
             *targets: Consumers that run already (references, names), recipes of consumers (``Child``; terms are given
@@ -391,13 +411,15 @@ class Flow(Beginning, Aggregating, Running):
     # -- windows and reduces ------------------------------------------------------------------------------------------
 
     def window(self, spec: WindowSpec | None) -> Self:
-        """Do the reduces that follow within windows.
+        """Do the reduces that follow (and `uniq`) within windows.
+
+        Windows and their triggers see what these reduces see, also where other operators are in between.
 
         Args:
             spec: From `headgate.flow.windows`; None: no windows any more.
 
         Raises:
-            OptionError: It is none.
+            OptionError: It is none; or (when the flow is planned) no reduce follows.
         """
         if spec is not None and not isinstance(spec, WindowSpec):
             raise OptionError(place_of("window"), "spec", "a window of headgate.flow.windows, or None", spec)
@@ -408,7 +430,8 @@ class Flow(Beginning, Aggregating, Running):
 
         Args:
             function: (accumulator), (accumulator, `Partition`) or (accumulator, `Partition`, `Occasion`) -> (events,
-                accumulator). What it returns as accumulator is what the window goes on with.
+                accumulator). What it returns as accumulator is what the window goes on with. Within windows, a reduce
+                with keys has an accumulator for each; the occasion says whose it is.
 
         Raises:
             OptionError: There is no reduce right before, or it has one already.
@@ -417,7 +440,7 @@ class Flow(Beginning, Aggregating, Running):
         if not callable(function):
             raise OptionError(where, "function", "a function", function)
         node = self._reduce_before(where)
-        if node.on_trigger is not None or node.emit != EVENTS:
+        if node.on_trigger is not None or node.emit not in (EVENTS, WINDOWED):
             raise OptionError(where, "on_trigger", "used once, and not with emit", function)
         return self._with(replace(node, on_trigger=function))
 
@@ -434,10 +457,8 @@ class Flow(Beginning, Aggregating, Running):
         where = place_of("emit")
         if what not in (EVENTS, STATE, NOTHING):
             raise OptionError(where, "what", "'events', 'state' or 'nothing'", what)
-        if isinstance(self._node, FoldNode):
-            return self._with(replace(self._node, emit=what))
-        node = self._reduce_before(where)
-        if node.on_trigger is not None or node.emit not in (EVENTS, WINDOWED):
+        node = self._node if isinstance(self._node, FoldNode) else self._reduce_before(where)
+        if node.emit not in (EVENTS, WINDOWED) or (isinstance(node, ReduceNode) and node.on_trigger is not None):
             raise OptionError(where, "emit", "used once, and not with on_trigger", what)
         return self._with(replace(node, emit=what))
 
@@ -453,7 +474,7 @@ class Flow(Beginning, Aggregating, Running):
 
     def explain(self) -> str:
         """Return the plan as text: layers, fused operators, partitions, windows, and where each runs."""
-        return explain(Plan(self._node, workers=self._workers, place=self._place))
+        return explain(plan_of(self._described(), workers=self._workers, place=self._place))
 
     def __repr__(self) -> str:
         """Show how it ends."""
@@ -462,3 +483,7 @@ class Flow(Beginning, Aggregating, Running):
 
 def _itself(event: Any) -> Any:
     return event
+
+
+def _first(seen: bool, event: Any) -> tuple[Iterable[Any], bool]:  # noqa: FBT001 (a step)
+    return () if seen else (event,), True

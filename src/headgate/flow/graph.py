@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -182,3 +182,10 @@ class IntoNode(Node):
     """
 
     targets: tuple[Any, ...] = ()
+
+
+def walk(node: Node) -> Iterator[Node]:
+    """Yield a node and all before it, branches of a `TeeNode` included."""
+    yield node
+    for each in (*node.before, *(node.branches if isinstance(node, TeeNode) else ())):
+        yield from walk(each)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from headgate.errors import OptionError
+from headgate.flow.departing import Departition, as_one
 from headgate.flow.folds import Fold
 from headgate.flow.graph import (
     KEYED,
@@ -37,12 +38,12 @@ from headgate.flow.operators import Element, Side
 from headgate.flow.program import Key, ProgramSpec, Route, StepSpec
 from headgate.flow.reading import PARQUET
 from headgate.flow.steps import Elements, Folding, Partial, Unique
-from headgate.flow.timed import Combining, Departition, Joining, Windowing_
+from headgate.flow.timed import Combining, Joining, Windowing_
 from headgate.flow.watermarks import AtEnd
 from headgate.flow.windows import EventTimeSpec, GlobalSpec
 from headgate.runtime.places import cores
 
-INLINE: Final = "inline"
+INLINE: Final = "inline"  # with the caller: there, too, runs a single worker behind others, as results go there
 OUT: Final = "out"
 HOME: Final = (INLINE, "task", "thread")
 
@@ -154,7 +155,10 @@ class Plan:
         sides: The side outputs, by number.
         targets: Where the results go, if the flow says so itself.
         out: The layer that has the results.
+        why: Why it runs where it does, in words.
     """
+
+    why = ""
 
     def __init__(self, node: Node, *, workers: int | None = None, place: Any = None) -> None:
         """Decide on all of it."""
@@ -207,10 +211,6 @@ class Plan:
         new.links.append(Link(port, layer))
         layer.leads_home = layer.leads_home and new.place in HOME
 
-    def _place_of_one(self) -> Any:
-        """Return where a single worker of a layer behind others runs: with the caller, as results go there."""
-        return INLINE
-
     # -- nodes --------------------------------------------------------------------------------------------------------
 
     def _lower(self, node: Node) -> Layer:
@@ -256,19 +256,20 @@ class Plan:
             return layer
         return self._after(layer, "work", self.workers, self.place)
 
-    def _fold(self, node: FoldNode) -> Layer:
+    def _fold(self, node: FoldNode, *, apart: bool = False) -> Layer:
+        """Lower a reduce of everything; ``apart``: each partition gives its own result."""
         layer = self._lower(node.before[0])
         fold = node.fold
         assert fold is not None  # noqa: S101 (checked when it was built)
         if fold.columns and not layer.steps:
             self._narrow(layer, fold)
-        apart = layer.partitioned and not fold.merges
+        apart = layer.partitioned and (apart or not fold.merges)
         alone = layer.workers == 1 and (layer.place in HOME or not fold.merges)  # else parts of it cross sooner
         if alone or apart or (node.keyed and same_key(layer.key, node.key)):
             layer.steps.append(Folding(fold, node.emit))
         elif fold.merges:
             layer.steps.append(Partial(fold))
-            layer = self._after(layer, "merge", 1, self._place_of_one())
+            layer = self._after(layer, "merge", 1, INLINE)
             layer.steps.append(Folding(fold, node.emit, merging=True))
         else:
             layer = self._together(layer, node.keyed, node.key, fold.where)
@@ -290,7 +291,7 @@ class Plan:
             )
             new.key = key if key is not None else IDENTITY
             return new
-        return self._after(layer, "reduce", 1, self._place_of_one())
+        return self._after(layer, "reduce", 1, INLINE)
 
     def _unique(self, node: UniqueNode) -> Layer:
         layer = self._lower(node.before[0])
@@ -302,19 +303,22 @@ class Plan:
         new.steps.append(step)
         return new
 
-    def _reduce(self, node: ReduceNode) -> Layer:
+    def _reduce(self, node: ReduceNode, *, apart: bool = False) -> Layer:
+        """Lower a reduce within windows; as `_fold`."""
         layer = self._lower(node.before[0])
         spec, reduce = node.window or GlobalSpec(), node.reduce
         assert reduce is not None  # noqa: S101 (checked when it was built)
-        if layer.workers > 1 and not layer.partitioned and self._combines(node, layer):
+        # A result for each partition, if parts of one cannot be put together, or somebody looks at them.
+        apart = layer.partitioned and (apart or reduce.combine is None or node.on_trigger is not None)
+        if layer.workers > 1 and not apart and self._combines(node, layer):
             layer.steps.append(Combining(node.where, spec, reduce, node.key, node.keyed))
-            layer = self._after(layer, "windows", 1, self._place_of_one())
+            layer = self._after(layer, "windows", 1, INLINE)
             layer.steps.append(replace(self._windowing(node, layer), merging=True))
             return layer
-        if layer.workers > 1 and not layer.partitioned and not (node.keyed and same_key(layer.key, node.key)):
+        if layer.workers > 1 and not apart and not (node.keyed and same_key(layer.key, node.key)):
             watermark = (spec, layer.bounded) if isinstance(spec, EventTimeSpec) else None
             route = Route("", 1, by_key=node.keyed, key=node.key, watermark=watermark, where=node.where)
-            workers, place = (layer.workers, layer.place) if node.keyed else (1, self._place_of_one())
+            workers, place = (layer.workers, layer.place) if node.keyed else (1, INLINE)
             layer = self._after(layer, "windows", workers, place, route)
             layer.key = (node.key or IDENTITY) if node.keyed else None
         elif layer.workers > 1 and isinstance(spec, EventTimeSpec):
@@ -388,30 +392,25 @@ class Plan:
 
     def _departition(self, node: DepartitionNode) -> Layer:
         before = node.before[0]
-        layer = self._lower(before)
-        last = layer.steps[-1] if layer.steps else None
-        if isinstance(last, Folding) and not last.merging:
-            last = layer.steps[-1] = self._as_window(last, layer)
-        if not isinstance(last, Windowing_):
-            raise OptionError(node.where, "departition", "used behind a reduce", getattr(last, "where", "no reduce"))
-        emit = last.emit
-        layer.steps[-1] = replace(last, tagged=True, emit=emit)
+        if isinstance(before, FoldNode):
+            layer = self._fold(before, apart=True)
+            folding = layer.steps[-1]
+            assert isinstance(folding, Folding)  # noqa: S101 (it has just been put there)
+            layer.steps[-1] = replace(folding, give=as_one(folding.fold, folding.emit, keyed=before.keyed))
+        else:
+            layer = self._reduce(before, apart=True) if isinstance(before, ReduceNode) else self._lower(before)
+            last = layer.steps[-1] if layer.steps else None
+            if not isinstance(before, ReduceNode) or not isinstance(last, Windowing_):
+                raise OptionError(node.where, "departition", "used right behind a reduce", type(before).__name__)
+            if last.reduce.emits:  # of what it sends on nobody knows the window
+                raise OptionError(node.where, "departition", "used behind a reduce that sends nothing on", last.where)
+            layer.steps[-1] = replace(last, tagged=True)
         assert node.init is not None and node.merge is not None and node.done is not None  # noqa: S101, PT018
         step = Departition(node.where, node.init, node.merge, node.done, layer.workers)
         if layer.workers > 1:
-            layer = self._after(layer, "departition", 1, self._place_of_one())
+            layer = self._after(layer, "departition", 1, INLINE)
         layer.steps.append(step)
         return layer
-
-    def _as_window(self, folding: Folding, layer: Layer) -> Windowing_:
-        """Return the same reduce as one of the global window."""
-        from headgate.flow.panes import Reduce  # noqa: PLC0415
-
-        fold = folding.fold
-        reduce = Reduce(fold.begin, lambda accumulator, event: fold.add(accumulator, (event,)), fold=fold.add)
-        return Windowing_(
-            fold.where, GlobalSpec(), reduce, emit=folding.emit, finish=fold.results, bounded=layer.bounded
-        )
 
     def _join(self, node: JoinNode) -> Layer:
         left, right = (self._lower(each) for each in node.before)

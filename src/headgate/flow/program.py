@@ -185,7 +185,7 @@ class Report:
     skipped: dict[str, tuple[int, list[tuple[Any, str]]]] = field(default_factory=dict)
     late: int = 0
     sides: dict[int, list[Any]] = field(default_factory=dict)
-    gauges: dict[str, int] = field(default_factory=dict)
+    gauges: dict[str, Any] = field(default_factory=dict)
     done: dict[int, int] = field(default_factory=dict)
     """By source: how much of the work that it was handed is in what it has emitted."""
 

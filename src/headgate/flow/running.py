@@ -7,10 +7,11 @@ import threading
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterator
 from typing import Any, Final, Self, TypeVar
 
-from headgate.errors import FlowError, FlowInterruptedError
+from headgate.errors import FlowError, FlowInterruptedError, OptionError
 from headgate.flow.app import FlowApp, FlowRun, FlowStatistics
-from headgate.flow.graph import Node
+from headgate.flow.graph import Node, ReduceNode, walk
 from headgate.flow.progress import Progress
+from headgate.flow.windows import WindowSpec
 from headgate.streaming import stream
 from headgate.system import System
 
@@ -28,6 +29,20 @@ class Running:
     _node: Node
     _workers: int | None
     _place: Any
+    _window: WindowSpec | None
+
+    def _described(self) -> Node:
+        """Return the description, which can be run.
+
+        Raises:
+            OptionError: There are windows for the reduces that follow, but none follows.
+        """
+        spec = self._window
+        if spec is not None and not any(
+            isinstance(each, ReduceNode) and each.window is spec for each in walk(self._node)
+        ):
+            raise OptionError("Flow.window", "spec", "followed by a reduce, which is done within it", spec)
+        return self._node
 
     def app(
         self,
@@ -38,6 +53,7 @@ class Running:
         shutdown: float = 30.0,
         demand: str = "forward",
         consume: str | Callable[[Any], Any] | None = None,
+        watch: float | None = None,
     ) -> FlowApp:
         """Return the flow as an app: for `headgate.run`, for ``async with``, or as a child of a supervisor.
 
@@ -55,6 +71,8 @@ class Running:
             consume: ``"drain"``: the results go where the flow says (`into`), or nowhere; ``"stages"``: they wait for
                 consumers that subscribe; or a function of a batch of results. Default: ``"stages"`` with a name, else
                 ``"drain"``.
+            watch: Seconds between two reports of each worker, as events come: what it has read, what was late, what it
+                holds. `FlowRun.flow_statistics` has them. Default None: they come at the end.
 
         Raises:
             OptionError: An option is wrong.
@@ -62,7 +80,7 @@ class Running:
         if consume is None:
             consume = "stages" if name is not None else "drain"
         return FlowApp(
-            self._node,
+            self._described(),
             workers=self._workers,
             place=self._place,
             name=name,
@@ -71,6 +89,7 @@ class Running:
             shutdown=shutdown,
             demand=demand,
             consume=consume,
+            watch=watch,
         )
 
     # -- async programs -----------------------------------------------------------------------------------------------
@@ -114,7 +133,7 @@ class Running:
         restarts = 0
         while True:
             app = FlowApp(
-                self._node,
+                self._described(),
                 workers=self._workers,
                 place=self._place,
                 consume=begin(),
@@ -142,20 +161,28 @@ class Running:
     async def __aiter__(self) -> AsyncGenerator[Any, None]:
         """Run it, and yield its results as they come; it ends when nobody wants more."""
         app = FlowApp(
-            self._node, workers=self._workers, place=self._place, consume="stages", demand="accumulate", shutdown=5.0
+            self._described(),
+            workers=self._workers,
+            place=self._place,
+            consume="stages",
+            demand="accumulate",
+            shutdown=5.0,
         )
         if app.plan.ends[-1][2]:
             raise FlowError("a flow whose results go somewhere (into) has none to iterate over; use run or run_async")
         async with System() as system:
             run: FlowRun = await system.start(app)
-            results = stream([run.outlet])
+            outlet = run.outlet
+            results = stream([outlet])
             began = False
             try:
                 while True:
                     pending = asyncio.ensure_future(anext(results))
                     if not began:
                         began = True
-                        await asyncio.sleep(0)
+                        # It may fail, or be through, as soon as it may begin: whoever wants its results comes first.
+                        while not pending.done() and not outlet.statistics().consumers:  # noqa: ASYNC110 (a few turns)
+                            await asyncio.sleep(0)
                         run.forward()
                     try:
                         event = await pending

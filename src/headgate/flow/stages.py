@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -11,9 +12,9 @@ from headgate.flow.callers import Caller
 from headgate.flow.exchange import CLERK, SpreadDispatcher
 from headgate.flow.inputs import Input, StageInput
 from headgate.flow.plan import INLINE, OUT, Layer, Link
-from headgate.flow.workers import WORK, Clerk, Collector, Outlet, Worker
+from headgate.flow.workers import OUTSIDE, WORK, Clerk, Collector, Outlet, Worker
 from headgate.runtime.options import Child, To
-from headgate.runtime.reference import Ref
+from headgate.runtime.places import Process, Ray
 
 if TYPE_CHECKING:
     from headgate.flow.app import FlowRun
@@ -42,6 +43,7 @@ class Stages:
         self.externals: list[tuple[Any, str]] = []
         self.outlet: str | None = None
         self._names: dict[int, Any] = {}
+        self._places: list[Process | Ray] = []
         plan = run.plan
         for number, source in enumerate(plan.sources):
             self._source(number, source)
@@ -60,7 +62,7 @@ class Stages:
         if source.outside:
             assert isinstance(source, StageInput)  # noqa: S101 (the only one)
             producer = source.stage.producer if isinstance(source.stage, To) else source.stage
-            self._names[number] = source.stage
+            self._names[number] = producer
             self.outside.append(producer)
             return
         child = source.child(f"{self._base}.source-{number + 1}", number, partial(run.given_back, number))
@@ -73,7 +75,7 @@ class Stages:
         for index in range(layer.workers):
             id_ = f"{self._base}.{layer.name}.{index + 1}"
             subscriptions = [to for link in layer.links for to in self._subscriptions(layer, link, index)]
-            subscriptions += [To(name, cancel="temporary", key=(WORK, -1)) for name in self._through(layer)]
+            subscriptions += self._through(layer)
             spec = layer.program(run.app.watch)
             arguments: tuple[Any, ...] = (layer.calls, spec) if layer.calls else (spec, index)
             child = Child(
@@ -86,21 +88,28 @@ class Stages:
                 max_deliveries=None,
                 delivery="at_least_once" if layer.recovers else "at_most_once",  # else its end ends the flow
                 restart="temporary",
-                place=None if layer.calls or layer.place == INLINE else layer.place,
+                place=None if layer.calls or layer.place == INLINE else self._shared(layer.place, index),
             )
             self.children.append(child)
             run.layer_of[id_] = layer
 
+    def _shared(self, place: Any, index: int) -> Any:
+        """Let workers of the same number share a process, so that there are as many as workers, not as layers too."""
+        if not isinstance(place, (Process, Ray)) or place.group is not None:
+            return place
+        if place not in self._places:
+            self._places.append(place)
+        return replace(place, group=f"{self._base}.{self._places.index(place) + 1}.{index + 1}")
+
     def _subscriptions(self, layer: Layer, link: Link, index: int) -> Iterator[To]:
         if link.layer is None:
             source = self._run.plan.sources[link.source]
-            yield To(
-                self._names[link.source],
-                max_demand=source.max_demand,
-                min_demand=source.min_demand,
-                cancel="temporary",
-                key=(WORK, link.source),
-            )
+            to = To(self._names[link.source], max_demand=source.max_demand, min_demand=source.min_demand)
+            if isinstance(source, StageInput) and isinstance(source.stage, To):
+                to = copy.copy(source.stage)
+            cancel = OUTSIDE if source.outside else "temporary"
+            to.terms = to.terms._replace(cancel=cancel, key=(WORK, link.source))
+            yield to
             return
         name = f"{layer.name}:{link.port}:{layer.links.index(link)}"
         for number in range(link.layer.workers):
@@ -123,14 +132,18 @@ class Stages:
         }
 
     def _between(self, layer: Layer, name: str) -> None:
-        outlet = self._make_outlet(layer, name, f"{self._base}.{name}")
+        outlet = self._make_outlet(layer, name, f"{self._base}.{name}", partial(self._run.left, through=True))
         target = next(each for each in self._run.plan.layers if each.through and each.through[0] == name)
         self._attach(target.through[1], outlet)
 
-    def _through(self, layer: Layer) -> list[Any]:
-        if not layer.through:
-            return []
-        return [each if isinstance(each, (Ref, str)) else self._names[id(each)] for each in layer.through[1]]
+    def _through(self, layer: Layer) -> list[To]:
+        key = (WORK, -1)
+        return [
+            To(self._names[id(each)], cancel="temporary", key=key)
+            if isinstance(each, Child)
+            else To(each, cancel=OUTSIDE, key=key)
+            for each in (layer.through[1] if layer.through else ())
+        ]
 
     def _attach(self, stages: tuple[Any, ...], outlet: str) -> None:
         """Let stages subscribe to an outlet: recipes become stages of the flow."""
@@ -143,6 +156,7 @@ class Stages:
             child.name = stage.name or child.id
             terms = [To(outlet)] if not stage.subscribe_to else []
             child.subscribe_to = [*terms, *(_renamed(to, outlet) for to in stage.subscribe_to)]
+            child.restart = "temporary"
             self._names[id(stage)] = child.name
             self.children.append(child)
 
@@ -161,7 +175,8 @@ class Stages:
         run = self._run
         first = name == OUT
         if targets:
-            outlet = self._make_outlet(layer, name, (run.app.name if first else None) or f"{self._base}.{name}")
+            called = (run.app.name if first else None) or f"{self._base}.{name}"
+            outlet = self._make_outlet(layer, name, called, run.left)
             self._attach(targets, outlet)
             self.outlet = outlet if first else self.outlet
         elif first and run.app.consume == "stages":
@@ -180,10 +195,11 @@ class Stages:
                 )
             )
 
-    def _make_outlet(self, layer: Layer, name: str, called: str) -> str:
+    def _make_outlet(self, layer: Layer, name: str, called: str, left: Callable[[Any], None] | None = None) -> str:
         self.children.append(
             Child(
                 Outlet,
+                left,
                 name=called,
                 subscribe_to=self._lane(layer, name),
                 buffer_size=None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -60,11 +61,13 @@ class Folding(StepSpec):
         fold: Which.
         emit: What comes out of it: ``"events"``, ``"state"`` (the accumulator as one event) or ``"nothing"``.
         merging: What comes are accumulators of other workers.
+        give: Accumulator -> what comes out of it, whatever ``emit`` says; None: as that says.
     """
 
     fold: Fold
     emit: str = EVENTS
     merging: bool = False
+    give: Callable[[Any], list[Any]] | None = None
 
     @property
     def where(self) -> str:
@@ -96,6 +99,8 @@ class _Folding(Step):
 
     def done(self, now: float) -> Any:  # noqa: ARG002
         accumulator, self._accumulator = self._accumulator, None
+        if self._spec.give is not None:
+            return self._spec.give(accumulator)
         if self._spec.emit == NOTHING:
             return ()
         return [accumulator] if self._spec.emit == STATE else self._fold.results(accumulator)

@@ -16,7 +16,7 @@ from headgate.flow.program import Holding, Key, Origin, Program, Step, StepSpec
 from headgate.flow.steps import EVENTS, LARGEST, NOTHING, STATE, WINDOWED
 from headgate.flow.triggers import Firing
 from headgate.flow.windowing import Windowing
-from headgate.flow.windows import GlobalSpec, Window, WindowSpec
+from headgate.flow.windows import EventTimeSpec, GlobalSpec, Window, WindowSpec
 from headgate.protocol.batching import rows
 
 # -- windows ----------------------------------------------------------------------------------------------------------
@@ -101,9 +101,22 @@ class Windowing_(StepSpec):  # noqa: N801 (the description of `Windowing`)
         return self.where if isinstance(self.spec, GlobalSpec) else f"{self.where} in {self.spec.where}"
 
 
-class _Tagged(NamedTuple):
+class Tagged(NamedTuple):
+    """What a window gives, for a departition.
+
+    Attributes:
+        occasion: Of which window it is, and what made it give it.
+        events: What it gives.
+    """
+
     occasion: Occasion
     events: list[Any]
+
+
+class Reached(NamedTuple):
+    """How far a worker's windows have closed, for a departition: as `Windowing.reached`."""
+
+    mark: Any
 
 
 class _Windowing(Step):
@@ -113,6 +126,7 @@ class _Windowing(Step):
         self._partition = Partition(program.index, program.spec.total)
         self._arity = 0 if spec.on_trigger is None else arity(spec.on_trigger, spec.where)
         self._late = 0
+        self._reached: Any = None
         self._engine = Windowing(
             spec.spec,
             spec.reduce,
@@ -123,7 +137,6 @@ class _Windowing(Step):
             keep_late=spec.late >= 0,
             where=spec.where,
         )
-        self._begun = False
 
     def opened(self, origin: Origin, now: float) -> None:
         self._engine.open((origin.port, origin.source), now)
@@ -131,7 +144,7 @@ class _Windowing(Step):
     def feed(self, events: Any, origin: Origin, now: float) -> Any:
         source = (origin.port, origin.source)
         if self._spec.merging:
-            return [each for segment in events for each in self._engine.merge(segment, source, now)]
+            return self._told([each for part in events for each in self._engine.merge(part, source, now)], now)
         events = rows(events)
         if type(events) is not list:
             events = list(events)
@@ -142,13 +155,22 @@ class _Windowing(Step):
             self._program.report.late += self._engine.late_count - self._late
             self._late = self._engine.late_count
             self._program.aside(self._spec.late, self._engine.take_late())
-        return out
+        return self._told(out, now)
 
     def ended(self, origin: Origin, now: float) -> Any:
-        return self._engine.end((origin.port, origin.source), now)
+        return self._told(self._engine.end((origin.port, origin.source), now), now)
 
     def tick(self, now: float) -> Any:
-        return self._engine.tick(now)
+        return self._told(self._engine.tick(now), now)
+
+    def _told(self, out: list[Any], now: float) -> list[Any]:
+        """Tell a departition how far windows have closed, also those that this worker has nothing of."""
+        if self._spec.tagged:
+            mark = self._engine.reached(now)
+            if mark is not None and mark != self._reached:
+                self._reached = mark
+                out.append(Reached(mark))
+        return out
 
     def call(self, name: Any, now: float) -> Any:
         return self._engine.fire(name, now)
@@ -156,15 +178,20 @@ class _Windowing(Step):
     def done(self, now: float) -> Any:
         return self._engine.done(now)
 
-    def gauges(self) -> dict[str, int]:
+    def gauges(self) -> dict[str, Any]:
         statistics = self._engine.statistics()
-        return {"windows": statistics.open_windows, "accumulated": statistics.accumulators}
+        found = {"windows": statistics.open_windows, "accumulated": statistics.accumulators}
+        return {**found, "watermark": statistics.watermark} if isinstance(self._spec.spec, EventTimeSpec) else found
 
     def _emit(self, window: Window, firing: Firing, accumulators: dict[Hashable, Any]) -> list[Any]:
         spec, finish = self._spec, self._spec.finish
+        out: list[Any] = []
+        if spec.tagged:
+            if spec.emit != NOTHING:
+                out = self._whole(accumulators)
+            return [Tagged(Occasion(window.kind, window.id, firing.name, window), out)]
         if spec.emit == NOTHING:
             return []
-        out: list[Any] = []
         if spec.emit == WINDOWED:
             for key, accumulator in accumulators.items():
                 out.append(Windowed(window, key, accumulator if finish is None else finish(accumulator)))
@@ -173,9 +200,17 @@ class _Windowing(Step):
         else:
             for accumulator in accumulators.values():
                 out.extend(spread(accumulator if finish is None else finish(accumulator)))
-        if spec.tagged:
-            return [_Tagged(Occasion(window.kind, window.id, firing.name, window), out)]
         return out
+
+    def _whole(self, accumulators: dict[Hashable, Any]) -> list[Any]:
+        """Return what a departition gets: the accumulator, or what there is by key."""
+        spec, finish = self._spec, self._spec.finish
+        if spec.emit == EVENTS and finish is not None:
+            return [each for accumulator in accumulators.values() for each in finish(accumulator)]
+        shown = {
+            key: each if finish is None or spec.emit == STATE else finish(each) for key, each in accumulators.items()
+        }
+        return [shown] if spec.keyed else list(shown.values())
 
     def _on_trigger(self, key: Hashable, accumulator: Any, window: Window, firing: Firing) -> tuple[Any, Any]:
         occasion = Occasion(window.kind, window.id, firing.name, window, key)
@@ -189,7 +224,7 @@ class _Windowing(Step):
             expected = "a pair: the events to send on, and the accumulator to go on with"
             raise HandlerError(self._spec.where, "on_trigger", expected, returned) from None
         if self._spec.tagged:
-            events = [_Tagged(occasion, events)]
+            events = [Tagged(occasion, events)]
         return events, accumulator
 
 
@@ -244,7 +279,7 @@ _ASKED = ("accumulator", "partition", "occasion")
 
 
 def arity(function: Callable[..., Any], where: str) -> int:
-    """Return how many of (accumulator, partition, occasion) a trigger's function takes.
+    """Return how many of (accumulator, partition, occasion) a trigger's function takes; defaults stay as they are.
 
     Raises:
         OptionError: It takes none, or more.
@@ -255,78 +290,12 @@ def arity(function: Callable[..., Any], where: str) -> int:
         return 1
     if any(each.kind is each.VAR_POSITIONAL for each in parameters):
         return len(_ASKED)
-    count = sum(each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD) for each in parameters)
+    given = [each for each in parameters if each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD)]
+    count = sum(each.default is each.empty for each in given) or min(1, len(given))
     if not 1 <= count <= len(_ASKED):
         expected = "a function of the accumulator, or of it and the partition, or of these and the occasion"
         raise OptionError(where, "on_trigger", expected, function)
     return count
-
-
-# -- several partitions become one ------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Departition(StepSpec):
-    """What all partitions give for a window, put together when each of them is done with it.
-
-    Attributes:
-        init: () -> state.
-        merge: (state, what a partition gave) -> state.
-        done: (state[, window]) -> one event.
-        partitions: How many there are.
-    """
-
-    where: str
-    init: Callable[[], Any]
-    merge: Callable[[Any, Any], Any]
-    done: Callable[..., Any]
-    partitions: int
-
-    def begin(self, program: Program) -> Step:  # noqa: ARG002
-        """Start with no windows."""
-        return _Departition(self)
-
-
-class _Departition(Step):
-    def __init__(self, spec: Departition) -> None:
-        self._spec = spec
-        self._states: dict[Any, tuple[Window, Any, int]] = {}
-        self._with_window = _takes(spec.done, 2)
-
-    def feed(self, events: Any, origin: Origin, now: float) -> Any:  # noqa: ARG002
-        spec = self._spec
-        out: list[Any] = []
-        for occasion, given in events:
-            name = (occasion.kind, occasion.id)
-            window, state, left = self._states.get(name) or (occasion.window, spec.init(), spec.partitions)
-            for each in given:
-                state = spec.merge(state, each)
-            if occasion.name == "done":
-                left -= 1
-            self._states[name] = (window, state, left)
-            if left <= 0:
-                out.append(self._finish(name))
-        return out
-
-    def done(self, now: float) -> Any:  # noqa: ARG002
-        names = list(self._states)
-        try:
-            names.sort()
-        except TypeError:
-            names.sort(key=repr)
-        return [self._finish(name) for name in names]
-
-    def _finish(self, name: Any) -> Any:
-        window, state, _ = self._states.pop(name)
-        return self._spec.done(state, window) if self._with_window else self._spec.done(state)
-
-
-def _takes(function: Callable[..., Any], count: int) -> bool:
-    try:
-        inspect.signature(function).bind(*[None] * count)
-    except (TypeError, ValueError):
-        return False
-    return True
 
 
 # -- joins ------------------------------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from headgate.flow.grid import Grid
 from headgate.flow.grid_windows import GridWindows
 from headgate.flow.panes import Emit, OnTrigger, Reduce, Reducing, rows
 from headgate.flow.sessions import SessionWindows
-from headgate.flow.times import Field, in_seconds, keys_of, reader
+from headgate.flow.times import BEGINNING, NEVER, Field, in_seconds, keys_of, reader
 from headgate.flow.windows import (
     CountSpec,
     EventTimeSpec,
@@ -369,6 +369,21 @@ class Windowing:
     def watermark(self) -> Any:
         """The watermark, as a time; None before there is one, and where there are no event times."""
         return None if self._time is None else self._time.shown_watermark()
+
+    def reached(self, now: float) -> Any:
+        """Return up to where windows have closed, and none will open again; None: nowhere, or nobody can say.
+
+        Event times: all windows that end by this time. ``periodic``, and ``count`` without keys: all numbers below
+        this one.
+        """
+        if self._time is not None:
+            mark = self._time.watermarks.value
+            return None if mark in (BEGINNING, NEVER) else self._time.show_mark(mark - self._time.lateness)
+        if self._period is not None:
+            return int(self._period.last(now))
+        if isinstance(self._store, CountWindows) and self._key is None:
+            return self._store.number
+        return None
 
     def statistics(self) -> WindowStatistics:
         """Return what has been done, and what is held."""

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
+from headgate.errors import FlowError, short
 from headgate.flow.exchange import End, Packet, Spread
 from headgate.flow.fusing import as_rows
 from headgate.flow.program import Origin, Program, ProgramSpec, Report, unpack
@@ -18,6 +19,9 @@ from headgate.stage import Consumer, ProducerConsumer
 WORK: Final = "work"
 HELD: Final = 200_000
 """Events that a worker may have taken into its own accumulator before it passes that on: their source keeps them."""
+
+OUTSIDE: Final = "transient"
+"""How workers subscribe to stages that are not the flow's: it ends with them, unless they have come to their end."""
 
 TICK: Final = "tick"
 FIRE: Final = "fire"
@@ -52,6 +56,10 @@ class Inputs(ProducerConsumer):
         key = self._inputs.pop(peer, None)
         if key is None:
             return None
+        if not is_normal(reason.reason) and peer.terms.cancel == OUTSIDE:
+            raise FlowError(
+                f"{peer.producer.name!r}, which the flow takes events of, has ended: {short(reason.reason)}"
+            )
         if self._inputs:
             return self.ended(key)
         if not is_normal(reason.reason):
@@ -185,7 +193,31 @@ def _origin(key: Any, at: float) -> Origin:
 
 
 class Outlet(Inputs):
-    """Gives the events of packets one by one to whoever subscribes."""
+    """Gives the events of packets one by one to whoever subscribes.
+
+    Args:
+        left: Called with a reason when the last consumer has left, and there is more to come; None: others will come.
+    """
+
+    def __init__(self, left: Callable[[Any], None] | None = None) -> None:
+        """Begin with nobody."""
+        super().__init__()
+        self._left = left
+        self._consumers = 0
+
+    def handle_subscribe(self, role: str, options: Any, peer: Subscription) -> None:
+        """Count consumers."""
+        super().handle_subscribe(role, options, peer)
+        self._consumers += role != PRODUCER
+
+    def handle_cancel(self, reason: Ended, peer: Subscription) -> Any:
+        """See whether that was the last consumer."""
+        if peer in self._inputs:
+            return super().handle_cancel(reason, peer)
+        self._consumers -= 1
+        if self._left is not None and self._inputs and not self._consumers:
+            self._left(reason.reason)
+        return None
 
     def handle_events(self, events: list[Packet], source: Subscription) -> list[Any]:  # noqa: ARG002
         """Unpack."""

@@ -415,10 +415,8 @@ class InlineDriver(Driver):
             self.inline = self.express = not self.starting
         if core.callback is None and not inbox:
             self.queued = False
-        elif core.source:
-            self.node.ready.append(self)
         else:  # what is under way is finished before there is more of it
-            self.node.ready.appendleft(self)
+            self.node.put(self, first=not core.source)
         return 1
 
     def odd_value(self, value: Any) -> None:
@@ -509,7 +507,7 @@ class TaskDriver(Driver):
             self.took()
             self.express = not self.starting
         if inbox or (core.callback is not None and self._suspended is None):
-            self.node.ready.append(self)
+            self.node.put(self)
         else:
             self.queued = False
         return steps

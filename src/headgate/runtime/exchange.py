@@ -173,9 +173,15 @@ class Exchange:
         if driver is None:
             driver = FarDriver(self, where, number, name, role, id=id, registered=registered)
             self.known[number] = driver
-            if where == self.number or where in self._lost:  # it was one of ours, and has ended long ago
-                driver.ended(self._lost.get(where, "noproc"))
+            if where == self.number:
+                self.forgotten(driver)
+            elif where in self._lost:
+                driver.ended(self._lost[where])
         return driver.ref
+
+    def forgotten(self, far: FarDriver) -> None:
+        """Take note that somebody refers to a stage that was one of ours, and has ended long ago."""
+        far.ended("noproc")
 
     def _await(self, future: asyncio.Future[Any]) -> int:
         """Give somebody who waits for an answer a number."""

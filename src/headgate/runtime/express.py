@@ -68,7 +68,7 @@ def offer(node: Node, driver: Driver, name: str, value: Any) -> bool:
     if name is HANDLE_DEMAND:
         return _pour(node, driver, core, out, value)
     into = core.into
-    if name is HANDLE_EVENTS and into is not None and not into.work and _pass_on(node, core, value, DEPTH):
+    if name is HANDLE_EVENTS and into is not None and not into.work and _pass_on(core, value, DEPTH):
         core.callback = None
         into.done()
         core.reopen()
@@ -83,7 +83,7 @@ def _pour(node: Node, driver: Driver, core: StageCore, out: ProducerSide, value:
         return False
     single, dispatcher = out.single, out.dispatcher
     if single is not None:
-        if not _pass_on(node, core, value, DEPTH):
+        if not _pass_on(core, value, DEPTH):
             return False
         out.requested -= size
     elif type(dispatcher) is not DemandDispatcher:
@@ -93,7 +93,7 @@ def _pour(node: Node, driver: Driver, core: StageCore, out: ProducerSide, value:
         taker.sent = start + size
         out.emitted += size
         out.requested -= size
-        if not _pass_down(node, core, taker, value, size, start, DEPTH):
+        if not _pass_down(core, taker, value, size, start, DEPTH):
             out.send(taker, value, size, None)
     else:
         return False
@@ -139,14 +139,14 @@ def _share_out(node: Node, core: StageCore, out: ProducerSide, value: Any) -> No
                 most = window.size
                 shares.appendleft((taker, cut(batch, most, size), size - most, token, start + most))
                 batch, size = cut(batch, 0, most), most
-            if not _pass_down(node, core, taker, batch, size, start, DEPTH):
+            if not _pass_down(core, taker, batch, size, start, DEPTH):
                 out.send(taker, batch, size, token)
     finally:
         out.flush()
         out.shares = None
 
 
-def _pass_on(node: Node, core: StageCore, batch: Any, depth: int) -> int:
+def _pass_on(core: StageCore, batch: Any, depth: int) -> int:
     """Hand a batch down to the only subscriber, if it has asked for so much and has nothing in flight."""
     out = core.out
     single = out.single  # type: ignore[union-attr]  # it has given events
@@ -162,7 +162,7 @@ def _pass_on(node: Node, core: StageCore, batch: Any, depth: int) -> int:
         return _NOT_TAKEN
     start = single.sent
     single.sent = start + size
-    outcome = _pass_down(node, core, single, batch, size, start, depth)
+    outcome = _pass_down(core, single, batch, size, start, depth)
     if outcome == _NOT_TAKEN:
         single.sent = start
     else:
@@ -170,7 +170,7 @@ def _pass_on(node: Node, core: StageCore, batch: Any, depth: int) -> int:
     return outcome
 
 
-def _pass_down(node: Node, core: StageCore, taker: Subscriber, batch: Any, size: int, start: int, depth: int) -> int:
+def _pass_down(core: StageCore, taker: Subscriber, batch: Any, size: int, start: int, depth: int) -> int:
     """Hand down a batch, which counts as sent already; ``start`` were sent before it."""
     driver = taker.address.driver
     above: Any = core.port  # its driver
@@ -200,18 +200,18 @@ def _pass_down(node: Node, core: StageCore, taker: Subscriber, batch: Any, size:
         value = on_events(batch, subscription)
     except BaseException as error:
         _derail(core, taker, batch, size)
-        _tell(node, driver, batch, taker, error=error)
+        _tell(driver, batch, taker, error=error)
         if isinstance(error, (KeyboardInterrupt, SystemExit)):
             raise
         return _TAKEN
     if value is SUSPENDED:
-        return _suspend(node, core, driver, batch, taker)
+        return _suspend(core, driver, batch, taker)
     outcome = _NOT_TAKEN
     if not driver.stirred and not above.stirred:
         if value is None:
             outcome = _SETTLED
         elif under is not None and passes(value):
-            outcome = _pass_on(node, below, value, depth - 1) if len(value) else _SETTLED
+            outcome = _pass_on(below, value, depth - 1) if len(value) else _SETTLED
             if outcome == _SETTLED and (driver.stirred or above.stirred):
                 outcome, value = _NOT_TAKEN, None  # its outputs are handled; all else goes the long way
     if outcome == _SETTLED:
@@ -224,7 +224,7 @@ def _pass_down(node: Node, core: StageCore, taker: Subscriber, batch: Any, size:
             _refill(core, taker, window.asked, window.asked - asked)
         below.lane = True
         if driver.inbox:
-            node.ready.append(driver)
+            driver.node.put(driver)
         else:
             driver.queued = False
         return _SETTLED
@@ -233,9 +233,9 @@ def _pass_down(node: Node, core: StageCore, taker: Subscriber, batch: Any, size:
         below.callback = None
         into.done()
         below.reopen()
-        _requeue(node, driver)
+        _requeue(driver)
     else:
-        _tell(node, driver, batch, taker, value=value)
+        _tell(driver, batch, taker, value=value)
     return _TAKEN
 
 
@@ -254,7 +254,7 @@ def _refill(core: Any, taker: Subscriber, asked: int, more: int) -> None:
         asks.append((ASK, taker.subscription, asked, taker.acked))
 
 
-def _suspend(node: Node, core: StageCore, driver: Driver, batch: Any, single: Subscriber) -> int:
+def _suspend(core: StageCore, driver: Driver, batch: Any, single: Subscriber) -> int:
     """Leave an async handler outstanding that waits for something: it goes on in its own task."""
     below = driver.core
     _derail(core, single, batch, len(batch))
@@ -262,7 +262,7 @@ def _suspend(node: Node, core: StageCore, driver: Driver, batch: Any, single: Su
     if below.out is not None and below.into is not None:
         below.into.open_origin()
     if driver.inbox:
-        node.ready.append(driver)
+        driver.node.put(driver)
     else:
         driver.queued = False
     return _TAKEN
@@ -280,7 +280,7 @@ def _derail(core: StageCore, single: Subscriber, batch: Any, size: int) -> None:
         token.settle(size)
 
 
-def _tell(node: Node, driver: Driver, batch: Any, single: Subscriber, value: Any = None, error: Any = None) -> None:
+def _tell(driver: Driver, batch: Any, single: Subscriber, value: Any = None, error: Any = None) -> None:
     """Let the core below go on from what its handler gave or raised."""
     below = driver.core
     below.callback = (HANDLE_EVENTS, (batch, single.subscription))
@@ -294,11 +294,11 @@ def _tell(node: Node, driver: Driver, batch: Any, single: Subscriber, value: Any
     except Exception as fault:  # noqa: BLE001 (a dispatcher of the user's, or a fault of ours)
         driver.break_down(fault)
         return
-    _requeue(node, driver)
+    _requeue(driver)
 
 
-def _requeue(node: Node, driver: Driver) -> None:
+def _requeue(driver: Driver) -> None:
     if driver.core.callback is None and not driver.inbox:
         driver.queued = False
     else:
-        node.ready.append(driver)
+        driver.node.put(driver)

@@ -212,16 +212,17 @@ class FarDriver(Endpoint):
     @property
     def done(self) -> asyncio.Future[Any]:
         """Resolves with the reason when it has ended; whoever looks at it wants to know."""
-        self._watch()
+        self.watch()
         return self._done
 
     @property
     def monitors(self) -> list[Callable[[Any], None]]:
         """Who is told when it ends."""
-        self._watch()
+        self.watch()
         return self._monitors
 
-    def _watch(self) -> None:
+    def watch(self) -> None:
+        """Ask its node to be told when it ends."""
         if not self.watched:
             self.watched = True
             self.exchange.tell(self.where, "monitor", self.number)

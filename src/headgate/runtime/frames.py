@@ -6,13 +6,21 @@ A frame is a head of 16 bytes and a body. Buffers in the body begin at multiples
 from __future__ import annotations
 
 import array
+import ctypes
+import errno
+import functools
 import mmap
 import os
 import socket
 import struct
+import sys
+import weakref
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from headgate.runtime.wire import Split
 
 HEAD: Final = struct.Struct("<BBHIQ")
 """Kind, how it is encoded, number of buffers, length of the pickle, length of all that follows."""
@@ -24,6 +32,12 @@ READ: Final = 256 << 10
 """Bytes that are read at once."""
 SCRATCH: Final = 4 << 20
 """Bytes that are kept for the large frames to come."""
+SHARE: Final = 256 << 10
+"""Buffers beside a pickle that weigh more bytes than this go by a memory file, which is read without a copy."""
+LONG: Final = 4 << 20
+"""So does a pickle that is longer than this."""
+JOIN: Final = 64 << 10
+"""A pickle that is shorter than this is put together with its head."""
 _ALIGN: Final = 64
 
 Head = tuple[int, int, int, int, int]
@@ -49,7 +63,11 @@ class Reader:
         self._space = socket.CMSG_SPACE(16 * 4) if hasattr(socket, "CMSG_SPACE") else 0
 
     def read(self, sock: socket.socket) -> bool:
-        """Read once, and hand on the frames that are complete; False at the end of the stream."""
+        """Read once, and hand on the frames that are complete; False at the end of the stream.
+
+        Raises:
+            OSError: The socket does not work any more, or a descriptor that should have come along did not.
+        """
         large = self._large
         if large is not None:
             count = self._receive(sock, large[self._filled :])
@@ -110,12 +128,44 @@ class Reader:
         return self._scratch
 
     def _descriptor(self, head: Head) -> int:
-        return self._descriptors.popleft() if head[1] & (SHARED | PASSED) else -1
+        if not head[1] & (SHARED | PASSED):
+            return -1
+        if not self._descriptors:  # the system had none left for it, and the frame is nothing without
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return self._descriptors.popleft()
 
     def close(self) -> None:
         """Close descriptors that nobody has taken."""
         while self._descriptors:
             os.close(self._descriptors.popleft())
+
+
+def frame(kind: int, parts: Split, front: bytes, *, share: bool) -> tuple[list[Any], int, int]:
+    """Make a frame.
+
+    Args:
+        kind: Of what is in it.
+        parts: What was encoded.
+        front: What comes first in its body.
+        share: What is large may go by a memory file.
+
+    Returns:
+        Its pieces, in order; the descriptor of a memory file that goes along with the first, or -1; the bytes in that.
+    """
+    how, pieces, buffers = parts
+    length = sum(map(len, pieces))
+    raws = [each.raw() for each in buffers]
+    sizes = struct.pack(f"<{len(raws)}Q", *(raw.nbytes for raw in raws))
+    if share and (sum(raw.nbytes for raw in raws) > SHARE or length > LONG):
+        head = HEAD.pack(kind, how | SHARED, len(raws), length, len(front) + len(sizes))
+        descriptor = os.memfd_create("headgate")
+        return [head + front + sizes], descriptor, write_all(descriptor, [*pieces, *padded(raws, length)])
+    start = len(front) + len(sizes) + length
+    beside = list(padded(raws, start + HEAD.size))
+    head = HEAD.pack(kind, how, len(raws), length, start + sum(map(len, beside))) + front + sizes
+    if len(pieces) == 1 and length < JOIN:
+        return [head + pieces[0], *beside], -1, 0
+    return [head, *pieces, *beside], -1, 0
 
 
 def padded(raws: list[memoryview], at: int) -> Any:
@@ -149,9 +199,36 @@ def write_all(descriptor: int, pieces: list[Any]) -> int:
 
 
 def map_file(descriptor: int) -> memoryview:
-    """Map a memory file; writes to it stay our own."""
+    """Map a memory file; writes to it stay our own. The descriptor is closed: what is mapped may be kept for long."""
     try:
         size = os.fstat(descriptor).st_size
-        return memoryview(mmap.mmap(descriptor, size, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ | mmap.PROT_WRITE))
+        prot = mmap.PROT_READ | mmap.PROT_WRITE
+        if sys.version_info >= (3, 13):
+            return memoryview(mmap.mmap(descriptor, size, flags=mmap.MAP_PRIVATE, prot=prot, trackfd=False))
+        return _map(descriptor, size, prot)
     finally:
         os.close(descriptor)
+
+
+def _map(descriptor: int, size: int, prot: int) -> memoryview:
+    """Map without a descriptor of its own, of which ``mmap.mmap`` keeps one for each map before Python 3.13."""
+    libc = _libc()
+    address = libc.mmap(None, size, prot, mmap.MAP_PRIVATE, descriptor, 0)
+    if address == _FAILED:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
+    space = (ctypes.c_ubyte * size).from_address(address)
+    weakref.finalize(space, libc.munmap, address, size).atexit = False
+    return memoryview(space).cast("B")
+
+
+@functools.cache
+def _libc() -> Any:
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.mmap.restype = ctypes.c_void_p
+    libc.mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, *(ctypes.c_int,) * 3, ctypes.c_ssize_t)
+    libc.munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
+    return libc
+
+
+_FAILED: Final = ctypes.c_void_p(-1).value

@@ -26,7 +26,7 @@ from headgate.protocol import messages as m
 from headgate.protocol.batching import cut
 from headgate.protocol.messages import ASK, EVENTS, Message
 from headgate.runtime.budget import Inflow, Outflow
-from headgate.runtime.frames import HEAD, PASSED, SHARED, Reader, map_file, padded, slices, write_all
+from headgate.runtime.frames import HEAD, PASSED, SHARED, Reader, frame, map_file, slices
 from headgate.runtime.wire import HINT, RICH, Codes, Split
 
 if TYPE_CHECKING:
@@ -49,10 +49,6 @@ _LAST: Final = frozenset({m.CANCEL, m.CLOSED})
 
 HIGH: Final = 4 << 20
 """Bytes that may wait for the socket; beyond them messages wait as they are."""
-SHARE: Final = 256 << 10
-"""Buffers beside a pickle that weigh more bytes than this go by a memory file, which is read without a copy."""
-JOIN: Final = 64 << 10
-"""What weighs less bytes than this is put together with its head."""
 BREAK: Final = 0.005
 """Seconds after which to try again what the system refuses for now."""
 _CAN_SHARE: Final = hasattr(os, "memfd_create") and hasattr(socket, "SCM_RIGHTS")
@@ -314,28 +310,13 @@ class Link:
             self.post(*held.popleft())  # it may be held again, and then all that is behind it
 
     def _write(self, kind: int, parts: Split, descriptor: int = -1, front: bytes = b"") -> None:
-        how, pieces, buffers = parts
-        length = sum(map(len, pieces))
-        raws = [each.raw() for each in buffers]
-        beside = sum(raw.nbytes for raw in raws)
-        sizes = struct.pack(f"<{len(raws)}Q", *(raw.nbytes for raw in raws))
-        if self._share and descriptor < 0 and (beside > SHARE or length > HIGH):
-            descriptor = os.memfd_create("headgate")
-            self._files[descriptor] = write_all(descriptor, [*pieces, *padded(raws, length)])
-            self._weight += self._files[descriptor]
-            head = HEAD.pack(kind, how | SHARED, len(raws), length, len(front) + len(sizes))
-            self._append(head + front + sizes, descriptor)
-            return
-        start = len(front) + len(sizes) + length
-        body = list(padded(raws, start + HEAD.size))
-        head = HEAD.pack(kind, how, len(raws), length, start + sum(map(len, body))) + front + sizes
-        if len(pieces) == 1 and length < JOIN:
-            self._append(head + pieces[0], descriptor)
-        else:
-            self._append(head, descriptor)
-            for piece in pieces:
-                self._append(piece)
-        for piece in body:
+        pieces, file, weight = frame(kind, parts, front, share=self._share and descriptor < 0)
+        if file >= 0:
+            descriptor = file
+            self._files[file] = weight
+            self._weight += weight
+        self._append(pieces[0], descriptor)
+        for piece in pieces[1:]:
             self._append(piece)
 
     def _append(self, data: Any, descriptor: int = -1) -> None:

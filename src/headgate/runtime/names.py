@@ -148,8 +148,8 @@ class Names:
         )
 
     def end(self, names: Iterable[str]) -> None:
-        """Note that the streams of these stages are over."""
-        names = list(names)
+        """Note that the streams of these stages are over; not where a stage that lives has taken the name since."""
+        names = [name for name in names if name not in self._node.names]
         self.over.update(names)
         self._node.publish("end", names)
 

@@ -112,10 +112,7 @@ class Node:
         if driver.core.callback is None and not driver.inbox:
             driver.queued = False
         else:
-            self.ready.append(driver)
-            if not self._awake:
-                self._awake = True
-                self.loop.call_soon(self._turn)
+            driver.node.put(driver)
 
     def ask(self, to: Ref, message: Message) -> None:
         """Send an ask: as `hand`, and also into a middle stage whose handler runs (its core code does not)."""
@@ -134,10 +131,22 @@ class Node:
         """Let a stage run that has something to do."""
         if not driver.queued:
             driver.queued = True
+            driver.node.put(driver)
+
+    def put(self, driver: Driver, *, first: bool = False) -> None:
+        """Put one of its own stages into the queue: whoever sends to it may be of another system, and end before it.
+
+        Args:
+            driver: The stage, which counts as queued already.
+            first: Before all others.
+        """
+        if first:
+            self.ready.appendleft(driver)
+        else:
             self.ready.append(driver)
-            if not self._awake:
-                self._awake = True
-                self.loop.call_soon(self._turn)
+        if not self._awake:
+            self._awake = True
+            self.loop.call_soon(self._turn)
 
     def _turn(self) -> None:
         """Run stages until nothing is ready or the turn has been long enough."""

@@ -11,6 +11,7 @@ other messages, and events that pickle refuses or would take from ``__main__``, 
 
 from __future__ import annotations
 
+import functools
 import io
 import pickle
 import sys
@@ -144,6 +145,8 @@ class _Plain(pickle.Pickler):
         kind = type(obj)
         if (kind is FunctionType or isinstance(obj, type)) and obj.__module__ == _MAIN:
             raise pickle.PicklingError
+        if kind is _Cached and obj.__module__ in (None, _MAIN):
+            raise pickle.PicklingError
         if _arrow or "pyarrow" in sys.modules:
             reducer = _table().get(kind)
             if reducer is not None:
@@ -197,6 +200,8 @@ class Encoder(cloudpickle.Pickler):  # type: ignore[misc]  # it is not typed
             return self._softened(obj) if self._crude else pickle_exception(obj)
         if isinstance(obj, TracebackType):
             return pickle_traceback(obj)
+        if type(obj) is _Cached and (obj.__module__ is None or is_own(obj)):  # pickle knows its name only
+            return _cached, (obj.__wrapped__, obj.cache_parameters())
         if isinstance(obj, (io.TextIOWrapper, io.BufferedIOBase, io.RawIOBase)) and not isinstance(obj, io.BytesIO):
             raise TypeError(f"{obj!r} is an open file")  # cloudpickle would take a copy of what is in it
         if "pyarrow" in sys.modules and type(obj) in _table():  # pickle's own table stands behind it
@@ -268,6 +273,12 @@ class _Decoder(pickle.Unpickler):
         return codes.received[number]
 
 
+def _cached(function: Any, parameters: dict[str, Any]) -> Any:
+    """Give a function a cache of its own."""
+    return functools.lru_cache(**parameters)(function)
+
+
+_Cached: Final = type(functools.cache(_cached))
 _ATOMS: Final = frozenset({int, str, float, bool, bytes, type(None), list, tuple, dict, set})
 
 

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headgate.protocol.batching import cut, is_batch, join, pick
+from tests.ids import shown
 
 
 class Sliceable:
@@ -96,7 +97,7 @@ def test_every_sequence_of_events_is_a_batch(make):
         Ellipsis,
         Exception("x"),
     ],
-    ids=repr,
+    ids=shown,
 )
 def test_what_is_nearly_always_a_mistake_is_no_batch(value):
     assert not is_batch(value)

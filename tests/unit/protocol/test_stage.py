@@ -16,6 +16,7 @@ from headgate import (
 from headgate.protocol import messages as m
 from headgate.protocol.messages import End
 from headgate.protocol.stage import StageCore
+from tests.ids import shown
 from tests.unit.protocol.fakes import Port, consumer, middle, producer, run, started, subscription
 
 LEFT = End("cancel", "normal")
@@ -338,7 +339,7 @@ def test_the_expansion_of_a_middle_stage_is_bounded():
 # --- what callbacks return --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("value", [5, "text", b"x", {"a": 1}, {1}, iter([1]), object(), True], ids=repr)
+@pytest.mark.parametrize("value", [5, "text", b"x", {"a": 1}, {1}, iter([1]), object(), True], ids=shown)
 def test_a_producer_that_returns_no_sequence_ends_with_a_typed_error(value):
     _core, port, feed = producer({"handle_demand": lambda demand: value})
     made = subscription()
@@ -349,7 +350,7 @@ def test_a_producer_that_returns_no_sequence_ends_with_a_typed_error(value):
     assert (error.stage, error.callback, error.got) == ("stage", "handle_demand", value)
 
 
-@pytest.mark.parametrize("value", [[1], (1,), 5, "text", {"a": 1}], ids=repr)
+@pytest.mark.parametrize("value", [[1], (1,), 5, "text", {"a": 1}], ids=shown)
 def test_a_consumer_that_returns_something_is_told_and_lives(value):
     core, port, feed, made = consumer({"handle_events": lambda events, source: value})
     feed(m.EVENTS, made, [1])

@@ -2,6 +2,8 @@
 """A link over a real socket: everything comes, in order, whole, whatever its size and however the socket takes it."""
 
 import asyncio
+import contextlib
+import gc
 import os
 import random
 import resource
@@ -15,8 +17,8 @@ import pytest
 
 from headgate import CrossingError
 from headgate.protocol.messages import ASK, CANCEL, CAST, EVENTS, End, Subscription, Terms
-from headgate.runtime.frames import READ
-from headgate.runtime.link import HIGH, SHARE, Link
+from headgate.runtime.frames import READ, SHARE
+from headgate.runtime.link import HIGH, Link
 from headgate.runtime.wire import Codes
 
 
@@ -302,19 +304,51 @@ def test_nothing_is_left_open():
     assert descriptors() == before
 
 
-def test_more_memory_files_than_a_process_may_have_open_on_the_way():
+def test_more_memory_files_than_a_process_may_have_open():
+    """Neither what is on the way nor what has come and is kept holds a descriptor; what nobody keeps is unmapped."""
+
+    def mapped():
+        return Path("/proc/self/maps").read_text(encoding="utf-8").count("memfd:headgate (")
+
     async def scenario(a, b, left, right, subscription):
         limits = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors() + 20, limits[1]))
         try:
             right.loop.remove_reader(b._sock)
             for number in range(100):
-                a.post(1, (EVENTS, subscription, [number, bytes(2 * SHARE)]))
+                a.post(1, (EVENTS, subscription, [number, np.zeros(2 * SHARE, np.uint8)]))
                 await asyncio.sleep(0)
             right.loop.add_reader(b._sock, b._readable)
             await until(lambda: len(right.got) == 100)
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, limits)
         assert [each[1][2][0] for each in right.got] == list(range(100))
+        assert mapped() - before == 100
+        right.got.clear()
 
+    gc.collect()
+    before = mapped()
     linked(scenario, budget=1 << 40)
+    gc.collect()
+    assert mapped() == before
+
+
+def test_no_descriptor_left_for_what_comes_ends_the_link_and_hangs_nobody():
+    async def scenario(a, b, left, right, subscription):
+        limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        a.post(1, (EVENTS, subscription, [np.zeros(SHARE)]))
+        taken = []
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors() + 5, limits[1]))
+            a.flush()
+            with contextlib.suppress(OSError):
+                while True:
+                    taken.append(os.dup(0))
+            await until(lambda: right.over)
+        finally:
+            for each in taken:
+                os.close(each)
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        assert right.got == []
+
+    linked(scenario)

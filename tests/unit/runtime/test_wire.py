@@ -1,9 +1,11 @@
 """What crosses to another process comes out as what it was."""
 
+import functools
 import pickle
 import subprocess
 import sys
 import threading
+from datetime import datetime
 
 import numpy as np
 import pyarrow as pa
@@ -110,6 +112,37 @@ def odd(n): return n != 0 and even(n - 1)
     exec(source, space)
     even = pair.cross(space["even"])
     assert [even(n) for n in range(4)] == [True, False, True, False]
+
+
+def test_functions_with_a_cache(pair):
+    source = """
+import functools
+@functools.cache
+def fibonacci(n): return n if n < 2 else fibonacci(n - 1) + fibonacci(n - 2)
+@functools.lru_cache(maxsize=3, typed=True)
+def half(n): return n / 2
+"""
+    space = {"__name__": "__main__"}
+    exec(source, space)
+    fibonacci, half = pair.cross([space["fibonacci"], space["half"]])
+    assert fibonacci(200) == 280571172992510140037611932413038677189525
+    assert half.cache_parameters() == {"maxsize": 3, "typed": True}
+    assert half.cache_info().currsize == 0, "what it remembers stays where it is"
+
+    @functools.cache
+    def inside(n):
+        return half(n)
+
+    assert pair.cross(inside)(3) == 1.5
+    assert pair.cross(importable) is importable
+    moment = functools.cache(datetime.fromisoformat)  # of a method that is not written in Python
+    for events in (True, False):
+        assert pair.cross([moment], events=events)[0]("2026-11-29") == datetime(2026, 11, 29)  # noqa: DTZ001
+
+
+@functools.cache
+def importable():
+    """Known by its name over there."""
 
 
 @pytest.mark.parametrize(
