@@ -235,9 +235,8 @@ class WorkerExchange(Exchange):
         handler = driver.handlers.get(m.HANDLE_EVENTS)
         if handler is None:
             return
-        free = (each for each in range(board.SLOTS) if each not in self._slots.values())
-        slot = None if self._notes is None else next(free, None)
-        if slot is None:
+        slot = next((each for each in range(board.SLOTS) if each not in self._slots.values()), None)
+        if slot is None or self._notes is None:
             driver.wrap(board.flushing(handler, self))
             return
         self._slots[driver.number] = slot

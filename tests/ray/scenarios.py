@@ -51,7 +51,7 @@ async def seen_by(ref, count):
 
 
 async def has(ref, count):
-    return await ref.call("count") >= count
+    return await ref.call("count", timeout=30) >= count
 
 
 def folder():
@@ -419,7 +419,7 @@ async def ferries_that_are_killed_cost_nothing(cluster):
             Child(Collect, 0.001, place=at(OTHER), subscribe_to=[To(source, max_demand=50, cancel="temporary")])
         )
         for pid in ferrymen():
-            before = await sink.call("count")
+            before = await sink.call("count", timeout=60)  # a ferry takes its time to start
             await until(lambda before=before: has(sink, before + 500))
             os.kill(pid, signal.SIGKILL)
         assert await seen_by(sink, 20_000) == list(range(20_000))

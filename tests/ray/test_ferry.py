@@ -336,9 +336,8 @@ def test_a_node_that_is_gone_is_noticed_through_the_ferries():
     run(scenario)
 
 
-def test_another_ferry_takes_over_from_one_that_died(monkeypatch):
+def test_another_ferry_takes_over_from_one_that_died():
     """The line asks for another way, and goes on over it from the byte where it was."""
-    monkeypatch.setattr(tcp, "DETOUR_SECONDS", (0.05, 10.0))
 
     async def scenario():
         async with Nodes() as nodes:

@@ -53,6 +53,7 @@ BEHIND_WALLS = [
     "connections_that_are_cut_cost_nothing",
     "an_actor_that_is_killed_costs_a_redelivery",
     "a_raylet_that_is_killed_costs_a_redelivery",
+    "a_flow_makes_up_for_an_actor_that_is_killed",
     "a_lost_node_is_a_down_with_its_reason",
     "a_driver_that_is_killed_leaves_no_actor",
     "a_system_that_ends_leaves_no_actor",

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from headgate import Child, Process, StageCrashed, Supervisor, System, To, WorkerLostError
-from headgate.runtime import tcp
 from tests.ray.helpers import Collect, Counter, Note, Pad, Times, alive, noted, until
 from tests.ray.machines import Machines, place
 from tests.ray.test_machines import _has, run, seen_by
@@ -118,7 +117,6 @@ def test_processes_and_machines_in_one_chain(machines, ports):
 def test_a_ferry_that_dies_costs_nothing(machines, monkeypatch):
     """Home starts another one when it is missed."""
     monkeypatch.setattr(Machines, "walls", {"home"})
-    monkeypatch.setattr(tcp, "DETOUR_SECONDS", (0.1, 10.0))  # of home
 
     async def scenario():
         async with System() as system:

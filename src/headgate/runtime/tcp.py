@@ -63,6 +63,8 @@ PATIENCE_SECONDS: Final = 15.0
 """How long a host may be out of reach before it is given up."""
 DETOUR_SECONDS: Final = (2.5, 10.0)
 """How long it may be before another way is asked for: when there was no connection yet, and when there was one."""
+ANOTHER_SECONDS: Final = 0.5
+"""How long it may be by a detour before another one is asked for: it may be the ferry that has died."""
 HELP_SECONDS: Final = 60.0
 """How much longer is waited when another way was asked for and there is no direct one: it has to be made."""
 REFUSALS: Final = 3
@@ -396,7 +398,7 @@ class Line:
 
     def _is_patient(self, waited: float) -> bool:
         """Say whether to go on, and see to it that another way is sought in time."""
-        if waited > DETOUR_SECONDS[not self._new and self.detour is None]:
+        if waited > (DETOUR_SECONDS[not self._new] if self.detour is None else ANOTHER_SECONDS):
             self._seek_detour()
         return waited <= PATIENCE_SECONDS + self._help
 
