@@ -20,7 +20,7 @@ import tempfile
 from collections import deque
 from collections.abc import Callable, Iterator
 from time import perf_counter
-from typing import Any
+from typing import Any, Literal
 
 from benchmarks.model import WrongResultError
 from headgate import Child, Consumer, Producer, ProducerConsumer, Ray, System, To
@@ -90,11 +90,16 @@ def ahead(producer: Any) -> To:
 
 def headgate_links(total: int) -> float:
     """Events go from node to node over our links."""
-    return asyncio.run(_links(total))
+    return asyncio.run(_links(total, ports=None))
 
 
-async def _links(total: int) -> float:
-    head, other = Ray(num_cpus=0, resources={"head": 1}), Ray(num_cpus=0, resources={"other": 1})
+def headgate_ferries(total: int) -> float:
+    """No port is open: links are carried by streaming generators."""
+    return asyncio.run(_links(total, ports=False))
+
+
+async def _links(total: int, *, ports: Literal[False] | None) -> float:
+    head, other = (Ray(num_cpus=0, resources={name: 1}, ports=ports) for name in ("head", "other"))
     async with System() as system:
         source = await system.start(Child(Give, total, place=head, demand="accumulate"))
         middle = await system.start(Child(Pass, place=other, subscribe_to=[ahead(source)]))
@@ -195,6 +200,7 @@ def _by_hand(total: int, method: str, ahead: int) -> float:
 
 CONTENDERS: dict[str, Callable[[int], float]] = {
     "headgate": headgate_links,
+    "headgate, no ports": headgate_ferries,
     "ray calls": ray_calls,
     "ray calls ahead": ray_calls_ahead,
     "ray generators": ray_generators,

@@ -24,12 +24,13 @@ from headgate.protocol import messages as m
 from headgate.protocol.messages import DeadLetter, Message
 from headgate.protocol.statistics import statistics
 from headgate.runtime import board
+from headgate.runtime.detour import Detour
 from headgate.runtime.driver import DRIVERS, Driver
 from headgate.runtime.exchange import Exchange
 from headgate.runtime.far import FarDriver
 from headgate.runtime.link import Link
 from headgate.runtime.node import Node
-from headgate.runtime.tcp import Door, Line, leave
+from headgate.runtime.tcp import Door, Line, Ports, leave
 from headgate.runtime.wire import HINT, RICH
 
 HOME = 0
@@ -91,6 +92,8 @@ class WorkerExchange(Exchange):
         self._letters = 0
         self._told: dict[int, Any] = {}
         self._draining = False
+        self.stranded: asyncio.Future[str] = node.loop.create_future()
+        """Why home's port is out of reach."""
         self.links[HOME] = Link(self, HOME, home, local=home is not None, max_bytes=max_bytes, budget=budget)
 
     def link(self, where: int) -> Link:
@@ -124,6 +127,13 @@ class WorkerExchange(Exchange):
         if link is None:
             link = self.links[peer] = Link(self, peer, local=False, max_bytes=self.max_bytes, budget=self.budget)
         return link.line or Line(self, link)
+
+    def seek_detour(self, line: Line) -> None:
+        """Let home make another way, to itself by whoever has started this node."""
+        if line.link.peer != HOME:
+            self.tell(HOME, "stranded", line.link.peer, str(line.error))
+        elif not self.stranded.done():
+            self.stranded.set_result(str(line.error))
 
     def missing(self, number: int, message: Message) -> None:
         """Keep what comes for a stage that home has not told of yet; refuse what comes for one that is gone."""
@@ -221,10 +231,13 @@ class WorkerExchange(Exchange):
             begin(self.node)
 
     def _bound(self, driver: Driver) -> None:
-        """Let a stage's handler of events note what it is given."""
+        """Let a stage's handler of events note what it is given, where the notes can be read when this is dead."""
         handler = driver.handlers.get(m.HANDLE_EVENTS)
+        if handler is None:
+            return
         slot = next((each for each in range(board.SLOTS) if each not in self._slots.values()), None)
-        if handler is None or slot is None:
+        if slot is None or self._notes is None:
+            driver.wrap(board.flushing(handler, self))
             return
         self._slots[driver.number] = slot
         driver.wrap(board.noting(self._notes, slot, driver, handler, self))
@@ -244,13 +257,25 @@ class WorkerExchange(Exchange):
         else:
             found.attach(sock)
 
-    def _on_dial(self, link: Link, where: int, address: tuple[str, int], secret: bytes | None) -> None:  # noqa: ARG002
+    def _on_dial(
+        self,
+        link: Link,  # noqa: ARG002 (a listener's form)
+        where: int,
+        address: tuple[str, int],
+        secret: bytes | None,
+        detour: Detour | None,
+    ) -> None:
         """Connect to a worker by TCP."""
         found = self.links.get(where)
         if found is None:
             found = self.links[where] = Link(self, where, local=False, max_bytes=self.max_bytes, budget=self.budget)
         if not found.shut and found.line is None:
-            Line(self, found, address=address, secret=secret or self.secret)
+            Line(self, found, address=address, secret=secret or self.secret, detour=detour)
+
+    def _on_detour(self, link: Link, where: int, detour: Detour | None) -> None:  # noqa: ARG002 (a listener's form)
+        found = self.links.get(where)
+        if found is not None and found.line is not None:
+            found.line.take(detour)
 
     def _on_lost(self, link: Link, where: int, reason: Any, spans: dict[int, board.Held]) -> None:  # noqa: ARG002
         other = self.links.get(where)
@@ -353,45 +378,84 @@ def main() -> None:
     asyncio.run(_serve_here(number, home, notes, max_bytes, budget))
 
 
-def serve(
-    *,
-    number: int,
-    home: tuple[str, int],
-    secret: bytes,
-    host: str,
-    ports: tuple[int, int] | None,
-    max_bytes: int,
-    budget: int,
-) -> None:
-    """Run a worker that is joined to others by TCP, until home lets it go. It ends the process when home is gone.
+class Guest:
+    """A worker on another machine, joined to others by TCP. It ends the process when home is gone.
 
     Args:
         number: That of its node.
         home: Where home listens.
         secret: Of the system.
         host: The address to listen at.
-        ports: The first and the last port that may be used; None: any.
+        ports: The first and the last port that may be used; None: any; False: none that other machines can reach.
+        machine: What Ray calls this machine.
         max_bytes: Of the place.
         budget: Of the place.
     """
-    asyncio.run(_serve_there(number, home, secret, host, ports, max_bytes, budget))
 
+    def __init__(
+        self,
+        *,
+        number: int,
+        home: tuple[str, int],
+        secret: bytes,
+        host: str,
+        ports: Ports,
+        machine: str,
+        max_bytes: int,
+        budget: int,
+    ) -> None:
+        """Know all that, and do nothing yet."""
+        self._number = number
+        self._home = home
+        self._secret = secret
+        self._host = host
+        self._ports: Ports = ports
+        self._machine = machine
+        self._limits = (max_bytes, budget)
+        self._runner = asyncio.Runner()
+        self._exchange: WorkerExchange | None = None
 
-async def _serve_there(
-    number: int,
-    home: tuple[str, int],
-    secret: bytes,
-    host: str,
-    ports: tuple[int, int] | None,
-    max_bytes: int,
-    budget: int,
-) -> None:
-    exchange = _node(number, None, board.make_own(), max_bytes, budget)
-    exchange.secret = secret
-    door = Door(exchange, host, ports)
-    link = exchange.links[HOME]
-    Line(exchange, link, address=home, secret=secret)
-    exchange.tell(HOME, "up", door.address, os.getpid())
-    await _serve(exchange)
-    door.close()
-    await leave(link)
+    def run(self, detour: Detour | None = None) -> str | None:
+        """Run, until home lets it go or is out of reach.
+
+        Args:
+            detour: The way home, if not the direct one. Without one it is no use to run it again.
+
+        Returns:
+            None at the end. Else why home is out of reach: all stands still, to be run again when there is a way.
+        """
+        try:
+            why = self._runner.run(self._run(detour))
+        except BaseException:
+            self._runner.close()
+            raise
+        if why is None:
+            self._runner.close()
+        return why
+
+    async def _run(self, detour: Detour | None) -> str | None:
+        exchange = self._exchange
+        if exchange is None:
+            exchange = self._begin(detour)
+        elif detour is not None:
+            exchange.stranded = exchange.node.loop.create_future()
+            line = exchange.links[HOME].line
+            assert line is not None  # noqa: S101 (it came with it)
+            line.take(detour)
+        await asyncio.wait([self._serving, exchange.stranded], return_when=asyncio.FIRST_COMPLETED)
+        if not self._serving.done():
+            return exchange.stranded.result()
+        await self._serving
+        self._door.close()
+        await leave(exchange.links[HOME])
+        return None
+
+    def _begin(self, detour: Detour | None) -> WorkerExchange:
+        exchange = self._exchange = _node(self._number, None, None, *self._limits)
+        exchange.secret = self._secret
+        self._door = Door(exchange, self._host, self._ports)
+        link = exchange.links[HOME]
+        Line(exchange, link, address=self._home, secret=self._secret, detour=detour)
+        exchange.tell(HOME, "up", self._door.address, os.getpid(), self._machine)
+        self._serving = exchange.node.job(_serve(exchange), "serve")
+        return exchange

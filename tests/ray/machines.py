@@ -2,7 +2,8 @@
 """Nodes that are joined by TCP without Ray: where Ray would start an actor, a process of ours is started.
 
 Everything else is real: the secret, the doors, the lines, the worker. Between any two nodes stands a `Proxy`, which can
-cut connections when it is told, hold back what comes, and let nobody in.
+cut connections when it is told, hold back what comes, and let nobody in. Each node counts as a machine of its own.
+Where ports are closed, real ferries carry what there is; the calls between them are those of `ferries.py`.
 """
 
 import asyncio
@@ -16,17 +17,30 @@ import socket
 import subprocess
 import sys
 import threading
+from typing import ClassVar
 
 import pytest
 
 from headgate import Ray
 from headgate.runtime import ray_place
+from tests.ray.ferries import Wires
 
 RUN = """
 import json, sys
 terms, sys.path[:] = json.loads(sys.stdin.readline())
-from headgate.worker import serve
-serve(**{**terms, "secret": bytes.fromhex(terms["secret"]), "home": tuple(terms["home"])})
+from headgate.runtime.detour import Detour
+from headgate.worker import Guest
+guest = Guest(**{**terms, "secret": bytes.fromhex(terms["secret"]), "home": tuple(terms["home"])})
+why, detour = None, None
+if terms["ports"] is False:
+    print(json.dumps([None]), flush=True)
+    detour = json.loads(sys.stdin.readline())
+while True:
+    why = guest.run(detour and Detour(tuple(detour[0]), detour[1]))
+    if why is None:
+        break
+    print(json.dumps([why]), flush=True)
+    detour = json.loads(sys.stdin.readline())
 """
 
 
@@ -34,10 +48,15 @@ class Machines(ray_place.Cluster):
     """Starts processes in the stead of actors."""
 
     proxied = True
+    walls: ClassVar[set[str]] = set()
+    """Machines whose ports are closed to others."""
 
     def __init__(self, hub):
         super().__init__(hub)
+        self.machine = "home"
+        self.wires = Wires()
         self.processes = {}
+        self.actors = []
         self.proxies = []
         self.at_doors = {}
 
@@ -48,34 +67,43 @@ class Machines(ray_place.Cluster):
         place = worker.place
         terms = {
             "number": worker.number,
-            "home": self.before(home) if self.proxied else home,
+            "home": self.before(home, "home") if self.proxied else home,
             "secret": self._hub.secret.hex(),
             "host": "127.0.0.1",
-            "ports": None,
+            "ports": place.ports,
+            "machine": f"m{worker.number}",
             "max_bytes": place.max_bytes,
             "budget": place.budget,
         }
-        process = subprocess.Popen([sys.executable, "-c", RUN], stdin=subprocess.PIPE, process_group=0)
-        process.stdin.write(json.dumps([terms, sys.path]).encode() + b"\n")
-        process.stdin.close()
-        self.processes[worker.number] = process
-        return process, Call(process)
+        actor = Actor(terms)
+        self.processes[worker.number] = actor.process
+        self.actors.append(actor)
+        return actor, actor.call()
 
-    def before(self, address):
+    def before(self, address, machine):
         """Return where to knock in the stead of an address."""
         address = tuple(address)
         if address not in self.at_doors:
-            proxy = self.at_doors[address] = Proxy(address)
+            proxy = self.at_doors[address] = Wall("refuses") if machine in self.walls else Proxy(address)
             self.proxies.append(proxy)
         return self.at_doors[address].address
 
+    async def _ferry(self, machine):
+        return self.wires.ferry(machine, self._hub.secret, self._behind)
+
+    def _behind(self, address):
+        return next((at for at, each in self.at_doors.items() if each.address == address), address)
+
     def kill(self, actor):
         with contextlib.suppress(ProcessLookupError):
-            actor.kill()
-        actor.wait()
+            actor.process.kill()
+        actor.process.wait()
 
-    def close(self):
-        super().close()
+    async def leave(self):
+        await super().leave()
+        await self.wires.close()
+
+    def _end(self, ferries):
         for proxy in self.proxies:
             proxy.close()
 
@@ -84,22 +112,58 @@ class Machines(ray_place.Cluster):
             proxy.cut()
 
 
-class Call:
-    """The call that is held: it ends with the process."""
+class Actor:
+    """A process that is called by a line that it reads, and answers by one that it writes, or by its end."""
 
-    def __init__(self, process):
-        self._future = concurrent.futures.Future()
-        threading.Thread(target=self._wait, args=(process,), daemon=True, name="tests: an actor").start()
+    def __init__(self, terms):
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", RUN], stdin=subprocess.PIPE, stdout=subprocess.PIPE, process_group=0
+        )
+        self.number = terms["number"]
+        self._say([terms, sys.path])
+        self.resume = self
 
-    def _wait(self, process):
-        code = process.wait()
+    def _say(self, what):
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.write(json.dumps(what).encode() + b"\n")
+            self.process.stdin.flush()
+
+    def remote(self, detour):
+        self._say(detour)
+        return self.call()
+
+    def call(self):
+        """Wait for its answer."""
+        call = Call()
+        self._waiting = threading.Thread(target=self._wait, args=(call,), daemon=True, name="tests: an actor")
+        self._waiting.start()
+        return call
+
+    def close(self):
+        self._waiting.join()
+        self.process.stdin.close()
+        self.process.stdout.close()
+
+    def _wait(self, call):
+        line = self.process.stdout.readline()
+        if line:
+            call.made.set_result(ray_place.Cry(f"m{self.number}", "127.0.0.1", *json.loads(line)))
+            return
+        code = self.process.wait()
         if code == 0:
-            self._future.set_result(None)
+            call.made.set_result(None)
         else:
-            self._future.set_exception(RuntimeError(f"exit code {code}"))
+            call.made.set_exception(RuntimeError(f"exit code {code}"))
+
+
+class Call:
+    """The call that is held."""
+
+    def __init__(self):
+        self.made = concurrent.futures.Future()
 
     def future(self):
-        return self._future
+        return self.made
 
 
 class Proxy:
@@ -185,6 +249,30 @@ class Proxy:
             self._thread.join()
 
 
+class Wall:
+    """A port that a firewall closes: it refuses, or lets nothing come of a connection."""
+
+    def __init__(self, how):
+        self._sock = socket.socket()
+        self._sock.bind(("127.0.0.1", 0))
+        self.address = self._sock.getsockname()
+        self._fillers = []
+        if how == "swallows":
+            self._sock.listen(0)
+            for _ in range(3):  # its queue is full: the kernel answers no more
+                filler = socket.socket()
+                filler.setblocking(False)
+                filler.connect_ex(self.address)
+                self._fillers.append(filler)
+
+    def cut(self):
+        """There is nothing to cut."""
+
+    def close(self):
+        for each in (self._sock, *self._fillers):
+            each.close()
+
+
 @pytest.fixture
 def machines(monkeypatch):
     """Let `Ray` be processes of this machine; gives the list of what took the place of Ray."""
@@ -198,17 +286,21 @@ def machines(monkeypatch):
     monkeypatch.setattr(ray_place, "Cluster", Made)
     up = ray_place.RayWorker.up
     monkeypatch.setattr(
-        ray_place.RayWorker, "up", lambda self, address, pid: up(self, self._cluster.before(address), pid)
+        ray_place.RayWorker,
+        "up",
+        lambda self, address, pid, machine: up(self, self._cluster.before(address, machine), pid, machine),
     )
     yield made
     for each in made:
         each.close()
         for process in each.processes.values():
             assert process.poll() is not None, "a node is left behind"
+        for actor in each.actors:
+            actor.close()
 
 
-def place(**options):
-    return Ray(num_cpus=0.1, **options)
+def place(ports=None, **options):
+    return Ray(num_cpus=0.1, ports=ports, **options)
 
 
 def kill(process):

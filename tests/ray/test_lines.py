@@ -48,6 +48,9 @@ class End:
     def closed(self, link):
         self.gone.set()
 
+    def seek_detour(self, line):
+        line.take(None)
+
     def line(self, peer):
         return self.expected.get(peer)
 
@@ -56,9 +59,9 @@ class End:
         self.expected[peer] = Line(self, link)
         return link
 
-    def dial(self, peer, address, secret=None):
+    def dial(self, peer, address, secret=None, detour=None):
         link = Link(self, peer, local=False)
-        Line(self, link, address=address, secret=secret or self.secret)
+        Line(self, link, address=address, secret=secret or self.secret, detour=detour)
         return link
 
 

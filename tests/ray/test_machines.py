@@ -243,7 +243,7 @@ def alive_after_wait(machines, worker):
 
 
 def test_a_node_that_is_not_started_in_time_is_an_error(machines, monkeypatch):
-    monkeypatch.setattr(ray_place.RayWorker, "up", lambda self, address, pid: None)
+    monkeypatch.setattr(ray_place.RayWorker, "up", lambda self, *where: None)
 
     async def scenario():
         async with System() as system:

@@ -14,6 +14,9 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 UNSHARE = ["unshare", "--net", "--pid", "--fork", "--kill-child", "--mount-proc"]
+WALLED = '{"ports": [20000, 20100]}'
+"""Of those, none is open between the machines with walls."""
+NONE = '{"ports": false}'
 SCENARIOS = [
     "demand_goes_to_and_fro",
     "broadcast_and_partition",
@@ -39,6 +42,25 @@ SCENARIOS = [
     "another_cluster_than_the_one_that_is_connected_is_refused",
 ]
 
+BEHIND_WALLS = [
+    "demand_goes_to_and_fro",
+    "broadcast_and_partition",
+    "what_a_crashed_consumer_had_goes_to_the_next",
+    "draining_leaves_nothing_half_done",
+    "a_chain_over_two_machines_goes_directly",
+    "processes_and_actors_in_one_chain",
+    "an_endless_source_and_a_slow_sink_stay_within_bounds",
+    "connections_that_are_cut_cost_nothing",
+    "an_actor_that_is_killed_costs_a_redelivery",
+    "a_raylet_that_is_killed_costs_a_redelivery",
+    "a_flow_makes_up_for_an_actor_that_is_killed",
+    "a_lost_node_is_a_down_with_its_reason",
+    "a_driver_that_is_killed_leaves_no_actor",
+    "a_system_that_ends_leaves_no_actor",
+    "ferries_end_with_the_system",
+    "ferries_that_are_killed_cost_nothing",
+]
+
 pytestmark = pytest.mark.slow
 
 
@@ -55,6 +77,15 @@ def _unshare():
 
 @pytest.fixture(scope="module")
 def cluster():
+    yield from _cluster()
+
+
+@pytest.fixture(scope="module")
+def walls():
+    yield from _cluster("walls")
+
+
+def _cluster(*how):
     if "HEADGATE_RAY" not in os.environ:
         pytest.skip("a cluster takes minutes: 'make ray' runs these")
     command = _unshare()
@@ -71,7 +102,7 @@ def cluster():
     environment.pop("RAY_ADDRESS", None)
     with Path(folder, "errors").open("wb") as errors:
         process = subprocess.Popen(
-            [*command, sys.executable, "-m", "tests.ray.inside"],
+            [*command, sys.executable, "-m", "tests.ray.inside", *how],
             cwd=ROOT,
             env=environment,
             stdin=subprocess.PIPE,
@@ -91,9 +122,9 @@ def cluster():
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def _answer(cluster, name):
+def _answer(cluster, name, options=""):
     process, folder = cluster
-    process.stdin.write(f"{name}\n")
+    process.stdin.write(f"{name} {options}\n")
     while line := process.stdout.readline():
         answer = json.loads(line)
         if answer["name"] == name:
@@ -112,7 +143,15 @@ def test_on_ray(cluster, name):
     assert error is None, error
 
 
+@pytest.mark.parametrize("options", [WALLED, NONE], ids=["walls", "no ports"])
+@pytest.mark.parametrize("name", BEHIND_WALLS)
+def test_behind_walls(walls, name, options):
+    """Nothing above the links notices that what they say is carried by calls."""
+    error = _answer(walls, name, options)
+    assert error is None, error
+
+
 def test_all_scenarios_are_run():
     text = Path(__file__).with_name("scenarios.py").read_text()
     there = [line.split("(")[0].removeprefix("async def ") for line in text.splitlines() if "(cluster):" in line]
-    assert there == ["begin", *SCENARIOS]
+    assert {*there} == {"begin", *SCENARIOS, *BEHIND_WALLS}

@@ -11,11 +11,11 @@ ROOT = Path(__file__).parents[2]
 
 PROGRAM = """
 import asyncio, fcntl, socket, struct
-from headgate.runtime import tcp
+from headgate.runtime import connecting
 from headgate.runtime.tcp import Door
 from tests.ray.test_lines import End, until
 
-tcp.SILENCE_SECONDS = 2.0
+connecting.SILENCE_SECONDS = 2.0
 
 def loopback(up):
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:

@@ -55,11 +55,6 @@ def make() -> tuple[mmap.mmap, int]:
     return mmap.mmap(descriptor, SIZE), descriptor
 
 
-def make_own() -> mmap.mmap:
-    """Make one that nobody else sees: for a worker whose parent is on another machine."""
-    return mmap.mmap(-1, SIZE)
-
-
 def open_there(descriptor: int) -> mmap.mmap:
     """Open it in the worker."""
     try:
@@ -107,3 +102,15 @@ def noting(
         return value
 
     return note
+
+
+def flushing(handler: Callable[..., Any], exchange: Any) -> Callable[..., Any]:
+    """Return a handler of events before which goes out what was to be told, where there is nobody to read notes."""
+    pending: list[Any] = exchange.pending
+
+    def flush(batch: Any, source: Any) -> Any:
+        if pending:
+            exchange.flush()
+        return handler(batch, source)
+
+    return flush

@@ -8,6 +8,7 @@ import secrets
 import socket
 import warnings
 from collections import deque
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ from headgate.runtime.wire import HINT, check
 from headgate.runtime.workers import ProcessWorker, Worker
 
 if TYPE_CHECKING:
+    from headgate.runtime.detour import Detour
     from headgate.runtime.node import Node
     from headgate.runtime.options import Child
     from headgate.runtime.ray_place import Cluster
@@ -190,8 +192,44 @@ class Hub(Exchange):
             other.link.pass_on(("linked", link.peer), two.detach())
             return
         door, dialler = (other, asking) if other.distant else (asking, other)
+        door.reached(lambda: self._dial(dialler, door))
+
+    def _dial(self, dialler: Worker, door: Worker) -> None:
+        """Let a worker connect to another one's door."""
         secret = None if dialler.distant else self.secret  # it has it, and it never goes over a network
-        door.reached(lambda: dialler.link.tell("dial", door.number, door.address, secret))
+
+        def dial(detour: Detour | None) -> None:
+            dialler.link.tell("dial", door.number, door.address, secret, detour)
+
+        if self.cluster is not None and self.cluster.walled(dialler, door):
+            self.node.job(self._bridge(dialler, door, dial), "detour")
+        else:
+            dial(None)
+
+    async def _bridge(
+        self, one: Worker | None, two: Worker, then: Callable[[Detour | None], None], why: str | None = None
+    ) -> None:
+        """Make another way from one worker (None: from home) to another, and go on with it; None: there is none."""
+        assert self.cluster is not None  # noqa: S101 (one of them is there)
+        try:
+            detour = await self.cluster.bridge(one, two, why)
+        except Exception as error:  # noqa: BLE001 (whatever Ray raises)
+            logger.error("%s cannot be reached from %s by Ray's calls either: %s", two, one or "home", error)  # noqa: TRY400
+            detour = None
+        then(detour)
+
+    def seek_detour(self, line: Line) -> None:
+        """Make another way to a worker."""
+        worker = self.workers.get(line.link.peer)
+        if worker is not None:
+            self.node.job(self._bridge(None, worker, line.take, str(line.error)), "detour")
+
+    def _on_stranded(self, link: Link, where: int, why: str) -> None:
+        """Make another way from one worker to another."""
+        worker = self.workers.get(where)
+        if worker is not None:  # else that is told by itself
+            asking = self.workers[link.peer]
+            self.node.job(self._bridge(asking, worker, lambda it: link.tell("detour", where, it), why), "detour")
 
     def _on_up(self, link: Link, *where: Any) -> None:
         """Know where a worker on another machine can be reached."""

@@ -7,7 +7,7 @@ import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from headgate.errors import OptionError
 
@@ -58,9 +58,9 @@ class Ray(Place):
     """An actor on a Ray cluster, for stages that are to run on other machines.
 
     Ray gives the actor a machine, starts it and sees when it dies; the events go from node to node over links of our
-    own (TCP), not through Ray's calls and not through this process. Actors are not detached: they end with this
-    program. One whose stages have ended is used again for a few seconds, then it gives back what it holds. Every
-    machine of the cluster needs the same headgate. Needs ``headgate[ray]``.
+    own (TCP), not through Ray's calls (unless ports are closed, see ``ports``) and not through this process. Actors are
+    not detached: they end with this program. One whose stages have ended is used again for a few seconds, then it gives
+    back what it holds. Every machine of the cluster needs the same headgate. Needs ``headgate[ray]``.
 
     Args:
         group: Stages of the same group share one actor; events between them do not leave it. Default None: this stage
@@ -79,7 +79,9 @@ class Ray(Place):
         name: The actors are called this and a number in Ray's lists. Default: they have no names.
         namespace: The names' namespace, for the actors and, where this connects to a cluster, for the connection.
         ports: The first and the last port at which a node may listen, here and there. Default None: any free one. Nodes
-            listen at the address that Ray knows their machine by.
+            listen at the address that Ray knows their machine by. False: none may be opened. What goes between
+            machines is then carried by Ray's own calls, which is slower; so it is, after some seconds and with a
+            warning, between any two machines where a port turns out to be closed.
         start_timeout: Seconds that the cluster may take to find a place and to start the actor. Default 60.
         max_bytes: As for `Process`.
         budget: As for `Process`.
@@ -95,7 +97,7 @@ class Ray(Place):
     runtime_env: dict[str, Any] | None = None
     name: str | None = None
     namespace: str | None = None
-    ports: tuple[int, int] | None = None
+    ports: tuple[int, int] | Literal[False] | None = None
     start_timeout: float = 60.0
     max_bytes: int = 64 << 20
     budget: int = 256 << 20
@@ -116,7 +118,7 @@ class Ray(Place):
         _check(self, "memory", lambda it: it is None or _is_amount(it), "a number of bytes, or None")
         _check(self, "resources", _are_resources, "numbers of at least 0 by name, or None")
         _check(self, "runtime_env", lambda it: it is None or isinstance(it, dict), "a dict, or None")
-        _check(self, "ports", _are_ports, "two ports between 1 and 65535, the first not after the last, or None")
+        _check(self, "ports", _are_ports, "two ports between 1 and 65535, in order, False or None")
         _check(self, "start_timeout", lambda it: _is_amount(it) and it > 0, "a number of seconds above 0")
         for option in ("max_bytes", "budget"):
             _check(self, option, _is_size, "a number of bytes of at least 1")
@@ -153,7 +155,7 @@ def _are_resources(value: Any) -> bool:
 
 
 def _are_ports(value: Any) -> bool:
-    if value is None:
+    if value is None or value is False:
         return True
     if not isinstance(value, tuple) or len(value) != len(("first", "last")):
         return False

@@ -27,10 +27,11 @@ import logging
 import secrets
 import socket
 import struct
-import sys
 from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Protocol
 
+from headgate.runtime.connecting import LOOPBACK, Address, reach, read, send, silent, tune
+from headgate.runtime.detour import Detour, cross, key_of
 from headgate.runtime.spool import Spool
 
 if TYPE_CHECKING:
@@ -39,7 +40,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("headgate")
 
-Address = tuple[str, int]
+Ports = tuple[int, int] | Literal[False] | None
+"""At which a node may listen."""
 
 _MAGIC: Final = b"headgate 1\r\n"
 _NONCE: Final = 32
@@ -57,15 +59,18 @@ LEAVE_SECONDS: Final = 1.0
 STRANGERS: Final = 64
 """How many of those may be at the door at once."""
 BACKLOG: Final = 1024
-CONNECT_SECONDS: Final = 3.0
 PATIENCE_SECONDS: Final = 15.0
 """How long a host may be out of reach before it is given up."""
+DETOUR_SECONDS: Final = (2.5, 10.0)
+"""How long it may be before another way is asked for: when there was no connection yet, and when there was one."""
+ANOTHER_SECONDS: Final = 0.5
+"""How long it may be by a detour before another one is asked for: it may be the ferry that has died."""
+HELP_SECONDS: Final = 60.0
+"""How much longer is waited when another way was asked for and there is no direct one: it has to be made."""
 REFUSALS: Final = 3
 """How often a port may be found closed before whoever was there is given up."""
 PAUSES: Final = (0.02, 0.5)
 """Seconds between two attempts, the first and the longest."""
-SILENCE_SECONDS: Final = 10.0
-"""How long a host may leave the kernel's probes unanswered before its connection counts as broken."""
 
 
 class StrangerError(ConnectionError):
@@ -81,6 +86,9 @@ class Lines(Protocol):
 
     def line(self, peer: int) -> Line | None:
         """Return the line of the link to a node that wants to come in; None: it is not expected."""
+
+    def seek_detour(self, line: Line) -> None:
+        """Look for another way for a line, as the other node's port is out of reach: it will be told by `Line.take`."""
 
 
 class Answer(NamedTuple):
@@ -104,39 +112,6 @@ def _check(secret: bytes, step: bytes, said: bytes, mac: bytes) -> None:
         raise StrangerError("the other side does not know the secret")
 
 
-async def _read(sock: socket.socket, size: int) -> bytes:
-    loop = asyncio.get_running_loop()
-    data = b""
-    while len(data) < size:
-        piece = await loop.sock_recv(sock, size - len(data))
-        if not piece:
-            raise ConnectionResetError("the other side has closed the connection")
-        data += piece
-    return data
-
-
-async def _send(sock: socket.socket, *data: bytes) -> None:
-    await asyncio.get_running_loop().sock_sendall(sock, b"".join(data))
-
-
-async def reach(address: Address) -> socket.socket:
-    """Connect to a port.
-
-    Raises:
-        OSError: It is closed, or cannot be reached (in time: `TimeoutError`).
-    """
-    sock = socket.socket(socket.AF_INET6 if ":" in address[0] else socket.AF_INET)
-    try:
-        sock.setblocking(False)  # noqa: FBT003 (that is its form)
-        tune(sock)
-        async with asyncio.timeout(CONNECT_SECONDS):
-            await asyncio.get_running_loop().sock_connect(sock, address)
-    except BaseException:
-        sock.close()
-        raise
-    return sock
-
-
 async def greet(sock: socket.socket, secret: bytes, me: int, link: Link) -> Answer:
     """Knock at a door that was reached, and let both sides prove who they are.
 
@@ -145,14 +120,14 @@ async def greet(sock: socket.socket, secret: bytes, me: int, link: Link) -> Answ
         OSError: It has closed the connection.
     """
     hello = _HELLO.pack(_MAGIC, me, link.peer, secrets.token_bytes(_NONCE))
-    await _send(sock, hello)
-    nonce = await _read(sock, _NONCE)
+    await send(sock, hello)
+    nonce = await read(sock, _NONCE)
     said = hello + nonce
-    _check(secret, b"door", said, await _read(sock, _MAC))
+    _check(secret, b"door", said, await read(sock, _MAC))
     said += _TOTAL.pack(link.received)
-    await _send(sock, said[-_TOTAL.size :], _mac(secret, b"dial", said))
-    total = await _read(sock, _TOTAL.size)
-    _check(secret, b"open", said + total, await _read(sock, _MAC))
+    await send(sock, said[-_TOTAL.size :], _mac(secret, b"dial", said))
+    total = await read(sock, _TOTAL.size)
+    _check(secret, b"open", said + total, await read(sock, _MAC))
     if total == _GONE:
         raise StrangerError("this node is not expected there, or not any more")
     return Answer(sock, _TOTAL.unpack(total)[0])
@@ -180,7 +155,8 @@ class Door:
     Args:
         lines: The node.
         host: The address of this machine to listen at.
-        ports: The first and the last port that may be used. Default: any that is free.
+        ports: The first and the last port that may be used. Default: any that is free. False: one that only this
+            machine can reach.
 
     Attributes:
         address: Host and port.
@@ -189,10 +165,12 @@ class Door:
         OSError: No such port is free, or the address is not this machine's.
     """
 
-    def __init__(self, lines: Lines, host: str, ports: tuple[int, int] | None = None) -> None:
+    def __init__(self, lines: Lines, host: str, ports: Ports = None) -> None:
         """Begin to listen."""
         self._lines = lines
         self._strangers: set[asyncio.Task[None]] = set()
+        if ports is False:
+            host, ports = LOOPBACK, None
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self._sock = _listen(family, host, ports)
         self._sock.setblocking(False)  # noqa: FBT003 (that is its form)
@@ -227,24 +205,24 @@ class Door:
     async def _let_in(self, sock: socket.socket) -> None:
         lines = self._lines
         secret = lines.secret
-        hello = await _read(sock, _HELLO.size)
+        hello = await read(sock, _HELLO.size)
         magic, peer, wanted, _ = _HELLO.unpack(hello)
         if magic != _MAGIC:
             raise StrangerError("it speaks another language")
         said = hello + secrets.token_bytes(_NONCE)
-        await _send(sock, said[-_NONCE:], _mac(secret, b"door", said))
-        total = await _read(sock, _TOTAL.size)
+        await send(sock, said[-_NONCE:], _mac(secret, b"door", said))
+        total = await read(sock, _TOTAL.size)
         said += total
-        _check(secret, b"dial", said, await _read(sock, _MAC))
+        _check(secret, b"dial", said, await read(sock, _MAC))
         line = lines.line(peer) if wanted == lines.number else None
         if line is None:  # it was given up, and has to know
             said += _GONE
-            await _send(sock, _GONE, _mac(secret, b"open", said))
+            await send(sock, _GONE, _mac(secret, b"open", said))
             raise StrangerError(f"node {peer} wants node {wanted}, and is not expected at node {lines.number}")
         line.link.detach()  # from now on nothing more comes by the one before
         try:
             said += _TOTAL.pack(line.link.received)
-            await _send(sock, said[-_TOTAL.size :], _mac(secret, b"open", said))
+            await send(sock, said[-_TOTAL.size :], _mac(secret, b"open", said))
             line.joined(Answer(sock, _TOTAL.unpack(total)[0]))
         except OSError:
             line.broken()
@@ -268,24 +246,36 @@ class Line:
         link: The link.
         address: The door of the other node.
         secret: What to prove there; None: this end waits at its own door, and looks whether that one is still there.
+        detour: The way to it, if not the direct one.
 
     Attributes:
         address: As given; None: not known yet.
+        detour: The way to it that is used where the direct one is closed; None: the direct one.
         leaving: The other side is about to leave: the end of the connection is the end of the link.
     """
 
     def __init__(
-        self, lines: Lines, link: Link, *, address: Address | None = None, secret: bytes | None = None
+        self,
+        lines: Lines,
+        link: Link,
+        *,
+        address: Address | None = None,
+        secret: bytes | None = None,
+        detour: Detour | None = None,
     ) -> None:
         """Let the link go over it; `broken` begins to dial."""
         self.link = link
         self.address = address
+        self.detour = detour
         self.leaving = False
         self._lines = lines
         self._secret = secret
         self._spool = Spool()
         self._told = 0
         self._seeking: asyncio.Task[None] | None = None
+        self._new = True  # there was no connection yet
+        self._asked = False  # for another way,
+        self._help = 0.0  # and is waited for so many seconds longer
         self._watch: asyncio.TimerHandle | None = None
         self.error: OSError | None = None
         link.run_over(self)
@@ -346,6 +336,8 @@ class Line:
         if self._seeking is not None and self._seeking is not _current():
             self._seeking.cancel()
         self._seeking = None
+        self._new = self._asked = False
+        self._help = 0.0
         self._told = self.link.received
         self.link.resume(answer.sock, pieces)
         self._watch = self._lines.node.loop.call_later(1.0, self._listen)
@@ -362,26 +354,25 @@ class Line:
 
     async def _seek(self, attempt: Callable[[socket.socket], Coroutine[Any, Any, bool]]) -> None:
         """Try until there is a connection, or no hope: the port is closed, or the host out of reach for too long."""
-        assert self.address is not None  # noqa: S101 (else there is nothing to seek)
         loop = self._lines.node.loop
         pause, longest = PAUSES
         refusals, since = 0, loop.time()
         while not self.link.shut:
             sock = None
             try:
-                sock = await reach(self.address)
+                sock = await self._reach()
                 if await attempt(sock):
                     return
                 refusals = 0
             except (ConnectionRefusedError, StrangerError) as error:
                 refusals += 1
                 self.error = error
-                if refusals == REFUSALS:
+                if refusals >= REFUSALS and not (self._may_be_walled() and self._is_patient(loop.time() - since)):
                     break
             except OSError as error:
                 self.error = error
                 refusals = 0
-                if sock is None and loop.time() - since > PATIENCE_SECONDS:
+                if sock is None and not self._is_patient(loop.time() - since):
                     break
             finally:
                 if sock is not None and sock is not self.link.connection:
@@ -392,6 +383,45 @@ class Line:
             pause = min(2 * pause, longest)
         self._give_up(self.error)
 
+    async def _reach(self) -> socket.socket:
+        assert self.address is not None  # noqa: S101 (else there is nothing to seek)
+        if self.detour is None:
+            return await reach(self.address)
+        return await cross(self.detour, self.address, key_of(self._secret or self._lines.secret))
+
+    def _may_be_walled(self) -> bool:
+        """Say whether it may be a firewall that refuses: nobody was reached there yet, and another way is sought."""
+        if not self._new or self.detour is not None or isinstance(self.error, StrangerError):
+            return False
+        self._seek_detour()
+        return True
+
+    def _is_patient(self, waited: float) -> bool:
+        """Say whether to go on, and see to it that another way is sought in time."""
+        if waited > (DETOUR_SECONDS[not self._new] if self.detour is None else ANOTHER_SECONDS):
+            self._seek_detour()
+        return waited <= PATIENCE_SECONDS + self._help
+
+    def _seek_detour(self) -> None:
+        if not self._asked:
+            self._asked = True
+            self._help = HELP_SECONDS if self._new or self.detour is not None else 0.0
+            self._lines.seek_detour(self)
+
+    def take(self, detour: Detour | None) -> None:
+        """Go another way from now on, as was asked for; None: there is none, so this one has to do."""
+        if self.link.shut or self.link.up:
+            return
+        if detour is None:
+            self._new, self._help = False, 0.0
+            return
+        self.detour = detour
+        self._asked = False
+        if self._seeking is not None:  # it begins anew
+            self._seeking.cancel()
+            self._seeking = None
+        self.broken()
+
     async def _dial(self, sock: socket.socket) -> bool:
         assert self._secret is not None  # noqa: S101 (whoever dials knows it)
         self.joined(await greet(sock, self._secret, self._lines.number, self.link))
@@ -399,7 +429,7 @@ class Line:
 
     async def _look(self, sock: socket.socket) -> bool:
         """Stand at the other side's door, which opens from within: it is closed when that process ends."""
-        await _read(sock, 1)
+        await read(sock, 1)
         return self.link.up
 
     def _give_up(self, error: OSError | None) -> None:
@@ -431,36 +461,3 @@ def _listen(family: int, host: str, ports: tuple[int, int] | None) -> socket.soc
         else:
             return sock
     raise AssertionError(ports)
-
-
-def tune(sock: socket.socket) -> None:
-    """Set the options of a connection: send at once, and let the kernel look whether the other host is there."""
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for name, value in (("TCP_KEEPIDLE", 2), ("TCP_KEEPINTVL", 2), ("TCP_KEEPCNT", int(SILENCE_SECONDS / 2))):
-        option = getattr(socket, name, None)
-        if option is not None:  # not every system has it
-            sock.setsockopt(socket.IPPROTO_TCP, option, value)
-
-
-_REPEATED, _PROBES, _ACK_AGE = 2, 3, 56
-"""Where Linux's ``tcp_info`` has the repetitions and the probes that were not answered (bytes), and the age in ms of
-the last ACK (4 bytes)."""
-
-
-def silent(sock: socket.socket) -> bool:
-    """Say whether the other host has left probes and repeated data unanswered for too long (Linux; else never).
-
-    Nothing of the other process is needed for an answer, and a full receive buffer answers too.
-    """
-    option = getattr(socket, "TCP_INFO", None)
-    if option is None:
-        return False
-    try:
-        info = sock.getsockopt(socket.IPPROTO_TCP, option, 104)
-    except OSError:
-        return True
-    if len(info) < _ACK_AGE + 4:
-        return False
-    age = int.from_bytes(info[_ACK_AGE : _ACK_AGE + 4], sys.byteorder) / 1000
-    return max(info[_REPEATED], info[_PROBES]) > 1 and age > SILENCE_SECONDS

@@ -42,6 +42,8 @@ class Worker:
     """It may be on another machine."""
     at = ""
     """Where it is, in words, if that is not here."""
+    machine: str | None = None
+    """What Ray calls the machine that it is on; None: that of home."""
     pid: int | None = None
     address: tuple[str, int] | None = None
     link: Link
