@@ -27,6 +27,8 @@ CHUNKS = (1, 2, 5, 10, 25)
 """Chunk sizes that the executor may choose its best of."""
 WINDOWS = ((4, 1), (10, 5), (20, 10))
 """What we may: events that a worker has at most, and those of a batch."""
+CPU_EVENTS = 400
+"""In fewer it counts most whose worker happens to be the last."""
 _SPINS = 130_000
 
 

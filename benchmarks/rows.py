@@ -318,21 +318,24 @@ def _queue_backlog() -> Row:
 def _cores() -> Row:
     def executor(chunk: int) -> Contender:
         return _rate(
-            f"ProcessPoolExecutor, chunks of {chunk}", "peer", partial(processes.cpu_executor, chunk=chunk), 100
+            f"ProcessPoolExecutor, chunks of {chunk}",
+            "peer",
+            partial(processes.cpu_executor, chunk=chunk),
+            processes.CPU_EVENTS,
         )
 
     def ours(window: int, step: int) -> Contender:
         run = partial(processes.cpu_headgate, window=window, step=step)
-        return _rate(f"headgate, {window} ahead, batches of {step}", "headgate", run, 100)
+        return _rate(f"headgate, {window} ahead, batches of {step}", "headgate", run, processes.CPU_EVENTS)
 
     return Row(
         "processes-cpu",
         f"events of about 5 ms of pure Python, {processes.WORKERS} worker processes",
         (
-            _rate("one process", "limit", processes.cpu_alone, 100),
+            _rate("one process", "limit", processes.cpu_alone, processes.CPU_EVENTS),
             *(ours(window, step) for window, step in processes.WINDOWS),
             *(executor(chunk) for chunk in processes.CHUNKS),
-            _rate("Pool.imap_unordered", "peer", processes.cpu_pool, 100),
+            _rate("Pool.imap_unordered", "peer", processes.cpu_pool, processes.CPU_EVENTS),
         ),
     )
 
