@@ -112,6 +112,10 @@ class WorkerExchange(Exchange):
         far.where = HOME
         far.watch()
 
+    def unknown(self, link: Link, number: int) -> None:
+        """Let home answer."""
+        self.tell(HOME, "monitor_for", link.peer, number)
+
     def closed(self, link: Link) -> None:
         """End with home; of another worker home will tell what has become."""
         if link.peer == HOME:

@@ -148,6 +148,11 @@ def test_a_consumer_that_crashes_hands_its_events_to_the_next_in_order(place, mo
     run(scenario)
 
 
+async def asked_by(producer, consumer):
+    numbers = await producer.statistics()
+    return any(each.peer == consumer.name and each.asked for each in numbers.consumers)
+
+
 def test_consumers_side_by_side_take_over_from_one_that_crashes(place):
     async def scenario():
         seen = [[], [], []]
@@ -160,6 +165,7 @@ def test_consumers_side_by_side_take_over_from_one_that_crashes(place):
                     child(place, Collect, each, None, poison, subscribe_to=[To(counter, max_demand=10)])
                 )
                 weak = weak or ref
+                await until(lambda: asked_by(counter, ref))  # so the first of them gets the first event  # noqa: B023
             counter.set_demand("forward")
             with pytest.raises(StageCrashed):
                 await weak.wait()

@@ -479,7 +479,8 @@ def test_a_worker_whose_stages_have_ended_is_used_again():
 
 
 @pytest.mark.parametrize("reason", ["normal", "oops"])
-def test_how_a_stage_has_ended_is_known_where_it_ran_and_is_forgotten(reason):
+@pytest.mark.parametrize("group", ["one", "other"])
+def test_how_a_stage_has_ended_is_known_although_its_worker_has_forgotten_it(reason, group):
     async def scenario():
         log: list[Any] = []
         place = Process(group="one")
@@ -488,7 +489,8 @@ def test_how_a_stage_has_ended_is_known_where_it_ran_and_is_forgotten(reason):
             before = await system.start(Child(abroad.Where, place=place))
             await before.stop(reason)
             await forgetful.call("collect")
-            watcher = await system.start(Child(Watcher, (before,), lend("process", log), place=place))
+            there = Process(group=group)
+            watcher = await system.start(Child(Watcher, (before,), lend("process", log), place=there))
             await until(lambda: log)
             assert log == [(0, reason)]
             assert watcher.alive

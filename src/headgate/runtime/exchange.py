@@ -385,11 +385,15 @@ class Exchange:
         """Tell a node when a stage of ours ends."""
         driver: Any = self.known.get(number)
         if driver is None:
-            link.tell("down", number, "noproc")
+            self.unknown(link, number)
         elif driver.done.done():
             link.tell("down", number, driver.done.result())
         else:
             driver.monitors.append(functools.partial(link.tell, "down", number))
+
+    def unknown(self, link: Link, number: int) -> None:
+        """Answer a node that wants to be told of the end of a stage that was one of ours, long ago."""
+        link.tell("down", number, "noproc")
 
     def _on_down(self, link: Link, number: int, reason: Any) -> None:  # noqa: ARG002 (a listener's form)
         driver = self.known.get(number)

@@ -175,6 +175,10 @@ class Hub(Exchange):
         for worker in self.workers.values():
             worker.link.tell("names", *what)
 
+    def _on_monitor_for(self, link: Link, peer: int, number: int) -> None:  # noqa: ARG002 (a listener's form)
+        """Tell a node of the end of a stage whose own node has forgotten it."""
+        self._on_monitor(self.link(peer), number)
+
     def _on_connect(self, link: Link, where: int) -> None:
         """Join two workers by a link of their own."""
         other = self.workers.get(where)
