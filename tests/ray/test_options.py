@@ -30,6 +30,9 @@ from headgate import Child, Consumer, OptionError, Process, Ray
         ("ports", (20_000,)),
         ("ports", (20_100, 20_000)),
         ("ports", (0, 70_000)),
+        ("ports", True),
+        ("ports", 0),
+        ("ports", "none"),
         ("start_timeout", 0),
         ("start_timeout", float("inf")),
         ("max_bytes", 0),
@@ -52,6 +55,7 @@ def test_a_missing_extra_is_named(monkeypatch):
 def test_places_that_are_alike_are_equal():
     assert Ray(num_cpus=2, resources={"lab": 1}) == Ray(num_cpus=2, resources={"lab": 1})
     assert Ray() != Ray(num_gpus=1)
+    assert Ray() != Ray(ports=False)
     assert Ray() != Process()
 
 
