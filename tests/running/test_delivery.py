@@ -4,6 +4,7 @@ import asyncio
 import re
 import sqlite3
 from contextlib import closing
+from statistics import median
 
 import pytest
 
@@ -34,9 +35,12 @@ def test_it_delivers_what_was_put_and_checks_its_books(tmp_path):
     assert lines[2] == "1,000 messages written, 1,000 delivered, 0 to go, 0 dead letters"
     assert lines[3] == "1,000 acknowledged; 0 duplicates, 0 out of order, 0 lost"
     with closing(sink.Sink(tmp_path)) as target:
-        places = dict(target.query("SELECT team, avg(place) FROM delivered GROUP BY team"))
-    assert set(places) == set(chat.TEAMS)
-    assert places["observatory"] < places["harbour"] / 2, "the others have put much before it"
+        places: dict[str, list[int]] = {team: [] for team in chat.TEAMS}
+        for team, place in target.query("SELECT team, place FROM delivered"):
+            places[team].append(place)
+    # A conversation may have to wait for a look-up that is tried again; most of the few messages of the others do not.
+    others = median(place for team, found in places.items() if team != "harbour" for place in found)
+    assert others < median(places["harbour"]) / 2, "the harbour has put much before them"
     status, out, _ = ended("-m", "examples.delivery.check", "--all", DELIVERY_FOLDER=str(tmp_path))
     assert status == 0
     assert len(re.findall(r"^\w+-\d+ ", out, re.MULTILINE)) == len(check.check(tmp_path).conversations)
