@@ -1,10 +1,7 @@
 """The example on real files: as a program, and at every place the same as a plain loop finds."""
 
 import asyncio
-import os
 import re
-import subprocess
-import sys
 import textwrap
 from pathlib import Path
 
@@ -13,6 +10,7 @@ import pytest
 from examples.code_metrics.metrics import File, be_quiet, measure
 from examples.code_metrics.report import most_used, totals
 from examples.code_metrics.stages import PLACES, app, python_files, standard_library
+from tests.acceptance.programs import example
 
 ROOT = Path(__file__).parents[2]
 PART = 40
@@ -118,18 +116,6 @@ def test_every_place_finds_what_a_plain_loop_does(place):
     assert sorted(found, key=lambda each: each.path) == expected
 
 
-def program(*arguments):
-    return subprocess.run(
-        [sys.executable, "-W", "error", "-m", "examples.code_metrics", *map(str, arguments)],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-
-
 @pytest.mark.slow
 def test_as_a_program_the_place_changes_nothing_but_the_last_line(tmp_path):
     (tmp_path / "inner").mkdir()
@@ -137,7 +123,7 @@ def test_as_a_program_the_place_changes_nothing_but_the_last_line(tmp_path):
     (tmp_path / "bad.py").write_text("print 1\n", encoding="utf-8")
     texts = set()
     for place in PLACES:
-        done = program(tmp_path, "--place", place, "--workers", 2)
+        done = example("code_metrics", tmp_path, "--place", place, "--workers", 2)
         assert (done.returncode, done.stderr) == (0, "")
         text, _, last = done.stdout.rstrip().rpartition("\n")
         assert re.fullmatch(rf"place {place}, 2 at a time: \d+\.\d s, [\d,]+ files/s", last)
@@ -150,7 +136,7 @@ def test_as_a_program_the_place_changes_nothing_but_the_last_line(tmp_path):
 
 @pytest.mark.slow
 def test_the_standard_library_is_what_it_takes_by_itself():
-    done = program("--limit", PART)
+    done = example("code_metrics", "--limit", PART)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith(f"{PART} files, ")
 
@@ -164,7 +150,7 @@ def test_the_standard_library_is_what_it_takes_by_itself():
     ],
 )
 def test_a_wrong_option_is_exit_code_2(arguments, text):
-    done = program(*arguments)
+    done = example("code_metrics", *arguments)
     assert done.returncode == 2
     assert text in done.stderr
     assert "Traceback" not in done.stderr

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.acceptance.programs import example
+
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
 NAMES = sorted(path.stem for path in EXAMPLES.glob("*.py"))
@@ -17,15 +19,7 @@ DEADLINE = 60
 
 
 def program(name):
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-m", f"examples.{name}"],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=DEADLINE,
-        check=False,
-    )
+    done = example(name, timeout=DEADLINE)
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout.splitlines()
 

@@ -2,10 +2,7 @@
 
 import csv
 import io
-import os
 import sqlite3
-import subprocess
-import sys
 import zipfile
 from pathlib import Path
 
@@ -14,6 +11,7 @@ import pytest
 from examples import flight_delays
 from examples.flight_delays import Answers, Delays, finder, flow_of
 from headgate import Process
+from tests.acceptance.programs import example
 
 ROOT = Path(__file__).parents[2]
 EVERY = 23
@@ -85,15 +83,7 @@ def test_it_answers_as_sqlite_does(folder, database, workers, place):
 
 @pytest.mark.slow
 def test_as_a_program(folder):
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-m", "examples.flight_delays", str(folder), "--explain"],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    done = example("flight_delays", folder, "--explain")
     assert (done.returncode, done.stderr) == (0, "")
     assert "source-1: from_csv() at flight_delays.py" in done.stdout
     shown = (flight_delays.__doc__ or "").splitlines()

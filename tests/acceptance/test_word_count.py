@@ -1,10 +1,7 @@
 """The word count as a program, next to a plain loop; and what it says of itself."""
 
 import ast
-import os
 import re
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 
@@ -12,6 +9,7 @@ import pytest
 
 from examples import word_count
 from headgate.flow import placing
+from tests.acceptance.programs import example
 
 ROOT = Path(__file__).parents[2]
 GUIDES = ROOT / "docs" / "guides"
@@ -25,22 +23,10 @@ def plain(paths):
     return counts
 
 
-def program(*arguments):
-    return subprocess.run(
-        [sys.executable, "-W", "error", "-m", "examples.word_count", *map(str, arguments)],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-
-
 @pytest.mark.slow
 def test_it_counts_what_a_plain_loop_does():
     expected = plain(GUIDES.glob("*.md"))
-    done = program(GUIDES, "--top", 5)
+    done = example("word_count", GUIDES, "--top", 5)
     assert (done.returncode, done.stderr) == (0, "")
     found = re.findall(r"^(\w+) +([\d,]+)$", done.stdout, re.MULTILINE)
     assert [(word, int(times.replace(",", ""))) for word, times in found] == expected.most_common(5)
@@ -51,7 +37,7 @@ def test_it_counts_what_a_plain_loop_does():
 @pytest.mark.slow
 def test_the_workers_change_nothing():
     expected = plain(GUIDES.glob("*.md"))
-    done = program(GUIDES, "--workers", 2, "--top", 1)
+    done = example("word_count", GUIDES, "--workers", 2, "--top", 1)
     assert (done.returncode, done.stderr) == (0, "")
     assert "work-1: 2 workers at Process(), from source-1\n" in done.stdout
     assert f"\n{expected.total():,} words, {len(expected):,} different ones, in " in done.stdout
@@ -86,13 +72,13 @@ def test_the_plan_of_the_docstring_is_that_of_the_program(tmp_path, monkeypatch)
 
 
 def test_where_there_is_no_text(tmp_path):
-    done = program(tmp_path)
+    done = example("word_count", tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == f"word_count: {tmp_path}: there is no text\n"
 
 
 def test_a_wrong_option():
-    assert "'0' is not a whole number of 1 or more" in program("--workers", 0).stderr
+    assert "'0' is not a whole number of 1 or more" in example("word_count", "--workers", 0).stderr
 
 
 def test_ctrl_c_is_no_traceback(monkeypatch, capsys):
