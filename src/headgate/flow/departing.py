@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 from headgate.flow.folds import Fold, FoldAll
 from headgate.flow.program import Origin, Program, Step, StepSpec
 from headgate.flow.steps import NOTHING, STATE
-from headgate.flow.timed import Occasion, Reached, Tagged
+from headgate.flow.timed import Occasion, Reached, Tagged, arguments
 from headgate.flow.windows import Window
 
 
@@ -43,7 +43,8 @@ class _Departition(Step):
         self._spec = spec
         self._states: dict[Window, Any] = {}
         self._reached: dict[int, Any] = dict.fromkeys(range(spec.partitions))
-        self._with_window = _needs(spec.done) > 1
+        needed, most = arguments(spec.done)
+        self._with_window = needed > 1 or most == math.inf
 
     def feed(self, events: Any, origin: Origin, now: float) -> Any:  # noqa: ARG002
         spec, states, moved = self._spec, self._states, False
@@ -82,18 +83,6 @@ class _Departition(Step):
     def _give(self, window: Window) -> Any:
         state = self._states.pop(window)
         return self._spec.done(state, window) if self._with_window else self._spec.done(state)
-
-
-def _needs(function: Callable[..., Any]) -> int:
-    """Return how many arguments a function cannot do without; any number counts as two."""
-    try:
-        parameters = inspect.signature(function).parameters.values()
-    except (TypeError, ValueError):
-        return 1
-    if any(each.kind is each.VAR_POSITIONAL for each in parameters):
-        return 2
-    by_place = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    return sum(each.kind in by_place and each.default is each.empty for each in parameters)
 
 
 def as_one(fold: Fold, emit: str, *, keyed: bool) -> Callable[[Any], list[Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -278,20 +279,26 @@ def _itself(event: Any) -> Any:
 _ASKED = ("accumulator", "partition", "occasion")
 
 
+def arguments(function: Callable[..., Any]) -> tuple[int, float]:
+    """Return how many arguments by place a function cannot do without, and how many it takes (``inf``: any number)."""
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):  # one that is not written in Python and does not say
+        return 1, 1
+    if any(each.kind is each.VAR_POSITIONAL for each in parameters):
+        return 0, math.inf
+    given = [each for each in parameters if each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD)]
+    return sum(each.default is each.empty for each in given), len(given)
+
+
 def arity(function: Callable[..., Any], where: str) -> int:
     """Return how many of (accumulator, partition, occasion) a trigger's function takes; defaults stay as they are.
 
     Raises:
         OptionError: It takes none, or more.
     """
-    try:
-        parameters = inspect.signature(function).parameters.values()
-    except (TypeError, ValueError):
-        return 1
-    if any(each.kind is each.VAR_POSITIONAL for each in parameters):
-        return len(_ASKED)
-    given = [each for each in parameters if each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD)]
-    count = sum(each.default is each.empty for each in given) or min(1, len(given))
+    needed, most = arguments(function)
+    count = len(_ASKED) if most == math.inf else needed or min(1, int(most))
     if not 1 <= count <= len(_ASKED):
         expected = "a function of the accumulator, or of it and the partition, or of these and the occasion"
         raise OptionError(where, "on_trigger", expected, function)
