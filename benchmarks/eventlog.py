@@ -5,16 +5,17 @@
     python -m benchmarks.eventlog [--events 100000] [--repeat 5] [--postgres URL]
 
 Prints JSON lines: median, minimum and maximum of events per second. What is compared runs in turn, in one process, and
-the ratios are taken round by round. "raw" inserts the same rows (ids, versions and digests ready, nothing to encode)
-into the same table; "raw from objects" also makes the JSON text, the id and the row, and checks nothing.
+the ratios are taken round by round. "raw" inserts the very rows that the log has written (ids, versions, texts and
+digests ready, nothing to encode) into the same tables; "raw from objects" also makes the JSON text, the id and the row,
+and checks nothing.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
-import os
 import sqlite3
 import statistics
 import tempfile
@@ -26,7 +27,7 @@ from time import perf_counter, time
 from typing import Any
 
 from benchmarks.environment import environment
-from headgate.eventlog import EventLog, Projection, Recorded, Types
+from headgate.eventlog import Event, EventLog, Projection, Recorded, Types
 from headgate.eventlog.record import COLUMNS
 from headgate.eventlog.sqlite import INSERT
 
@@ -55,6 +56,16 @@ def ordered(number: int) -> Ordered:
     return Ordered(number, f"customer-{number % 977}", ["book", "pen", "lamp"], number % 5000, "n" * 90)
 
 
+SHAPES: tuple[tuple[str, Callable[[Ordered], Any] | None, int], ...] = (
+    ("dicts", lambda one: Event("Ordered", vars(one)), 1),
+    ("with actor and correlation", lambda one: Event(one, actor="ada", correlation_id=f"c{one.order}"), 1),
+    ("with all of that and a reason", lambda one: Event(one, actor="a", correlation_id=f"c{one.order}", reason="r"), 1),
+    ("100 streams in each", None, 100),
+    ("1000 streams in each", None, 1000),
+)
+"""Other appends than dataclasses of one kind to one stream."""
+
+
 class Bench:
     """One folder, and the numbers that came out."""
 
@@ -64,6 +75,7 @@ class Bench:
         self.postgres = postgres
         self.data = [ordered(number) for number in range(events)]
         self.files = 0
+        self.last = ""
 
     def path(self) -> str:
         self.files += 1
@@ -77,13 +89,28 @@ class Bench:
 
     # -- appending ----------------------------------------------------------------------------------------------------
 
-    def append(self, durability: str, batch: int = BATCH, events: int | None = None) -> Measure:
+    def append(
+        self,
+        durability: str,
+        batch: int = BATCH,
+        events: int | None = None,
+        make: Callable[[Ordered], Any] | None = None,
+        streams: int = 1,
+    ) -> Measure:
+        """Append batches to one stream each, or to several at once; `make` wraps the data, outside of the clock."""
+        count, each = events or self.events, batch // streams
+
         async def measure() -> float:
-            count = events or self.events
-            async with EventLog(self.path(), types=TYPES, durability=durability) as log:
+            data = self.data if make is None else [make(one) for one in self.data[:count]]
+            self.last = self.path()
+            async with EventLog(self.last, types=TYPES, durability=durability) as log:
                 begun = perf_counter()
                 for at in range(0, count, batch):
-                    await log.append(f"s{at // batch % STREAMS}", self.data[at : at + batch])
+                    if streams == 1:
+                        await log.append(f"s{at // batch % STREAMS}", data[at : at + batch])
+                    else:
+                        parts = [(f"s{one}", data[at + each * one : at + each * (one + 1)]) for one in range(streams)]
+                        await log.append_all(parts)
                 return count / (perf_counter() - begun)
 
         return measure
@@ -106,15 +133,9 @@ class Bench:
         return measure
 
     def rows(self) -> list[tuple[Any, ...]]:
-        versions: dict[str, int] = {}
-        rows = []
-        for index, data in enumerate(self.data):
-            stream = f"s{index // BATCH % STREAMS}"
-            versions[stream] = versions.get(stream, 0) + 1
-            text = json.dumps(vars(data), separators=(",", ":"))
-            place = (index + 1, stream, versions[stream], "Ordered", 1, uuid_like(index), 10**15 + index)
-            rows.append((*place, None, None, None, None, None, None, text, None, os.urandom(16)))
-        return rows
+        """Return the rows of the log that was written last."""
+        with contextlib.closing(sqlite3.connect(self.last)) as db:
+            return db.execute(f"SELECT {', '.join(COLUMNS)} FROM headgate_events ORDER BY position").fetchall()  # noqa: S608
 
     async def empty(self) -> sqlite3.Connection:
         path = self.path()
@@ -122,8 +143,11 @@ class Bench:
             pass
         return sqlite3.connect(path, isolation_level=None)
 
-    def raw(self, synchronous: str, rows: list[tuple[Any, ...]]) -> Measure:
+    def raw(self, synchronous: str, kept: dict[str, list[tuple[Any, ...]]], name: str) -> Measure:
         async def measure() -> float:
+            rows = kept.setdefault(name, [])
+            if not rows:  # the contender before this one has just written them
+                rows += self.rows()
             db = await self.empty()
             db.execute(f"PRAGMA synchronous = {synchronous}")
             begun = perf_counter()
@@ -297,10 +321,6 @@ class Bench:
         return measure
 
 
-def uuid_like(index: int) -> bytes:
-    return (index + (1 << 120)).to_bytes(16, "big")
-
-
 async def compare(name: str, contenders: dict[str, Measure], repeat: int) -> None:
     """Measure contenders in turn; the first is what the others are compared with."""
     found: dict[str, list[float]] = {each: [] for each in contenders}
@@ -326,14 +346,20 @@ async def compare(name: str, contenders: dict[str, Measure], repeat: int) -> Non
 
 
 async def run(bench: Bench, repeat: int) -> None:
-    rows = bench.rows()
+    rows: dict[str, list[tuple[Any, ...]]] = {}
     for durability, synchronous in (("normal", "NORMAL"), ("power", "FULL")):
         contenders = {
             "headgate": bench.append(durability),
-            "raw": bench.raw(synchronous, rows),
+            "raw": bench.raw(synchronous, rows, "alike"),
             "raw from objects": bench.raw_from_objects(synchronous),
         }
         await compare(f"append, batches of {BATCH}, {durability}", contenders, repeat)
+        for name, make, streams in SHAPES if durability == "normal" else ():
+            contenders = {
+                "headgate": bench.append(durability, make=make, streams=streams),
+                "raw": bench.raw(synchronous, rows, name),
+            }
+            await compare(f"append, batches of {BATCH}, {name}", contenders, repeat)
         ones: dict[str, Measure] = {"one by one": bench.append(durability, 1, 2000)}
         ones |= {f"{tasks} tasks": bench.append_together(durability, tasks) for tasks in (10, 100, 1000)}
         await compare(f"append, single events, {durability}", ones, repeat)
@@ -351,8 +377,8 @@ async def run(bench: Bench, repeat: int) -> None:
         tag = f"b{uuid.uuid4().hex[:6]}"
         contenders = {
             "headgate": bench.append_postgres(f"{tag}h"),
-            "INSERT": bench.raw_postgres(f"{tag}i", "insert", rows),
-            "COPY": bench.raw_postgres(f"{tag}c", "copy", rows),
+            "INSERT": bench.raw_postgres(f"{tag}i", "insert", rows["alike"]),
+            "COPY": bench.raw_postgres(f"{tag}c", "copy", rows["alike"]),
         }
         await compare(f"PostgreSQL: append, batches of {BATCH}", contenders, repeat)
 

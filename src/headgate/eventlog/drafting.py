@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any, NamedTuple
+import itertools
+from collections.abc import Iterator
+from typing import Any, Final, NamedTuple
 
 from headgate.errors import EventError, OptionError
 from headgate.eventlog import sealing
 from headgate.eventlog.codecs import dumps, loads
-from headgate.eventlog.events import Event, check_text, new_ids, reference
+from headgate.eventlog.events import Event, check_text, reference
 from headgate.eventlog.planning import Alike, Draft, Order
 from headgate.eventlog.record import to_micros
 from headgate.eventlog.registry import BOX, Kind, Types
 from headgate.eventlog.vault import Vault
+
+_SEVERAL: Final = 4  # events from which on it is worth a look whether they are alike
 
 
 class Defaults(NamedTuple):
@@ -40,8 +43,7 @@ class Drafter:
     Args:
         types: The registry.
         vault: The keys, for types with personal fields; None: there is no master key.
-        largest: Bytes of data and metadata that an event may have.
-        now: Unix time in seconds, for ids.
+        largest: Characters that the data or metadata of an event may have.
     """
 
     def __init__(self, types: Types, vault: Vault | None, largest: int) -> None:
@@ -51,46 +53,45 @@ class Drafter:
         self._largest = largest
 
     async def order(
-        self, stream: str, expected: int | None, events: Iterable[Any], common: Defaults, now: float
+        self, stream: str, expected: int | None, events: list[Any], common: Defaults, ids: Iterator[bytes]
     ) -> Order:
-        """Encode events for a stream; those of types with personal fields are sealed."""
-        wanted = list(events)
+        """Encode events for a stream; those of types with personal fields are sealed.
+
+        Args:
+            stream: Its name.
+            expected: The version that it has to be at.
+            events: What is to be appended to it.
+            common: What holds for all of them.
+            ids: New ids, at least one for each.
+        """
         meta = None if common.reason is None else self._meta({"reason": common.reason}, "append")
-        alike = self._alike(wanted, common, meta, now)
+        alike = self._alike(events, common, meta, ids) if len(events) >= _SEVERAL else None
         if alike is not None:
             return Order(stream, expected, [], special=False, alike=alike)
-        actor, _, correlation, causation = common
         drafts: list[Draft] = []
         personal: list[tuple[int, Kind]] = []
         special = False
-        kind: Kind | None = None
-        last: type[Any] | None = None
-        encode, largest, add, make = self._types.encode, self._largest, drafts.append, tuple.__new__
-        for event, event_id in zip(wanted, new_ids(len(wanted), now), strict=True):
+        largest, of_event, of_data = self._largest, self._of_event, self._of_data
+        for event, event_id in zip(events, ids, strict=False):  # ids go on to the next stream
             if type(event) is Event:
-                kind, draft = self._of_event(event, event_id, common, meta)
-                last = None
-                special = special or draft.known or draft.reverses is not None
+                kind, draft = of_event(event, event_id, common, meta)
+                if draft[3] or draft[7] is not None:  # known, reverses
+                    special = True
             else:
-                if type(event) is not last:
-                    last = type(event)
-                    kind = self._types.kind(last)
-                text = encode(event, kind)
-                # As Draft(...), which would take twice the time of all the rest of this loop.
-                values = (kind.name, kind.version, event_id, False, None, correlation, causation, None)  # type: ignore[union-attr]
-                draft = make(Draft, (*values, actor, None, text, meta))
-            if len(draft[10]) > largest or not draft[10].isascii() or draft[11] is not None:
+                kind, draft = of_data(event, event_id, common, meta)
+            text = draft[10]
+            if draft[11] is not None or len(text) > largest or not text.isascii():
                 self._check(draft)
             if kind is not None and kind.personal:
                 personal.append((len(drafts), kind))
-            add(draft)
+            drafts.append(draft)
         if personal:
             await self._seal(stream, drafts, personal)
         return Order(stream, expected, drafts, special)
 
-    def _alike(self, events: list[Any], common: Defaults, meta: str | None, now: float) -> Alike | None:
+    def _alike(self, events: list[Any], common: Defaults, meta: str | None, ids: Iterator[bytes]) -> Alike | None:
         """Return events that are all of one class and need no closer look; None: they do."""
-        cls = type(events[0]) if events else Event
+        cls = type(events[0])
         if cls is Event or any(type(each) is not cls for each in events):
             return None
         kind = self._types.kind(cls)
@@ -100,9 +101,9 @@ class Drafter:
         texts = [encode(each, kind) for each in events]
         if max(map(len, texts)) > self._largest or not all(map(str.isascii, texts)):
             return None
-        ids = new_ids(len(events), now)
+        own = list(itertools.islice(ids, len(events)))
         return Alike(
-            kind.name, kind.version, common.correlation_id, common.causation_id, common.actor, meta, ids, texts
+            kind.name, kind.version, common.correlation_id, common.causation_id, common.actor, meta, own, texts
         )
 
     def _check(self, draft: Draft) -> None:
@@ -115,20 +116,37 @@ class Drafter:
         except UnicodeEncodeError as error:
             raise EventError(draft.type, "data", f"such that JSON can hold it ({error})", draft.data) from error
 
+    def _of_data(self, data: Any, event_id: bytes, common: Defaults, meta: str | None) -> tuple[Kind, Draft]:
+        kind = self._types.kind(type(data))
+        actor, _, correlation, causation = common
+        text = self._types.encode(data, kind)
+        # As Draft(...), in half of the time.
+        fields = (kind.name, kind.version, event_id, False, None, correlation, causation, None, actor, None, text, meta)
+        return kind, tuple.__new__(Draft, fields)
+
     def _of_event(self, event: Event, event_id: bytes, common: Defaults, meta: str | None) -> tuple[Kind | None, Draft]:
-        kind, name = self._types.named(event.data, event.type)
+        name = event.type
+        if name is None:
+            kind: Kind | None = self._types.kind(type(event.data))
+            name, version = kind.name, kind.version  # type: ignore[union-attr]
+        else:
+            kind = self._types.find(name)
+            version = 1 if kind is None else kind.version
         text = self._types.encode(event.data, kind, name)
-        known = event.event_id is not None
-        if not known:
+        if event.event_id is None:
+            known = False
             event.event_id = event_id  # so that the same object is never appended twice
+        else:
+            known, event_id = True, event.event_id
         if event.meta is not None:
             meta = self._meta(event.meta if common.reason is None else {"reason": common.reason, **event.meta}, name)
-        draft = Draft(
+        effective = None if event.effective_at is None else to_micros(event.effective_at)
+        fields = (
             name,
-            1 if kind is None else kind.version,
-            event.event_id or event_id,
+            version,
+            event_id,
             known,
-            None if event.effective_at is None else to_micros(event.effective_at),
+            effective,
             event.correlation_id or common.correlation_id,
             event.causation_id or common.causation_id,
             event.reverses,
@@ -137,7 +155,7 @@ class Drafter:
             text,
             meta,
         )
-        return kind, draft
+        return kind, tuple.__new__(Draft, fields)
 
     def _meta(self, meta: dict[str, Any], where: str) -> str:
         try:

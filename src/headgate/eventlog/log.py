@@ -13,7 +13,7 @@ from headgate.errors import EventError, OptionError
 from headgate.eventlog import checkpoints, sealing
 from headgate.eventlog.archive import Archives
 from headgate.eventlog.drafting import Drafter, defaults
-from headgate.eventlog.events import check_text
+from headgate.eventlog.events import check_text, new_ids
 from headgate.eventlog.groups import Group
 from headgate.eventlog.log_types import Append, StreamInfo, list_streams
 from headgate.eventlog.masking import Policy
@@ -200,17 +200,17 @@ class EventLog:
             HeadgateError: As for `append`.
         """
         common = defaults(actor, reason, correlation_id, causation_id)
-        now = self.clock()
+        wanted = [each if isinstance(each, Append) else Append(*each) for each in appends]
+        several = [list(_several(each.events)) for each in wanted]
+        ids = iter(new_ids(sum(map(len, several)), self.clock()))
         orders: list[Order] = []
-        for each in appends:
-            stream, events, expected, unless, after = each if isinstance(each, Append) else Append(*each)
+        for (stream, _, expected, unless, after), events in zip(wanted, several, strict=True):
             check_text("append", "stream", stream)
             if expected is not None:
                 check_count(
                     f"append to {stream!r}", "expected_version", expected, 0, "an integer of at least 0, or None"
                 )
-            several = events if isinstance(events, (list, tuple, Page)) else _several(events)
-            order = await self._drafter.order(stream, expected, several, common, now)
+            order = await self._drafter.order(stream, expected, events, common, ids)
             orders.append(order if unless is None else order._replace(condition=unless.condition(after)))
         if connection is not None:
             return await self.store.append_in(connection, orders)

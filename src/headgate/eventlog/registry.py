@@ -201,11 +201,11 @@ class Types:
             EventError: It cannot be JSON.
         """
         try:
-            if kind is not None and kind.codec is not None and not isinstance(data, dict):
-                return kind.codec.encode(data)
-            if not isinstance(data, dict):
+            if isinstance(data, dict):
+                return dumps(data)
+            if kind is None or kind.codec is None:
                 raise EventError(name, "data", "a dict, as its type has no class", data)
-            return dumps(data)
+            return kind.codec.encode(data)
         except (ValueError, TypeError, RecursionError, OverflowError) as error:
             if isinstance(error, EventError):
                 raise
