@@ -72,7 +72,7 @@ class Process(SqliteStore):
         if self._opened:
             self._opened = False
             self._close()
-            self._shut()
+            self._end_threads()
 
 
 class Member:

@@ -84,6 +84,25 @@ def test_states(path):
     assert fields["fields"] == [{"path": "item", "before": "i0", "after": "i4"}]
 
 
+def test_a_field_is_told_by_its_path(tmp_path):
+    file = tmp_path / "log.db"
+
+    @run
+    async def _():
+        async with EventLog(str(file)) as log:
+            for address in ({"city": "Bern", "street": "A"}, {"city": "Bern", "street": "B"}, {"city": "Basel"}):
+                await log.append("7", [Event("moved", {"address": address, "addresses": 1})])
+
+    def changed(field):
+        return [each["position"] for each in documents("why", file, "7", "--field", field)]
+
+    assert changed("address") == [1, 2, 3]
+    assert changed("address.city") == [1, 3]
+    assert changed("addresses") == [1]
+    assert changed("addr") == []
+    assert [each["version"] for each in documents("show", file, "--stream", "7")] == [1, 2, 3]
+
+
 def test_every_access_is_written_down_and_stays(path):
     command("show", path, "cart-1", "--actor", "eve", "--reason", "ticket 5")
     command("export", path)

@@ -422,15 +422,32 @@ def test_a_fork_of_a_log_with_archives_knows_the_ids_too(shared, tmp_path):
             assert (await copy.append("s", Event("t", {}, event_id=uuid.UUID(int=1)))).duplicates == 1
 
 
-def test_tables_of_an_older_version_are_brought_up(shared, tmp_path):
+@pytest.mark.parametrize("version", [1, 2])
+def test_tables_of_an_older_version_are_brought_up(shared, tmp_path, version):
+    """Version 1 kept no ids of archived events, version 2 not which streams an archive has."""
+
     @run
     async def _():
         prefix = "headgate_" if shared.kind == "file" else "headgate."
-        before = [f"DROP TABLE {prefix}archived_ids", f"UPDATE {prefix}meta SET value = '1' WHERE name = 'schema'"]
+        newer = ["archived_in", *(["archived_ids"] if version == 1 else [])]
+        before = [f"DROP TABLE {prefix}{each}" for each in newer]
+        before.append(f"UPDATE {prefix}meta SET value = '{version}' WHERE name = 'schema'")
         async with shared.log() as log:
-            await log.append("s", [Event("t", {}, event_id=uuid.UUID(int=1)), Event("t", {})])
+            for number in range(1, 6):
+                await log.append(f"s{number % 3}", [Event("t", {}, event_id=uuid.UUID(int=number))])
+                if number % 2 == 0:
+                    await archive(log, tmp_path / "old", number - 1)
             for sql in before:
                 await log.store.run(lambda db, sql=sql: db.execute(sql))
         async with shared.log() as log:
-            await archive(log, tmp_path / "old", 1)
-            assert (await log.append("s", Event("t", {}, event_id=uuid.UUID(int=1)))).duplicates == 1
+            for stream, positions in {"s0": [3], "s1": [1, 4], "s2": [2, 5]}.items():
+                assert [each.position for each in await log.read(stream).all()] == positions
+            if version == 2:
+                assert [(each.name, each.events, each.version) for each in await log.streams()] == [
+                    ("s0", 1, 1),
+                    ("s1", 2, 2),
+                    ("s2", 2, 2),
+                ]
+            await archive(log, tmp_path / "old", 4)
+            assert (await log.append("s1", Event("t", {}, event_id=uuid.UUID(int=4)))).duplicates == 1
+            assert (await verify(log)).ok

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headgate import EventError, OptionError
-from headgate.eventlog import Event, EventLog, Page
+from headgate.eventlog import Event, EventLog, Page, archive
 from tests.eventlog.conftest import run
 
 
@@ -166,3 +166,65 @@ def test_a_page_is_a_sequence_that_makes_events_when_they_are_looked_at():
                 there = pickle.loads(pickle.dumps(page))
                 assert list(there) == list(page)
                 assert there[0].data == page[0].data
+
+
+ODD = {
+    "text": "5",
+    "number": 5,
+    "yes": True,
+    "no": False,
+    "none": None,
+    "a.b": "dot",
+    "$.text": "path",
+    "7": "digit",
+    "[0]": "index",
+    "nul": "a\0b",
+    "quote": 'a"b\\c',
+    "lines": "a\nb\u2028c",
+}
+
+
+def test_fields_are_compared_alike_in_every_store_and_in_archives(place, tmp_path):
+    """Names are taken literally, values by their kind; what an event has in other fields does not matter."""
+
+    @run
+    async def _():
+        async with place.log() as log:
+            for fields in (ODD, dict.fromkeys(ODD, "other"), {"unlike": 1}, {}):
+                await log.append("a", [Event("e", fields)])
+            for _ in range(2):  # in the database, then in an archive
+                for name, value in ODD.items():
+                    if name != "nul":  # PostgreSQL takes no such text as a value
+                        found = await log.read(fields={name: value}).all()
+                        assert [each.position for each in found] == [1], name
+                for name, value in {
+                    "yes": 1,
+                    "number": True,
+                    "no": None,
+                    "none": False,
+                    "text": "6",
+                    "a": "dot",
+                }.items():
+                    assert await log.read(fields={name: value}).all() == [], name
+                assert len(await log.read(fields={"yes": True, "number": 5}).all()) == 1
+                assert await log.read(fields={"yes": True, "number": 6}).all() == []
+                await archive(log, tmp_path / place.kind, 3)
+
+
+@pytest.mark.parametrize("fields", [{"": 1}, {'a"b': 1}, {"a\\b": 1}, {"a\n": 1}, {7: 1}, {"a": 1.5}, {"a": []}])
+def test_fields_that_cannot_be_compared_are_refused(fields):
+    with pytest.raises(OptionError, match="fields"):
+        EventLog(":memory:").read(fields=fields)
+
+
+def test_an_event_is_found_by_its_id_wherever_it_is(place, tmp_path):
+    @run
+    async def _():
+        async with place.log() as log:
+            made = [Event("e", {"n": number}) for number in range(3)]
+            await log.append("a", made)
+            await archive(log, tmp_path / place.kind, 2)
+            ids = [uuid.UUID(bytes=each.event_id) for each in made]
+            assert [(await log.event(each)).position for each in ids] == [1, 2, 3]
+            with pytest.raises(EventError, match="in the log"):
+                await log.event(uuid.uuid4())

@@ -321,3 +321,18 @@ def test_the_quick_encoder_refuses_what_json_has_no_form_for():
     wrong = Simple("x", float("nan"), [], {})  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="JSON"):
         DataclassCodec(Simple).encode(wrong)
+
+
+def test_the_field_that_stands_for_sealed_ones_is_nobody_elses():
+    """A plain dict with it would be opened as if it were sealed."""
+
+    @run
+    async def _():
+        types = Types()
+        types.add("joined", personal=["name"])
+        async with EventLog(":memory:", types=types, master_key=KEY) as log:
+            for event in (Event("joined", {"name": "a", "$sealed": {}}), Event("other", {"$sealed": 1}, subject="a")):
+                with pytest.raises(EventError, match="sealed"):
+                    await log.append("a", [event])
+            await log.append("a", [Event("other", {"$sealed": 1}), Event("other", {"n": "$sealed"}, subject="a")])
+            assert [each.data for each in await log.read().all()] == [{"$sealed": 1}, {"n": "$sealed"}]

@@ -1,5 +1,8 @@
 """Damage of every kind is found, and named by its position."""
 
+import asyncio
+import itertools
+import os
 import random
 import shutil
 import sqlite3
@@ -194,6 +197,52 @@ def test_what_is_archived_is_read_as_before(place, tmp_path):
             assert await log.version("s1") == 17
             assert (await log.append("s1", [Event("x", {})], expected_version=17)).first == 52
             assert (await verify(log)).events == 52
+
+
+def test_a_stream_is_looked_for_only_in_the_archives_that_have_it(place, tmp_path):
+    """The files of all others may even be gone."""
+
+    @run
+    async def _():
+        async with place.log() as log:
+            for number in range(30):
+                await log.append(f"s{number // 10}-{number % 2}", [Event("x", {"n": number})])
+            first, second = [(await archive(log, tmp_path / "old", until))[0] for until in (10, 20)]
+            assert [each.position for each in await log.read("s1-*").all()] == list(range(11, 21))
+            await asyncio.to_thread(os.unlink, first.file)
+            assert await log.read("s2-0").all() != []
+            assert await log.read("new").all() == []
+            assert await log.version("new") == 0
+            assert [each.position for each in await log.read("s1-0", backwards=True).all()] == [19, 17, 15, 13, 11]
+            assert [each.position for each in await log.read(["s1-1", "s2-1"], limit=7).all()] == [
+                *range(12, 21, 2),
+                22,
+                24,
+            ]
+            await asyncio.to_thread(os.unlink, second.file)
+            log.archives.forget()
+            with pytest.raises(DamagedLogError):
+                await log.read("s1-*").all()
+
+
+def test_streams_are_listed_with_what_is_archived_of_them(place, tmp_path):
+    @run
+    async def _():
+        clock = itertools.count(1000)
+        async with place.log(clock=lambda: next(clock)) as log:
+            for number in range(30):
+                await log.append(f"s{number // 10 if number < 29 else 0}", [Event("x", {})])
+            before = await log.streams()
+            assert [(each.name, each.version, each.events, each.first, each.last) for each in before] == [
+                ("s0", 11, 11, 1, 30),
+                ("s1", 10, 10, 11, 20),
+                ("s2", 9, 9, 21, 29),
+            ]
+            await archive(log, tmp_path / "old", 15)
+            await archive(log, tmp_path / "old", 25)
+            assert await log.streams() == before
+            assert await log.streams("s1") == before[1:2]
+            assert await log.streams(limit=2) == before[:2]
 
 
 def test_a_damaged_archive_is_found(tmp_path):

@@ -190,9 +190,9 @@ async def show(
     limit: int,
     backwards: bool,  # noqa: FBT001 (click gives it)
 ) -> None:
-    """Show events. WHAT: a position, for all about one event, or the name of a stream."""
+    """Show events. WHAT: a position, for all about one event, or the name of a stream (a number: by --stream)."""
     log = look.log
-    if what is not None and what.isdigit():
+    if what is not None and _is_number(what):
         event = await log.event(int(what))
         undone = (await reversals(log, [event.row[5]])).get(event.row[5])
         if look.as_json:
@@ -285,7 +285,8 @@ async def why(look: _Look, entity: str, at: str | None, field: str | None, proje
     chosen = find_projection(look.log, projection)
     steps = await explain(look.log, chosen, entity, until=parse_at(at))
     if field is not None:
-        steps = [each for each in steps if any(change.path.split(".")[0] == field for change in each.changes)]
+        values = [MISSING, *(_field(each.state, field) for each in steps)]
+        steps = [step for step, before, after in zip(steps, values, values[1:], strict=False) if before != after]
     if not look.as_json:
         view.show_steps(entity, steps)
         return
@@ -474,6 +475,17 @@ async def access(look: _Look, limit: int) -> None:
             look.document(each._asdict())
     else:
         view.show_accesses(found)
+
+
+def _field(state_: Any, path: str) -> Any:
+    """Return what stands in a field of a state, by its path."""
+    for name in path.split("."):
+        state_ = state_.get(name, MISSING) if isinstance(state_, dict) else MISSING
+    return state_
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit()
 
 
 def _plain(projection: Projection, state_: Any, nothing: Any = None) -> Any:

@@ -102,7 +102,7 @@ def parse_at(text: str | None) -> int | datetime | None:
     """Return a place in a log: a position, or a time in ISO 8601, in UTC unless it says otherwise."""
     if text is None:
         return None
-    if text.isdigit():
+    if text.isascii() and text.isdigit():
         return int(text)
     try:
         moment = datetime.fromisoformat(text)

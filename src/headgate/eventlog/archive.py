@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from headgate.errors import DamagedLogError, EventLogError
 from headgate.eventlog.record import DIGEST, EVENT_ID, REVERSES, Row
-from headgate.eventlog.store import Query, Statement, matches
+from headgate.eventlog.store import Query, Statement, in_streams, matches
 
 if TYPE_CHECKING:
     from headgate.eventlog.log import EventLog
@@ -90,14 +90,13 @@ async def archive(log: EventLog, folder: str | Path, until: Any) -> list[Archive
 
 
 async def _remove(log: EventLog, file: Path, rows: list[Row]) -> None:
-    versions: dict[str, int] = {}
-    for row in rows:
-        versions[row[1]] = row[2]
+    first, versions = rows[0][0], {row[1]: row[2] for row in rows}
     note = "INSERT INTO ~archives (first, last, file, digest) VALUES (?, ?, ?, ?)"
     keep = (
         "INSERT INTO ~archived_streams (stream, version) VALUES (?, ?) "
         "ON CONFLICT (stream) DO UPDATE SET version = excluded.version"
     )
+    within = "INSERT INTO ~archived_in (first, stream) VALUES (?, ?)"
     ids = (
         "INSERT INTO ~archived_ids (event_id, position, stream, version) "
         "SELECT event_id, position, stream, version FROM ~events WHERE position <= ?"
@@ -105,8 +104,9 @@ async def _remove(log: EventLog, file: Path, rows: list[Row]) -> None:
     drop = "DELETE FROM ~events WHERE position <= ?"
     await log.store.transact(
         [
-            Statement(note, (rows[0][0], rows[-1][0], str(file), rows[-1][DIGEST] or b"")),
+            Statement(note, (first, rows[-1][0], str(file), rows[-1][DIGEST] or b"")),
             Statement(keep, many=list(versions.items())),
+            Statement(within, many=[(first, stream) for stream in versions]),
             Statement(ids, (rows[-1][0],)),
             Statement(drop, (rows[-1][0],)),
         ]
@@ -218,6 +218,23 @@ class Archives:
         (rows,) = await self._log.store.transact([Statement("SELECT first, last, file FROM ~archives ORDER BY first")])
         return [Archived(*row) for row in rows]
 
+    async def _of(self, query: Query, low: int) -> list[Archived]:
+        """Return the archives that may have events of a query from a position on, in order."""
+        sql = "SELECT first, last, file FROM ~archives AS a WHERE last >= ?"
+        values: list[Any] = [low]
+        if query.until is not None:
+            sql += " AND first <= ?"
+            values.append(query.until)
+        if query.streams:  # what was archived before the streams were noted may have any
+            which, names = in_streams(query.streams)
+            sql += (
+                " AND (NOT EXISTS (SELECT 1 FROM ~archived_in AS i WHERE i.first = a.first)"  # noqa: S608 (no value is in it)
+                f" OR EXISTS (SELECT 1 FROM ~archived_in AS i WHERE i.first = a.first AND {which}))"
+            )
+            values.extend(names)
+        (rows,) = await self._log.store.transact([Statement(f"{sql} ORDER BY first", tuple(values))])
+        return [Archived(*row) for row in rows]
+
     async def fill(self, query: Query, cursor: Row | None, limit: int, rows: list[Row]) -> list[Row]:
         """Return a page with those events in it that are in archives.
 
@@ -233,7 +250,7 @@ class Archives:
                 return rows
         elif rows and rows[0][0] == low:  # nothing is missing
             return rows
-        known = [each for each in await self.known() if each.last >= low]
+        known = await self._of(query, low)
         if not known:
             return rows
         if query.backwards:
@@ -241,8 +258,6 @@ class Archives:
             return await self._backwards(query, rows, known, high, limit)
         found: list[Row] = []
         for each in known:
-            if query.until is not None and each.first > query.until:
-                break
             for row in await self._read(each.file):
                 if row[0] >= low and matches(query, row):
                     found.append(row)

@@ -140,6 +140,8 @@ class Drafter:
             known, event_id = True, event.event_id
         if event.meta is not None:
             meta = self._meta(event.meta if common.reason is None else {"reason": common.reason, **event.meta}, name)
+        if event.subject is not None and BOX in text:
+            _refuse_box(name, loads(text))
         effective = None if event.effective_at is None else to_micros(event.effective_at)
         fields = (
             name,
@@ -170,6 +172,7 @@ class Drafter:
         found: list[tuple[int, Kind, str, dict[str, Any]]] = []
         for index, kind in personal:
             fields = loads(drafts[index].data)
+            _refuse_box(drafts[index].type, fields)
             found.append((index, kind, self._subject(stream, drafts[index], kind, fields), fields))
         keys = await self._vault.ensure(subject for _, _, subject, _ in found)
         for index, kind, subject, fields in found:
@@ -189,3 +192,8 @@ class Drafter:
             return stream
         subject = fields.get(kind.subject) if isinstance(kind.subject, str) else kind.subject(fields)
         return check_text(draft.type, "subject", str(subject) if isinstance(subject, int) else subject)
+
+
+def _refuse_box(name: str, fields: dict[str, Any]) -> None:
+    if BOX in fields:
+        raise EventError(name, "data", f"without a field {BOX!r}, which stands for sealed ones", fields)

@@ -21,11 +21,11 @@ from headgate.eventlog.opening import make_store
 from headgate.eventlog.planning import Appended, Order
 from headgate.eventlog.projection import Folded, Projection, fold
 from headgate.eventlog.projector import Projector
-from headgate.eventlog.reading import At, Reading, check_at, stream_names
+from headgate.eventlog.reading import At, Reading, check_at, field_values, stream_names
 from headgate.eventlog.record import Page, Recorded, Row, to_micros
 from headgate.eventlog.registry import Types
 from headgate.eventlog.stages import END, LogConsumer, LogProducer, TakenUp
-from headgate.eventlog.store import Query, Statement, select
+from headgate.eventlog.store import FieldValue, Query, Statement
 from headgate.eventlog.vault import Vault
 from headgate.runtime.options import Child, check_count
 
@@ -226,7 +226,7 @@ class EventLog:
         until: At = None,
         types: str | type[Any] | Iterable[str | type[Any]] | None = None,
         correlation_id: str | uuid.UUID | None = None,
-        fields: Mapping[str, str | int] | None = None,
+        fields: Mapping[str, FieldValue] | None = None,
         backwards: bool = False,
         limit: int | None = None,
         batch: int = 1000,
@@ -239,8 +239,8 @@ class EventLog:
             until: Last position, or time up to which (both inclusive). Default: the end.
             types: Only events of these types: classes or names.
             correlation_id: Only events of this command or request.
-            fields: Only events whose data has these values in these fields; sealed ones are not seen. It looks at every
-                event that fits otherwise.
+            fields: Only events whose data has these values (text, integers, booleans, None) in these fields; sealed
+                ones are not seen. It looks at every event that fits otherwise.
             backwards: From the end to the beginning.
             limit: How many at most.
             batch: How many are fetched at once.
@@ -261,7 +261,7 @@ class EventLog:
             types=tuple(self.types.names_of(types)),
             correlation_id=None if correlation_id is None else str(correlation_id),
             backwards=backwards,
-            fields=tuple((name, str(value)) for name, value in (fields or {}).items()),
+            fields=field_values(fields),
         )
         return Reading(self, query, start, until, limit, batch)
 
@@ -272,12 +272,14 @@ class EventLog:
             EventError: There is none.
         """
         if isinstance(which, uuid.UUID):
-            sql, _ = select(Query(), None, 1)
-            sql = sql.replace(" ORDER BY", " WHERE event_id = ? ORDER BY")
-            (rows,) = await self.store.transact([Statement(sql, (which.bytes,))])
+            sql = "SELECT position FROM ~{} WHERE event_id = ?"
+            both = [Statement(sql.format(table), (which.bytes,)) for table in ("events", "archived_ids")]
+            found = [row for rows in await self.store.transact(both) for row in rows]
+            position = int(found[0][0]) if found else 0
         else:
             check_count("EventLog.event", "which", which, 0, "a position or an id")
-            rows = await self.rows(Query(start=which, until=which), None, 1)
+            position = which
+        rows = await self.rows(Query(start=position, until=position), None, 1)
         if not rows:
             raise EventError(self.store.name, "event", "in the log", which)
         return (await self.page(rows))[0]
@@ -311,7 +313,7 @@ class EventLog:
 
     async def streams(self, prefix: str = "", *, limit: int | None = None) -> list[StreamInfo]:
         """Return the streams whose names begin so, by name."""
-        return await list_streams(self.store, prefix, limit)
+        return await list_streams(self, prefix, limit)
 
     async def rows(self, query: Query, cursor: Row | None, limit: int) -> list[Row]:
         """Read some rows, archived ones included.

@@ -7,9 +7,10 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from headgate.eventlog.record import from_micros
-from headgate.eventlog.store import Statement, Store, after_prefix
+from headgate.eventlog.store import Query, Statement, after_prefix
 
 if TYPE_CHECKING:
+    from headgate.eventlog.log import EventLog
     from headgate.eventlog.reading import Reading
 
 
@@ -29,7 +30,7 @@ class StreamInfo(NamedTuple):
     Attributes:
         name: Its name.
         version: That of its last event.
-        events: How many it has (less than its version when a part was archived or left out of a fork).
+        events: How many it has (less than its version when a part was left out of a fork).
         first: Position of its first event.
         last: Position of its last event.
         changed_at: When that was recorded.
@@ -43,19 +44,26 @@ class StreamInfo(NamedTuple):
     changed_at: datetime
 
 
-async def list_streams(store: Store, prefix: str, limit: int | None) -> list[StreamInfo]:
-    """Return the streams whose names begin so, by name; at most so many."""
+async def list_streams(log: EventLog, prefix: str, limit: int | None) -> list[StreamInfo]:
+    """Return the streams whose names begin so, by name, archived ones included; at most so many."""
+    values: tuple[Any, ...] = (prefix, after_prefix(prefix))
+    part = "SELECT stream, version, position FROM ~{} WHERE stream >= ? AND stream < ?"
+    every = part.format("events")
+    if await log.archives.known():  # only then, as the index of the streams does not help with both
+        every, values = f"{every} UNION ALL {part.format('archived_ids')}", values * 2
     sql = (
-        "SELECT stream, max(version), count(*), min(position), max(position) FROM ~events "
-        "WHERE stream >= ? AND stream < ? GROUP BY stream ORDER BY stream"
+        "SELECT stream, max(version), count(*), min(position), max(position) "  # noqa: S608 (no value is in it)
+        f"FROM ({every}) AS every GROUP BY stream ORDER BY stream"
     )
-    values = (prefix, after_prefix(prefix))
-    (rows,) = await store.transact([Statement(sql if limit is None else f"{sql} LIMIT {int(limit)}", values)])
+    (rows,) = await log.store.transact([Statement(sql if limit is None else f"{sql} LIMIT {int(limit)}", values)])
     times: dict[Any, Any] = {}
     for at in range(0, len(rows), 500):
         last = tuple(row[4] for row in rows[at : at + 500])
         marks = ", ".join("?" * len(last))
         found = f"SELECT position, recorded_at FROM ~events WHERE position IN ({marks})"  # noqa: S608 (marks only)
-        (pairs,) = await store.transact([Statement(found, last)])
+        (pairs,) = await log.store.transact([Statement(found, last)])
         times.update(dict(pairs))
+    for position in sorted(row[4] for row in rows if row[4] not in times):  # in an archive; each is read once
+        (archived,) = await log.rows(Query(start=position, until=position), None, 1)
+        times[position] = archived[6]
     return [StreamInfo._make((*row, from_micros(times[row[4]]))) for row in rows]

@@ -10,6 +10,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import inspect
+import json
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Any, Final
@@ -21,12 +23,16 @@ from headgate.eventlog.committing import Committer, Result
 from headgate.eventlog.planning import Appended, Condition, Found, Needs, Order, Plan, needs
 from headgate.eventlog.postgres_schema import migrations
 from headgate.eventlog.record import COLUMNS, Head, Row
-from headgate.eventlog.store import SCHEMA_VERSION, Query, Statement, select
+from headgate.eventlog.store import SCHEMA_VERSION, FieldValue, Query, Statement, select
 
 _HEAD: Final = "SELECT position, recorded_at, digest FROM ~events ORDER BY position DESC LIMIT 1"
 KINDS: Final = (
     *("bigint", "text", "bigint", "text", "int", "bytea", "bigint", "bigint"),
     *("text", "text", "bytea", "text", "text", "text", "text", "bytea"),
+)
+# PostgreSQL keeps a NUL character in JSON, but looks into no JSON that has one.
+_DATA: Final = (
+    r"(CASE WHEN strpos(data::text, '\u0000') = 0 THEN data ELSE replace(data::text, '\u0000', '\ufffd')::json END)"
 )
 _COPY_FROM: Final = 200  # rows from which on COPY is quicker than INSERT
 _RETRIES: Final = (0.1, 5.0)  # seconds between attempts to listen again: at first, and at the most
@@ -68,6 +74,8 @@ class PostgresStore:
         self._clock = clock
         self._bell = Bell()
         self._committer = Committer(self._commit, self._bell.ring)
+        self._taken = False  # from before it is opened until after it is closed
+        self._closing = False
         self._pool: Any = None
         self._writer: Any = None
         self._listener: asyncio.Task[None] | None = None
@@ -78,22 +86,29 @@ class PostgresStore:
 
     async def open(self) -> None:
         """Make or bring up the tables, and be ready."""
+        if self._taken:
+            raise EventLogError(self.name, "the log is open already")
         try:
             import asyncpg  # noqa: PLC0415 (an extra)
         except ImportError:
             expected = "a path, or the extra installed: pip install 'headgate[postgres]'"
             raise OptionError("EventLog", "url", expected, self.name) from None
         self._asyncpg = asyncpg
-        async with self._translated():
-            self._writer = await self._connect()
-            try:
-                await self._migrate()
-                self._pool = await asyncpg.create_pool(
-                    self._url, min_size=0, max_size=4, command_timeout=None, timeout=self._busy_timeout
-                )
-            except BaseException:
-                await self._writer.close()
-                raise
+        self._taken, self._closing = True, False
+        try:
+            async with self._translated():
+                self._writer = await self._connect()
+                try:
+                    await self._migrate()
+                    self._pool = await asyncpg.create_pool(
+                        self._url, min_size=0, max_size=4, command_timeout=None, timeout=self._busy_timeout
+                    )
+                except BaseException:
+                    await self._writer.close()
+                    raise
+        except BaseException:
+            self._taken = False
+            raise
         self._listening.clear()
         self._listener = asyncio.create_task(self._listen(), name="headgate: log listener")
 
@@ -129,7 +144,10 @@ class PostgresStore:
         """Write what waits, and give everything back."""
         if self._pool is None:
             return
+        self._closing = True
         pool, self._pool = self._pool, None
+        self._bell.ring()  # whoever waits for events learns that there will be none
+        self._listening.set()
         await self._committer.drained()
         assert self._listener is not None  # noqa: S101 (it is there when the pool is)
         self._listener.cancel()
@@ -137,6 +155,7 @@ class PostgresStore:
             await self._listener
         await self._writer.close()
         await pool.close()
+        self._taken = False
 
     # -- appending ----------------------------------------------------------------------------------------------------
 
@@ -185,7 +204,7 @@ class PostgresStore:
         head = Head(found["first"] - 1, found["recorded_at"], found["digest"])
         unmet: dict[Condition, int] = {}
         for condition in need.conditions:
-            sql, values = select(condition.query, None, 1)
+            sql, values = select(condition.query, None, 1, _field_is)
             position = await db.fetchval(numbered(self._here(sql)), *values)
             if position is not None:
                 unmet[condition] = position
@@ -253,13 +272,18 @@ class PostgresStore:
     async def run(self, work: Callable[[Any], Any], statements: Sequence[Statement] = ()) -> Any:
         """Run a function of a connection in a transaction, and some statements after it in the same one."""
         self._check_open()
-        async with self._pool.acquire() as db, db.transaction():
-            result = work(db)
-            if asyncio.iscoroutine(result):
-                result = await result
-            async with self._translated():
-                for each in statements:
-                    await self._execute(db, each)
+        raised: list[BaseException] = []  # by the user's function: it may raise what it likes
+
+        async with self._translated(raised), self._pool.acquire() as db, db.transaction():
+            try:
+                result = work(db)
+                if inspect.isawaitable(result):
+                    result = await result
+            except BaseException as error:
+                raised.append(error)
+                raise
+            for each in statements:
+                await self._execute(db, each)
             return result
 
     # -- reading ------------------------------------------------------------------------------------------------------
@@ -267,7 +291,7 @@ class PostgresStore:
     async def read(self, query: Query, cursor: Row | None, limit: int) -> list[Row]:
         """Read some rows."""
         self._check_open()
-        sql, values = select(query, cursor, limit)
+        sql, values = select(query, cursor, limit, _field_is)
         async with self._translated(), self._pool.acquire() as db:
             return [tuple(row) for row in await db.fetch(numbered(self._here(sql)), *values)]
 
@@ -327,13 +351,24 @@ class PostgresStore:
             raise EventLogError(self.name, why)
 
     @contextlib.asynccontextmanager
-    async def _translated(self) -> AsyncGenerator[None]:
+    async def _translated(self, raised: Sequence[BaseException] = ()) -> AsyncGenerator[None]:
+        """Turn what asyncpg raises into errors of ours, but for what somebody else has raised."""
         try:
             yield
-        except (self._asyncpg.PostgresError, self._asyncpg.InterfaceError) as error:
-            raise EventLogError(self.name, f"PostgreSQL says: {error}") from error
-        except (OSError, TimeoutError) as error:
-            raise EventLogError(self.name, f"no connection: {type(error).__name__}: {error}") from error
+        except (self._asyncpg.PostgresError, self._asyncpg.InterfaceError, OSError, TimeoutError) as error:
+            if error in raised:
+                raise
+            if self._closing and isinstance(error, self._asyncpg.InterfaceError):  # the pool takes no more
+                self._check_open()
+            known = isinstance(error, (self._asyncpg.PostgresError, self._asyncpg.InterfaceError))
+            why = f"PostgreSQL says: {error}" if known else f"no connection: {type(error).__name__}: {error}"
+            raise EventLogError(self.name, why) from error
+
+
+def _field_is(name: str, value: FieldValue) -> tuple[str, str, str]:
+    if isinstance(value, str):
+        return f"{_DATA} ->> ?::text = ?", name, value
+    return f"({_DATA} -> ?::text)::text = ?", name, json.dumps(value)
 
 
 def _set(event: asyncio.Event, _: Any) -> None:

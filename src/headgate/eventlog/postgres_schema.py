@@ -129,7 +129,15 @@ BEGIN
 END $$;
 """
 
+ARCHIVED_IN = """
+CREATE TABLE {s}.archived_in (
+    first bigint NOT NULL, stream text COLLATE "C" NOT NULL, PRIMARY KEY (first, stream)
+);
+INSERT INTO {s}.archived_in
+    SELECT DISTINCT (SELECT max(first) FROM {s}.archives WHERE first <= position), stream FROM {s}.archived_ids;
+"""
+
 
 def migrations(schema: str) -> list[str]:
     """Return the scripts; the one at index N brings a schema from version N to N + 1."""
-    return [each.replace("{s}", schema) for each in (EVENTS + BESIDE, ARCHIVED)]
+    return [each.replace("{s}", schema) for each in (EVENTS + BESIDE, ARCHIVED, ARCHIVED_IN)]

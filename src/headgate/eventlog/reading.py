@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime
+from types import NoneType
 from typing import TYPE_CHECKING, Any
 
 from headgate.errors import OptionError
 from headgate.eventlog.events import check_text
 from headgate.eventlog.planning import Condition
 from headgate.eventlog.record import Page, Recorded, Row
-from headgate.eventlog.store import Query
+from headgate.eventlog.store import FieldValue, Query
 
 if TYPE_CHECKING:
     from headgate.eventlog.log import EventLog
@@ -91,3 +92,13 @@ def stream_names(streams: str | Iterable[str] | None) -> list[str]:
     if streams is None:
         return []
     return [check_text("read", "streams", each) for each in ([streams] if isinstance(streams, str) else streams)]
+
+
+def field_values(fields: Mapping[str, FieldValue] | None) -> tuple[tuple[str, FieldValue], ...]:
+    """Return what fields have to have, checked."""
+    for name, value in (fields or {}).items():
+        if not isinstance(name, str) or not name or not name.isprintable() or '"' in name or "\\" in name:
+            raise OptionError("EventLog.read", "fields", "names of fields, without quotes or backslashes", name)
+        if not isinstance(value, (str, int, NoneType)):
+            raise OptionError("EventLog.read", f"fields[{name!r}]", "text, an integer, a boolean or None", value)
+    return tuple((fields or {}).items())

@@ -96,5 +96,14 @@ CREATE TABLE headgate_archived_ids (
 ) WITHOUT ROWID;
 """
 
-MIGRATIONS: Final[tuple[str, ...]] = (EVENTS + BESIDE, ARCHIVED)
+ARCHIVED_IN: Final = """
+CREATE TABLE headgate_archived_in (
+    first INTEGER NOT NULL, stream TEXT NOT NULL, PRIMARY KEY (first, stream)
+) WITHOUT ROWID;
+INSERT INTO headgate_archived_in
+    SELECT DISTINCT (SELECT max(first) FROM headgate_archives WHERE first <= position), stream
+    FROM headgate_archived_ids;
+"""
+
+MIGRATIONS: Final[tuple[str, ...]] = (EVENTS + BESIDE, ARCHIVED, ARCHIVED_IN)
 """The script at index N brings a file from version N to N + 1; 0 is a file without our tables."""

@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import functools
 import itertools
+import json
 import random
 import sqlite3
 import time
@@ -26,7 +27,7 @@ from headgate.eventlog.bell import Bell
 from headgate.eventlog.committing import Committer, Result
 from headgate.eventlog.planning import Appended, Condition, Found, Needs, Order, Plan, needs
 from headgate.eventlog.record import COLUMNS, Head, Row
-from headgate.eventlog.store import SCHEMA_VERSION, Query, Statement, select
+from headgate.eventlog.store import SCHEMA_VERSION, FieldValue, Query, Statement, select
 
 T = TypeVar("T")
 
@@ -72,7 +73,9 @@ class SqliteStore:
         self._bell = Bell()
         self._watch: asyncio.Task[None] | None = None
         self._committer = Committer(self._commit, self._bell.ring)
+        self._taken = False  # from before it is opened until after it is closed
         self._opened = False
+        self._connections: list[sqlite3.Connection] = []
 
         # Of the writer's thread:
         self._db: sqlite3.Connection
@@ -84,6 +87,9 @@ class SqliteStore:
 
     async def open(self) -> None:
         """Make or bring up the tables, and be ready."""
+        if self._taken:
+            raise EventLogError(self.name, "the log is open already")
+        self._taken = True
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="headgate: log writer")
         self._readers = (
             self._writer if self._memory else ThreadPoolExecutor(1, thread_name_prefix="headgate: log reader")
@@ -91,11 +97,12 @@ class SqliteStore:
         try:
             await self._write_there(self._open)
         except BaseException:
-            self._shut()
+            await self._shut()
             raise
         self._opened = True
 
     def _open(self) -> None:
+        self._seen, self._versions = -1, {}  # others may have written since it was open before
         with self._translated():
             if not self._memory and not Path(self.name).resolve().parent.is_dir():
                 raise EventLogError(self.name, "there is no such folder")
@@ -116,6 +123,7 @@ class SqliteStore:
     def _connect(self) -> sqlite3.Connection:
         # Only one thread at a time uses a connection, but not always the one that has made it.
         db = sqlite3.connect(self.name, timeout=0, isolation_level=None, check_same_thread=False)
+        self._connections.append(db)
         db.execute("PRAGMA secure_delete = 1")  # destroyed keys leave nothing behind
         return db
 
@@ -153,22 +161,28 @@ class SqliteStore:
         if not self._opened:
             return
         self._opened = False
+        self._bell.ring()  # whoever waits for events learns that there will be none
         await self._committer.drained()
         if self._watch is not None:
             self._watch.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._watch
-        await self._read_there(lambda: None)  # whoever reads is done
+        await self._shut()
+
+    async def _shut(self) -> None:
+        """Close the connections when whoever uses them is done, and end the threads."""
+        await self._read_there(lambda: None)
         await self._write_there(self._close)
-        self._shut()
+        self._end_threads()
+        self._taken = False
 
-    def _close(self) -> None:
-        for each in {id(db): db for db in (self._watcher, self._reader, self._db)}.values():
-            each.close()
-
-    def _shut(self) -> None:
+    def _end_threads(self) -> None:
         self._writer.shutdown(wait=False)
         self._readers.shutdown(wait=False)
+
+    def _close(self) -> None:
+        while self._connections:
+            self._connections.pop().close()
 
     # -- appending ----------------------------------------------------------------------------------------------------
 
@@ -223,7 +237,7 @@ class SqliteStore:
         reversed_by = dict(_among(db, "events", "reverses, position", "reverses", need.reversals))
         unmet: dict[Condition, int] = {}
         for condition in need.conditions:
-            sql, values = select(condition.query, None, 1)
+            sql, values = select(condition.query, None, 1, _field_is)
             row = db.execute(_here(sql), values).fetchone()
             if row is not None:
                 unmet[condition] = row[0]
@@ -320,7 +334,7 @@ class SqliteStore:
     async def read(self, query: Query, cursor: Row | None, limit: int) -> list[Row]:
         """Read some rows."""
         self._check_open()
-        sql, values = select(query, cursor, limit)
+        sql, values = select(query, cursor, limit, _field_is)
         return await self._read_there(functools.partial(self._fetch, _here(sql), values))
 
     def _fetch(self, sql: str, values: tuple[Any, ...]) -> list[Row]:
@@ -439,6 +453,13 @@ def _among(db: sqlite3.Connection, table: str, columns: str, column: str, values
         some = wanted[at : at + _CHUNK]
         marks = ", ".join("?" * len(some))
         yield from db.execute(f"SELECT {columns} FROM headgate_{table} WHERE {column} IN ({marks})", some)  # noqa: S608
+
+
+def _field_is(name: str, value: FieldValue) -> tuple[str, str, str]:
+    path = f'$."{name}"'  # a name alone would be taken for a path, too
+    if isinstance(value, str):
+        return "CAST(data ->> ? AS TEXT) = ?", path, value
+    return "data -> ? = ?", path, json.dumps(value)
 
 
 @functools.lru_cache(maxsize=256)

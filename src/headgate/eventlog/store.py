@@ -17,7 +17,12 @@ from headgate.eventlog.record import COLUMNS, Head, Row
 if TYPE_CHECKING:
     from headgate.eventlog.planning import Appended, Order
 
-SCHEMA_VERSION = 2
+FieldValue = str | int | bool | None
+"""What a field of the data can be compared with."""
+FieldIs = Callable[[str, FieldValue], tuple[str, str, str]]
+"""How a database says that a field has a value: SQL with two ``?``, and the texts for them."""
+
+SCHEMA_VERSION = 3
 """Of our own tables. `Store.open` brings older ones up, and refuses newer ones."""
 
 
@@ -50,7 +55,7 @@ class Query:
         types: Names of types; empty: all.
         correlation_id: Only those of one correlation.
         backwards: From ``until`` down to ``start``.
-        fields: Values that fields of the data have to have, as text.
+        fields: Values that fields of the data have to have.
     """
 
     start: int = 1
@@ -59,7 +64,7 @@ class Query:
     types: tuple[str, ...] = ()
     correlation_id: str | None = None
     backwards: bool = False
-    fields: tuple[tuple[str, str], ...] = ()
+    fields: tuple[tuple[str, FieldValue], ...] = ()
 
     @property
     def single(self) -> bool:
@@ -131,7 +136,7 @@ class Store(Protocol):
         ...
 
 
-def select(query: Query, cursor: Row | None, limit: int) -> tuple[str, tuple[Any, ...]]:
+def select(query: Query, cursor: Row | None, limit: int, field_is: FieldIs) -> tuple[str, tuple[Any, ...]]:
     """Return the SQL and the values that read the next rows of a query."""
     where: list[str] = []
     values: list[Any] = []
@@ -155,27 +160,34 @@ def select(query: Query, cursor: Row | None, limit: int) -> tuple[str, tuple[Any
     if until is not None:
         condition("position <= ?", until)
     if query.streams and not query.single:
-        parts = []
-        for each in query.streams:
-            if each.endswith("*"):
-                parts.append("(stream >= ? AND stream < ?)")
-                values.extend((each[:-1], after_prefix(each[:-1])))
-            else:
-                parts.append("stream = ?")
-                values.append(each)
-        where.append(f"({' OR '.join(parts)})")
+        sql, names = in_streams(query.streams)
+        condition(sql, *names)
     if query.types:
         condition(f"type IN ({', '.join('?' * len(query.types))})", *query.types)
     if query.correlation_id is not None:
         condition("correlation_id = ?", query.correlation_id)
     for name, value in query.fields:
-        condition("CAST(data ->> CAST(? AS TEXT) AS TEXT) = ?", name, value)
+        condition(*field_is(name, value))
     order = "version" if query.single else "position"
     text = (
         f"SELECT {', '.join(COLUMNS)} FROM ~events{' WHERE ' if where else ''}{' AND '.join(where)} "  # noqa: S608 (no value is in it)
         f"ORDER BY {order}{' DESC' if query.backwards else ''} LIMIT {int(limit)}"
     )
     return text, tuple(values)
+
+
+def in_streams(streams: Sequence[str]) -> tuple[str, list[str]]:
+    """Return the SQL that says that a stream is one of these (names, or prefixes that end in ``*``), and its values."""
+    parts: list[str] = []
+    values: list[str] = []
+    for each in streams:
+        if each.endswith("*"):
+            parts.append("(stream >= ? AND stream < ?)")
+            values.extend((each[:-1], after_prefix(each[:-1])))
+        else:
+            parts.append("stream = ?")
+            values.append(each)
+    return f"({' OR '.join(parts)})", values
 
 
 def after_prefix(prefix: str) -> str:
@@ -193,8 +205,15 @@ def matches(query: Query, row: Row) -> bool:
         return False
     if query.fields:
         data = json.loads(row[13])
-        if any(name not in data or str(data[name]) != value for name, value in query.fields):
+        if any(name not in data or not _is(data[name], value) for name, value in query.fields):
             return False
     if not query.streams:
         return True
     return any(row[1].startswith(each[:-1]) if each.endswith("*") else row[1] == each for each in query.streams)
+
+
+def _is(found: Any, value: FieldValue) -> bool:
+    """Whether a field has a value, as the databases see it: text has to be alike, anything else alike as JSON."""
+    if isinstance(value, str):
+        return (found if isinstance(found, str) else json.dumps(found)) == value
+    return not isinstance(found, str) and json.dumps(found) == json.dumps(value)
