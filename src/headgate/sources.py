@@ -133,17 +133,13 @@ class IterableProducer(_Source):
         return events
 
 
-class AsyncIterableProducer(_Source):
-    """Gives elements of an async iterator as they come."""
+class Pumped(Producer):
+    """A producer with a task of its own, its pump, which emits events as they come, as long as they are wanted."""
 
-    def __init__(self, iterable: AsyncIterable[Any], on_cancel: str) -> None:
-        """Keep the iterable; it is iterated from the first demand on."""
-        super().__init__(on_cancel)
-        self._iterator: AsyncIterator[Any] = aiter(iterable)
+    def __init__(self) -> None:
+        """Begin without a task."""
         self._wanted = asyncio.Event()
         self._pump: asyncio.Task[None] | None = None
-        self._events: list[Any] = []
-        self._flushing = False
 
     async def handle_demand(self, demand: int) -> None:  # noqa: ARG002 (what is owed is on the stage)
         """Let the pump run."""
@@ -152,28 +148,60 @@ class AsyncIterableProducer(_Source):
         self._wanted.set()
 
     async def handle_info(self, message: Any) -> None:
-        """Crash with what the iterator raised."""
+        """Crash with what the pump raised, after all that came before it."""
         if isinstance(message, BaseException):
             raise message
 
     async def terminate(self, reason: Any) -> None:  # noqa: ARG002 (a callback's form)
-        """Stop iterating."""
+        """Stop the pump."""
         if self._pump is not None:
             self._pump.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._pump
+
+    async def demanded(self) -> None:
+        """Wait until something is owed."""
+        while self.stage.demand <= 0:
+            self._wanted.clear()
+            await self._wanted.wait()
+
+    async def pump(self) -> None:
+        """Emit what is owed, for ever or until the stage is finished; what it raises crashes the stage."""
+        raise NotImplementedError
+
+    async def _run(self) -> None:
+        try:
+            await self.pump()
+        except Exception as error:  # noqa: BLE001 (the stage crashes with it)
+            self.stage.info(error)
+
+
+class AsyncIterableProducer(_Source, Pumped):
+    """Gives elements of an async iterator as they come."""
+
+    def __init__(self, iterable: AsyncIterable[Any], on_cancel: str) -> None:
+        """Keep the iterable; it is iterated from the first demand on."""
+        _Source.__init__(self, on_cancel)
+        Pumped.__init__(self)
+        self._iterator: AsyncIterator[Any] = aiter(iterable)
+        self._events: list[Any] = []
+        self._flushing = False
+
+    async def terminate(self, reason: Any) -> None:
+        """Stop iterating."""
+        await super().terminate(reason)
         close = getattr(self._iterator, "aclose", None)
         if close is not None:
             await close()
 
-    async def _run(self) -> None:
+    async def pump(self) -> None:
+        """Iterate, up to what is owed."""
         loop = asyncio.get_running_loop()
         try:
             while True:
-                while self.stage.demand <= len(self._events):
+                if self.stage.demand <= len(self._events):
                     self._flush()
-                    self._wanted.clear()
-                    await self._wanted.wait()
+                    await self.demanded()
                 event = await anext(self._iterator)  # meanwhile there may be another list of events
                 self._events.append(event)
                 if not self._flushing:  # all that comes before the iterator waits goes out together
@@ -182,9 +210,9 @@ class AsyncIterableProducer(_Source):
         except StopAsyncIteration:
             self._flush()
             self.finish()
-        except Exception as error:  # noqa: BLE001 (the user's iterator)
+        except Exception:
             self._flush()
-            self.stage.info(error)
+            raise
 
     def _flush(self) -> None:
         self._flushing = False

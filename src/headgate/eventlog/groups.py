@@ -25,7 +25,7 @@ from headgate.eventlog.checkpoints import Checkpoint
 from headgate.eventlog.leases import Leases
 from headgate.eventlog.record import Page, Recorded, Row
 from headgate.eventlog.source import LogSource
-from headgate.eventlog.stages import Pumped
+from headgate.eventlog.stages import Taking
 from headgate.eventlog.store import Query
 from headgate.protocol.dispatch.partition import stable_hash
 from headgate.runtime.options import Child, check_count, check_name, check_seconds
@@ -405,7 +405,7 @@ class Group:
                     held.moved(reached)
 
 
-class GroupProducer(Pumped):
+class GroupProducer(Taking):
     """Gives the events of a member's partitions."""
 
     def __init__(self, group: Group) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import uuid
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -14,7 +12,8 @@ from headgate.eventlog.events import Event
 from headgate.eventlog.reading import At
 from headgate.eventlog.record import Page, Row
 from headgate.eventlog.store import Query
-from headgate.stage import Consumer, Producer
+from headgate.sources import Pumped
+from headgate.stage import Consumer
 
 if TYPE_CHECKING:
     from headgate.eventlog.log import EventLog
@@ -22,46 +21,19 @@ if TYPE_CHECKING:
 END: Final = "end"
 
 
-class Pumped(Producer):
-    """A producer with a task that emits what is asked for, as it comes."""
+class Taking(Pumped):
+    """Takes as much as is owed from somewhere, as it comes."""
 
-    def __init__(self) -> None:
-        """Begin without a task."""
-        self._wanted = asyncio.Event()
-        self._pump: asyncio.Task[None] | None = None
-
-    async def handle_demand(self, demand: int) -> None:  # noqa: ARG002 (what is owed is on the stage)
-        """Let the pump run."""
-        if self._pump is None:
-            self._pump = asyncio.get_running_loop().create_task(self._run(), name=f"headgate: {self.stage.name} pump")
-        self._wanted.set()
-
-    async def handle_info(self, message: Any) -> None:
-        """Crash with what the pump raised, after all that came before it."""
-        if isinstance(message, BaseException):
-            raise message
-
-    async def terminate(self, reason: Any) -> None:  # noqa: ARG002 (a callback's form)
-        """Stop the pump."""
-        if self._pump is not None:
-            self._pump.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._pump
-
-    async def _run(self) -> None:
-        try:
-            while True:
-                while self.stage.demand <= 0:
-                    self._wanted.clear()
-                    await self._wanted.wait()
-                events = await self.take(self.stage.demand)
-                if events is None:
-                    self.stage.finish()
-                    return
-                if events:
-                    self.stage.emit(events)
-        except Exception as error:  # noqa: BLE001 (the stage crashes with it)
-            self.stage.info(error)
+    async def pump(self) -> None:
+        """Take and emit, until there is no more."""
+        while True:
+            await self.demanded()
+            events = await self.take(self.stage.demand)
+            if events is None:
+                self.stage.finish()
+                return
+            if events:
+                self.stage.emit(events)
 
     async def take(self, count: int) -> Any:
         """Give up to ``count`` events, at least one unless there is reason to look anew; None: there is no more."""
@@ -76,7 +48,7 @@ class TakenUp(Protocol):
         ...
 
 
-class LogProducer(Pumped):
+class LogProducer(Taking):
     """Gives the events of a log as they are asked for: those that are there, then those that come.
 
     Args:
