@@ -170,7 +170,7 @@ def express_without_the_ledger(plant):
 def iterable_is_pulled_beyond_demand(plant):
     plant.edit(
         AsyncIterableProducer,
-        "_run",
+        "pump",
         ("self.stage.demand <= len(self._events)", "self.stage.demand < len(self._events)"),
     )
 
@@ -179,7 +179,7 @@ def iterable_is_pulled_beyond_demand(plant):
 def events_of_an_iterable_are_dropped_at_its_end(plant):
     plant.edit(
         AsyncIterableProducer,
-        "_run",
+        "pump",
         ("except StopAsyncIteration:\n        self._flush()", "except StopAsyncIteration:"),
     )
 
