@@ -14,7 +14,7 @@ import pytest
 
 from headgate import EventLogError
 from headgate.eventlog import Append, Event, EventLog, Projection, archive, verify
-from headgate.eventlog.export import lines
+from headgate.eventlog.export import export_lines
 from headgate.eventlog.store import Query
 from tests.eventlog.conftest import run
 from tests.eventlog.server import server
@@ -295,7 +295,7 @@ def test_an_export_that_does_not_fit_leaves_no_file_that_looks_complete(tmp_path
     async def _():
         async with EventLog(str(path)) as log:
             await log.append("s", [event(each) for each in range(1000)])
-            size = sum([len(line) + 1 async for line in lines(log, log.read())])
+            size = sum([len(line) + 1 async for line in export_lines(log, log.read())])
         command = [sys.executable, "-m", "headgate", "log", "export", str(path), "--out", str(out)]
         environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
 

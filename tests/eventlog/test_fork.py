@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from headgate import OptionError, StoreError
 from headgate.eventlog import Event, EventLog, Policy, Types, fork, verify
-from headgate.eventlog.export import lines
+from headgate.eventlog.export import export_lines
 from tests.eventlog.conftest import run
 from tests.eventlog.ledger import Deposited, Moved, Opened, balances, types
 
@@ -167,13 +167,13 @@ def test_an_export_has_no_personal_data():
     async def _():
         async with EventLog(":memory:", types=people(), master_key=bytes(32)) as log:
             await with_canaries(log)
-            text = "\n".join([each async for each in lines(log, log.read(), Policy(RULES))])
+            text = "\n".join([each async for each in export_lines(log, log.read(), Policy(RULES))])
             assert CANARY not in text
             assert len(text.splitlines()) == 20
             one = json.loads(text.splitlines()[0])
             assert (one["position"], one["type"], one["version"]) == (1, "Joined", 1)
             assert "meta" not in one
-            plain = "\n".join([each async for each in lines(log, log.read())])
+            plain = "\n".join([each async for each in export_lines(log, log.read())])
             assert f"{CANARY} 3" in plain, "without a policy, and with the key, all is there"
 
 

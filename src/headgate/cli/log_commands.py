@@ -19,9 +19,9 @@ from headgate.cli import log_view as view
 from headgate.cli.log_target import find_log, find_policy, find_projection, parse_at, who
 from headgate.errors import EventLogError, HeadgateError
 from headgate.eventlog import EventLog, Projection, Reading, Recorded, compare, fork, verify
-from headgate.eventlog.access import accesses, note
+from headgate.eventlog.access import accesses, note_access
 from headgate.eventlog.explain import explain
-from headgate.eventlog.export import as_dict, lines, one_line
+from headgate.eventlog.export import as_dict, export_lines, one_line
 from headgate.eventlog.replay import MISSING, differences
 from headgate.eventlog.reverse import reversals
 from headgate.eventlog.verify import as_json
@@ -132,7 +132,7 @@ class _Look:
         self.log = find_log(self._target)
         asked = {name: value for name, value in options.items() if value not in (None, False, ())}
         async with self.log:
-            await note(self.log, self._actor, command.rstrip("_"), asked, self._reason)
+            await note_access(self.log, self._actor, command.rstrip("_"), asked, self._reason)
             yield self
 
     def events(self, events: list[Recorded], found: str | None = None) -> None:
@@ -358,7 +358,7 @@ async def export(
 
     async def write(file: TextIO) -> int:
         count = 0
-        async for each in lines(look.log, part.read(look.log), rules):
+        async for each in export_lines(look.log, part.read(look.log), rules):
             file.write(each + "\n")
             count += 1
         return count

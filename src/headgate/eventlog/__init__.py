@@ -1,7 +1,10 @@
 """The event log: every event kept, in order, and what one wants from that."""
 
+from headgate.eventlog.access import Access, accesses, note_access
 from headgate.eventlog.archive import Archived, archive
 from headgate.eventlog.events import Event
+from headgate.eventlog.explain import Step, explain
+from headgate.eventlog.export import export_lines
 from headgate.eventlog.fork import Forked, fork
 from headgate.eventlog.groups import Group
 from headgate.eventlog.log import EventLog
@@ -20,6 +23,7 @@ from headgate.eventlog.verify import Damage, Verified, verify
 __all__ = [
     "ERASED",
     "SEALED",
+    "Access",
     "Append",
     "Appended",
     "Archived",
@@ -40,13 +44,18 @@ __all__ = [
     "Projector",
     "Reading",
     "Recorded",
+    "Step",
     "StreamInfo",
     "Types",
     "Verified",
+    "accesses",
     "archive",
     "compare",
     "compare_handlers",
+    "explain",
+    "export_lines",
     "fork",
+    "note_access",
     "reverse",
     "reverse_correlation",
     "reverse_stream",

@@ -31,7 +31,9 @@ class Access(NamedTuple):
     details: dict[str, Any]
 
 
-async def note(log: EventLog, actor: str, command: str, details: dict[str, Any], reason: str | None = None) -> None:
+async def note_access(
+    log: EventLog, actor: str, command: str, details: dict[str, Any], reason: str | None = None
+) -> None:
     """Write down that somebody looks at a log, before he does.
 
     Args:

@@ -46,8 +46,14 @@ def as_dict(event: Recorded, policy: Policy | None = None, personal: tuple[str, 
     return {name: value for name, value in made.items() if value is not None}
 
 
-async def lines(log: EventLog, reading: Reading, policy: Policy | None = None) -> AsyncIterator[str]:
-    """Give each event as a line of JSON."""
+async def export_lines(log: EventLog, reading: Reading, policy: Policy | None = None) -> AsyncIterator[str]:
+    """Give each event as a line of JSON.
+
+    Args:
+        log: The log.
+        reading: Which events: `EventLog.read`.
+        policy: What of them may be seen. Default: everything; `EventLog.policy` is the log's own.
+    """
     async for event in reading:
         kind = log.types.find(event.type)
         yield one_line(as_dict(event, policy, () if kind is None else kind.personal))
