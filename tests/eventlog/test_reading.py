@@ -11,7 +11,10 @@ from hypothesis import strategies as st
 
 from headgate import EventError, OptionError
 from headgate.eventlog import Event, EventLog, Page, archive
+from headgate.eventlog.postgres import _field_is, _one_sided, numbered
+from headgate.eventlog.store import Query, select
 from tests.eventlog.conftest import run
+from tests.eventlog.server import server
 
 
 class Clock:
@@ -228,3 +231,28 @@ def test_an_event_is_found_by_its_id_wherever_it_is(place, tmp_path):
             assert [(await log.event(each)).position for each in ids] == [1, 2, 3]
             with pytest.raises(EventError, match="in the log"):
                 await log.event(uuid.uuid4())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backwards", [False, True])
+def test_a_page_of_a_new_log_in_postgresql_is_read_without_sorting_the_rest(backwards):
+    """Without statistics both bounds together seemed to be few rows: each page then sorted all that was left."""
+    asyncpg = pytest.importorskip("asyncpg")
+    url = server().database()
+
+    @run
+    async def _():
+        async with EventLog(url) as log:
+            await log.append("a", [Event("e", {"n": number}) for number in range(3000)])
+            assert len(await log.read(start=10, until=2990, backwards=backwards).all()) == 2981
+        query = _one_sided(Query(10, 2990, backwards=backwards))
+        sql, values = select(query, None, 1000, _field_is)
+        db = await asyncpg.connect(url)
+        for mode in ("force_generic_plan", "force_custom_plan"):
+            await db.execute(f"SET plan_cache_mode = {mode}")
+            prepared = numbered(sql.replace("~", "headgate."))
+            await db.execute(f"PREPARE {mode} (bigint) AS {prepared}")
+            plan = "\n".join(row[0] for row in await db.fetch(f"EXPLAIN EXECUTE {mode} ({values[0]})"))
+            assert "Index Scan" in plan
+            assert "Sort" not in plan
+        await db.close()

@@ -14,6 +14,7 @@ import inspect
 import json
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
+from dataclasses import replace
 from typing import Any, Final
 from urllib.parse import urlsplit, urlunsplit
 
@@ -291,9 +292,13 @@ class PostgresStore:
     async def read(self, query: Query, cursor: Row | None, limit: int) -> list[Row]:
         """Read some rows."""
         self._check_open()
-        sql, values = select(query, cursor, limit, _field_is)
+        sql, values = select(_one_sided(query), cursor, limit, _field_is)
         async with self._translated(), self._pool.acquire() as db:
-            return [tuple(row) for row in await db.fetch(numbered(self._here(sql)), *values)]
+            rows = [tuple(row) for row in await db.fetch(numbered(self._here(sql)), *values)]
+        until = query.until
+        while rows and (rows[-1][0] < query.start or (until is not None and rows[-1][0] > until)):
+            rows.pop()
+        return rows
 
     async def head(self) -> Head:
         """Say where the log ends."""
@@ -363,6 +368,17 @@ class PostgresStore:
             known = isinstance(error, (self._asyncpg.PostgresError, self._asyncpg.InterfaceError))
             why = f"PostgreSQL says: {error}" if known else f"no connection: {type(error).__name__}: {error}"
             raise EventLogError(self.name, why) from error
+
+
+def _one_sided(query: Query) -> Query:
+    """Leave out the bound that a read of plain positions comes to last; what is behind it has to be cut off.
+
+    With both, PostgreSQL takes them for few as long as it has no statistics: it would then collect and sort everything
+    between them for each page, in a new log of 100,000 events in ten times the time.
+    """
+    if query.streams or query.types or query.correlation_id is not None or query.fields:
+        return query
+    return replace(query, start=1) if query.backwards else replace(query, until=None)
 
 
 def _field_is(name: str, value: FieldValue) -> tuple[str, str, str]:
