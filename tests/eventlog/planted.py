@@ -96,6 +96,21 @@ def acknowledged_and_committed_with_the_next_one():
     edit(SqliteStore, "_transact", ("self._begin()", "self._db.in_transaction or self._begin()"))
 
 
+@mutant(TESTS + "test_power.py", "-k", "storm")
+def acknowledged_before_it_is_on_the_disk():
+    edit(SqliteStore, "_open", ("{'FULL' if self._durability == 'power' else 'NORMAL'}", "NORMAL"))
+
+
+@mutant(TESTS + "test_power.py", "-k", "synced_when")
+def what_was_left_by_one_who_was_killed_is_taken_for_safe():
+    edit(SqliteStore, "_open", ('if self._durability == "power"', "if False"))
+
+
+@mutant(TESTS + "test_power.py", "-k", "synced_when")
+def what_is_there_already_is_taken_for_safe():
+    edit(SqliteStore, "_write", ('if self._durability == "power" and', "if False and"))
+
+
 @mutant(TESTS + "test_faults_tail.py")
 def a_gap_is_not_waited_for():
     """What is committed between the read and the look at the end is passed over."""

@@ -38,6 +38,9 @@ _INSERT_SEVERAL: Final = INSERT + f", ({', '.join('?' * len(COLUMNS))})" * (_TOG
 _CACHED: Final = 100_000  # streams whose versions are remembered
 _LOOKS: Final = (0.002, 0.05)  # seconds between looks for what others wrote: just after something came, and later on
 _CHUNK: Final = 500  # values in one IN (...)
+_CHANGE: Final = (  # something: only a commit that changes a page forces what is written to the disk, all of it
+    "INSERT INTO headgate_meta VALUES ('changed', '0') ON CONFLICT (name) DO UPDATE SET value = 1 - headgate_meta.value"
+)
 
 
 class SqliteStore:
@@ -115,6 +118,9 @@ class SqliteStore:
                 self._again_while_busy(lambda: self._db.execute("PRAGMA journal_mode = WAL"))
             self._db.execute(f"PRAGMA synchronous = {'FULL' if self._durability == 'power' else 'NORMAL'}")
             self._migrate()
+            if self._durability == "power" and not self._memory:
+                # One who was killed between writing and fsync has left what can be read from here on, and can be lost.
+                self._transact(None, [Statement(_CHANGE)])
             self._reader = self._db if self._memory else self._connect()
             self._watcher = self._db if self._memory else self._connect()
             if not self._memory:
@@ -207,6 +213,8 @@ class SqliteStore:
                     except HeadgateError as error:
                         results.append(error)
                 _insert(self._db, plan.rows)
+                if self._durability == "power" and not plan.rows and any(type(each) is list for each in results):
+                    self._db.execute(_CHANGE)  # what is there already may be of one who does not force it to the disk
                 self._db.execute("COMMIT")
             except BaseException:
                 self._rollback()
