@@ -98,8 +98,8 @@ async def _remove(log: EventLog, file: Path, rows: list[Row]) -> None:
     )
     within = "INSERT INTO ~archived_in (first, stream) VALUES (?, ?)"
     ids = (
-        "INSERT INTO ~archived_ids (event_id, position, stream, version) "
-        "SELECT event_id, position, stream, version FROM ~events WHERE position <= ?"
+        "INSERT INTO ~archived_ids (event_id, position, stream, version, reverses) "
+        "SELECT event_id, position, stream, version, reverses FROM ~events WHERE position <= ?"
     )
     drop = "DELETE FROM ~events WHERE position <= ?"
     await log.store.transact(

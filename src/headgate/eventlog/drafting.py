@@ -84,6 +84,8 @@ class Drafter:
                 self._check(draft)
             if kind is not None and kind.personal:
                 personal.append((len(drafts), kind))
+                if type(event) is Event:  # while keys are looked up, it may be appended by somebody else too
+                    draft, special = draft._replace(known=True), True
             drafts.append(draft)
         if personal:
             await self._seal(stream, drafts, personal)

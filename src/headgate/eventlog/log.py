@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Any, Self
@@ -18,7 +19,7 @@ from headgate.eventlog.groups import Group
 from headgate.eventlog.log_types import Append, StreamInfo, list_streams
 from headgate.eventlog.masking import Policy
 from headgate.eventlog.opening import make_store
-from headgate.eventlog.planning import Appended, Order
+from headgate.eventlog.planning import Appended, ArchivedMeanwhileError, Condition, Order
 from headgate.eventlog.projection import Folded, Projection, fold
 from headgate.eventlog.projector import Projector
 from headgate.eventlog.reading import At, Reading, check_at, field_values, stream_names
@@ -203,18 +204,40 @@ class EventLog:
         wanted = [each if isinstance(each, Append) else Append(*each) for each in appends]
         several = [list(_several(each.events)) for each in wanted]
         ids = iter(new_ids(sum(map(len, several)), self.clock()))
+        conditions = [
+            None if each.unless is None else await self._held_against_archives(each.unless.condition(each.after))
+            for each in wanted
+        ]
         orders: list[Order] = []
-        for (stream, _, expected, unless, after), events in zip(wanted, several, strict=True):
+        for (stream, _, expected, _, _), events, condition in zip(wanted, several, conditions, strict=True):
             check_text("append", "stream", stream)
             if expected is not None:
                 check_count(
                     f"append to {stream!r}", "expected_version", expected, 0, "an integer of at least 0, or None"
                 )
             order = await self._drafter.order(stream, expected, events, common, ids)
-            orders.append(order if unless is None else order._replace(condition=unless.condition(after)))
-        if connection is not None:
-            return await self.store.append_in(connection, orders)
-        return await self.store.append(orders)
+            orders.append(order if condition is None else order._replace(condition=condition))
+        while True:
+            try:
+                if connection is not None:
+                    return await self.store.append_in(connection, orders)
+                return await self.store.append(orders)
+            except ArchivedMeanwhileError:
+                orders = [
+                    order
+                    if order.condition is None
+                    else order._replace(condition=await self._held_against_archives(order.condition))
+                    for order in orders
+                ]
+
+    async def _held_against_archives(self, condition: Condition) -> Condition:
+        """Look for what must not be there in the archives; in the database that is done while nobody else appends."""
+        known = await self.archives.known()
+        last = known[-1].last if known else 0
+        found: list[Row] = []
+        if last > condition.after:
+            found = await self.rows(replace(condition.query, until=last), None, 1)
+        return condition._replace(archived=last, found=found[0][0] if found else 0)
 
     # -- reading ------------------------------------------------------------------------------------------------------
 

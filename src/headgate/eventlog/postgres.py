@@ -228,6 +228,9 @@ class PostgresStore:
         now = found["now"] if self._clock is time.time else int(self._clock() * 1e6)
         # Numbers come from a sequence, which is ahead of the last event when something was taken back.
         head = Head(found["first"] - 1, found["recorded_at"], found["digest"])
+        archived = 0
+        if need.conditions:
+            archived = await db.fetchval(self._here("SELECT coalesce(max(last), 0) FROM ~archives"))
         unmet: dict[Condition, int] = {}
         for condition in need.conditions:
             sql, values = select(condition.query, None, 1, _field_is)
@@ -235,7 +238,7 @@ class PostgresStore:
             if position is not None:
                 unmet[condition] = position
         versions = dict(zip(streams, found["versions"], strict=True))
-        return Plan(self.name, head, now, versions, known, reversed_by, unmet)
+        return Plan(self.name, head, now, versions, known, reversed_by, unmet, archived)
 
     async def _insert(self, db: Any, rows: list[Row]) -> None:
         if not rows:
@@ -254,7 +257,7 @@ class PostgresStore:
         if not hasattr(connection, "is_in_transaction") or not connection.is_in_transaction():
             expected = "an asyncpg.Connection to the same database on which a transaction was begun"
             raise OptionError("EventLog.append", "connection", expected, connection)
-        async with self._translated():
+        async with self._translated(), connection.transaction():  # a savepoint
             plan = await self._plan(connection, orders)
             results = plan.place(orders)
             await self._insert(connection, plan.rows)

@@ -122,9 +122,10 @@ async def reversals(log: EventLog, ids: Iterable[bytes]) -> dict[bytes, int]:
     for at in range(0, len(wanted), 500):
         some = tuple(wanted[at : at + 500])
         marks = ", ".join("?" * len(some))
-        sql = f"SELECT reverses, position FROM ~events WHERE reverses IN ({marks})"  # noqa: S608 (marks only)
-        (rows,) = await log.store.transact([Statement(sql, some)])
-        found.update((bytes(row[0]), row[1]) for row in rows)
+        sql = "SELECT reverses, position FROM ~{} WHERE reverses IN ({})"
+        both = [Statement(sql.format(table, marks), some) for table in ("events", "archived_ids")]
+        for rows in await log.store.transact(both):
+            found.update((bytes(row[0]), row[1]) for row in rows)
     return found
 
 

@@ -103,6 +103,8 @@ CREATE TABLE headgate_archived_in (
 INSERT INTO headgate_archived_in
     SELECT DISTINCT (SELECT max(first) FROM headgate_archives WHERE first <= position), stream
     FROM headgate_archived_ids;
+ALTER TABLE headgate_archived_ids ADD COLUMN reverses BLOB;
+CREATE UNIQUE INDEX headgate_archived_reverses ON headgate_archived_ids (reverses) WHERE reverses IS NOT NULL;
 """
 
 MIGRATIONS: Final[tuple[str, ...]] = (EVENTS + BESIDE, ARCHIVED, ARCHIVED_IN)

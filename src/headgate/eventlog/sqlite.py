@@ -250,25 +250,40 @@ class SqliteStore:
             for table in ("events", "archived_ids")
             for row in _among(db, table, "event_id, position, stream, version", "event_id", need.ids)
         }
-        reversed_by = dict(_among(db, "events", "reverses, position", "reverses", need.reversals))
+        reversed_by = dict(
+            row
+            for table in ("events", "archived_ids")
+            for row in _among(db, table, "reverses, position", "reverses", need.reversals)
+        )
+        archived = 0
+        if need.conditions:
+            (archived,) = db.execute("SELECT coalesce(max(last), 0) FROM headgate_archives").fetchone()
         unmet: dict[Condition, int] = {}
         for condition in need.conditions:
             sql, values = select(condition.query, None, 1, _field_is)
             row = db.execute(_here(sql), values).fetchone()
             if row is not None:
                 unmet[condition] = row[0]
-        return Plan(self.name, head, int(self._clock() * 1e6), versions, known, reversed_by, unmet)
+        return Plan(self.name, head, int(self._clock() * 1e6), versions, known, reversed_by, unmet, archived)
 
     async def append_in(self, connection: Any, orders: Sequence[Order]) -> list[Appended]:
         """Append in a transaction of somebody else, who commits it. It blocks like any statement of that connection."""
         if not isinstance(connection, sqlite3.Connection) or not connection.in_transaction:
             expected = "a sqlite3.Connection to the same file on which a transaction was begun"
             raise OptionError("EventLog.append", "connection", expected, connection)
-        with self._translated():
+        with self._translated(), _plain_rows(connection):
             connection.execute("UPDATE headgate_meta SET value = value WHERE 0")  # takes the write lock before it reads
-            plan = self._plan(connection, needs(orders))
-            results = plan.place(orders)
-            _insert(connection, plan.rows)
+            connection.execute("SAVEPOINT headgate_append")
+            try:
+                plan = self._plan(connection, needs(orders))
+                results = plan.place(orders)
+                _insert(connection, plan.rows)
+            except BaseException:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK TO headgate_append")
+                    connection.execute("RELEASE headgate_append")
+                raise
+            connection.execute("RELEASE headgate_append")
             return results
 
     async def adopt(self, rows: Sequence[Row]) -> None:
@@ -435,6 +450,17 @@ class SqliteStore:
             if user and code not in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_BUSY):
                 raise
             raise EventLogError(self.name, f"SQLite says: {error}") from error
+
+
+@contextlib.contextmanager
+def _plain_rows(db: sqlite3.Connection) -> Generator[None]:
+    """Let a connection of somebody else give rows as tuples, and text as text."""
+    before = db.row_factory, db.text_factory
+    db.row_factory, db.text_factory = None, str
+    try:
+        yield
+    finally:
+        db.row_factory, db.text_factory = before
 
 
 def _insert(db: sqlite3.Connection, rows: Sequence[Row]) -> None:
