@@ -71,7 +71,8 @@ def test_exit_statuses(tmp_path):
     log = "examples.ledger.book:log"
     for command, status in {
         f"verify {log}": 0,
-        f"verify {log} --anchor 5:00": 1,
+        f"verify {log} --anchor 5:{'0' * 32}": 1,
+        f"verify {log} --anchor 5:00": 2,
         f"verify {log} --anchor x": 2,
         "ls missing.db": 2,
         f"show {log} 99999": 2,
@@ -80,6 +81,8 @@ def test_exit_statuses(tmp_path):
         f"grep {log} '('": 2,
         f"fork {log} ledger.db": 2,
         f"export {log} --policy examples.ledger.book:log": 2,
+        "export ledger.db": 2,
+        f"diff {log} account-0001 --against examples.ledger.balances:buggy": 2,
         "ls examples.ledger.book:nothing": 2,
         "ls nothing.at.all:log": 2,
     }.items():

@@ -13,9 +13,14 @@ from tests.eventlog.conftest import run
 CANARY = "canary-7f3a"
 
 
-def command(*arguments, status=0):
+def look(*arguments, status=0):
     done = CliRunner().invoke(headgate, ["log", *map(str, arguments)], catch_exceptions=False)
     assert done.exit_code == status, done.output
+    return done
+
+
+def command(*arguments, status=0):
+    done = look(*arguments, status=status)
     return done.stdout if status == 0 else done.output
 
 
@@ -78,7 +83,7 @@ def test_states(path):
     steps = documents("why", path, "cart-1")
     assert [each["undone_by"] for each in steps] == [None, 7, None, None, None, None]
     assert steps[-1]["undoes"] == 2
-    assert steps[1]["changes"] == [{"field": "item", "before": "i0", "after": "i1"}]
+    assert steps[1]["changes"] == [{"path": "item", "before": "i0", "after": "i1"}]
     assert "undone by 7" in command("why", path, "cart-1", "--field", "item")
     (fields,) = documents("diff", path, "cart-1", "--from", 1, "--to", 5)
     assert fields["fields"] == [{"path": "item", "before": "i0", "after": "i4"}]
@@ -105,7 +110,7 @@ def test_a_field_is_told_by_its_path(tmp_path):
 
 def test_every_access_is_written_down_and_stays(path):
     command("show", path, "cart-1", "--actor", "eve", "--reason", "ticket 5")
-    command("export", path)
+    command("export", path, "--unredacted")
     command("verify", path)
     found = documents("access", path)
     assert [(each["command"], each["reason"]) for each in found][:4] == [

@@ -296,7 +296,7 @@ def test_an_export_that_does_not_fit_leaves_no_file_that_looks_complete(tmp_path
         async with EventLog(str(path)) as log:
             await log.append("s", [event(each) for each in range(1000)])
             size = sum([len(line) + 1 async for line in export_lines(log, log.read())])
-        command = [sys.executable, "-m", "headgate", "log", "export", str(path), "--out", str(out)]
+        command = [sys.executable, "-m", "headgate", "log", "export", str(path), "--unredacted", "--out", str(out)]
         environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
 
         def export(limit):

@@ -3,7 +3,7 @@
 import asyncio
 import itertools
 
-from headgate import Pipeline
+from headgate import Backoff, Pipeline
 from headgate.eventlog import Event, EventLog
 from headgate.eventlog.source import LogSource
 from headgate.testing import check_source
@@ -71,6 +71,41 @@ def test_a_pipeline_handles_each_event_and_moves_the_checkpoints(tmp_path):
             again = log.group("g", partitions=4)
             await again.join()
             await log.append("s-1", [Event("put", {"number": 99})])
+            assert [each.data["number"] for each in await again.take(10)] == [99]
+            await again.leave()
+
+
+def test_an_event_that_always_fails_is_a_dead_letter_and_its_partition_goes_on(tmp_path):
+    """The log keeps no dead letters: they go to ``dead_letters=``, and the checkpoint moves past them."""
+
+    @run
+    async def _():
+        async with EventLog(str(tmp_path / "log.db")) as log:
+            await log.append("s", [Event("put", {"number": number}) for number in range(5)])
+            handled, letters, done = set(), [], asyncio.Event()
+
+            class Refusing(Pipeline):
+                max_deliveries = 3
+                redelivery = Backoff(first=0.001)
+
+                def handle_message(self, message):
+                    if message.data.data["number"] == 2:
+                        raise ValueError("never")
+                    handled.add(message.data.data["number"])
+                    return message
+
+            def keep(letter):
+                letters.append(letter)
+                done.set()
+
+            async with Refusing(source=log.group("g", partitions=1).source(), dead_letters=keep):
+                await done.wait()
+            (letter,) = letters
+            assert (letter.event.data.position, letter.deliveries, str(letter.reason)) == (3, 3, "never")
+            assert handled == {0, 1, 3, 4}
+            again = log.group("g", partitions=1)
+            await again.join()
+            await log.append("s", [Event("put", {"number": 99})])
             assert [each.data["number"] for each in await again.take(10)] == [99]
             await again.leave()
 

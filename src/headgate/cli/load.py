@@ -1,4 +1,4 @@
-"""From ``module:attribute`` to an app, or to one line that says why not."""
+"""From ``module:attribute`` to an app, or to anything else in a module, or to one line that says why not."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import inspect
 import os
 import sys
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
@@ -20,7 +21,7 @@ PACKAGE: Final = str(Path(__file__).parents[1])
 
 
 class LoadError(Exception):
-    """There is no app there; the message is one line."""
+    """There is no such thing there; the message is one line."""
 
     def __init__(self, message: str, error: BaseException | None = None) -> None:
         """Keep the line, and what was raised by the user's code."""
@@ -53,16 +54,29 @@ def load(target: str) -> Any:
     Raises:
         LoadError: There is none, for the reason that its message gives.
     """
+    return _app(find(target, "app", _is_app), target)
+
+
+def find(target: str, kind: str, fits: Callable[[Any], bool]) -> Any:
+    """Find anything in a module; the current folder can be imported from.
+
+    Args:
+        target: ``module:attribute``.
+        kind: What is wanted, in a word, for messages.
+        fits: Whether something is of that kind: what a module has of it is named when the attribute is missing.
+
+    Raises:
+        LoadError: There is none, for the reason that its message gives.
+    """
     name, colon, path = target.partition(":")
     if not colon or not name or not path:
-        raise LoadError(f"expected MODULE:APP, e.g. {_guess(target)}; got: {target!r}")
+        raise LoadError(f"expected MODULE:{kind.upper()}, e.g. {_guess(target)}:{kind}; got: {target!r}")
     if name.endswith(".py") or "/" in name or os.sep in name:
-        raise LoadError(f"expected a module, not a file: {_guess(name)[:-4]}:{path}; got: {target!r}")
-    module = _module(name)
-    value: Any = module
+        raise LoadError(f"expected a module, not a file: {_guess(name)}:{path}; got: {target!r}")
+    value: Any = _module(name)
     for part in path.split("."):
-        value = _attribute(value, part, name, path)
-    return _app(value, target)
+        value = _attribute(value, part, name, path, fits)
+    return value
 
 
 def _module(name: str) -> ModuleType:
@@ -82,14 +96,14 @@ def _module(name: str) -> ModuleType:
         raise LoadError(f"module {name!r} cannot be imported: {_line(error)}", error) from None
 
 
-def _attribute(value: Any, part: str, module: str, path: str) -> Any:
+def _attribute(value: Any, part: str, module: str, path: str, fits: Callable[[Any], bool]) -> Any:
     try:
         return getattr(value, part)
     except AttributeError:
         names = [each for each in dir(value) if not each.startswith("_")]
-        apps = [each for each in names if _is_app(getattr(value, each, None))]
+        fitting = ", ".join(repr(each) for each in names if fits(getattr(value, each, None)))
         close = difflib.get_close_matches(part, names, n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else f"; it has {', '.join(map(repr, apps))}" if apps else ""
+        hint = f"; did you mean {close[0]!r}?" if close else f"; it has {fitting}" if fitting else ""
         raise LoadError(f"module {module!r} has no {path!r}{hint}") from None
 
 
@@ -148,9 +162,9 @@ def _kind(value: Any) -> str:
 
 
 def _guess(target: str) -> str:
-    """Return what was probably meant."""
+    """Return the module that was probably meant."""
     name = target.partition(":")[0].removesuffix(".py").replace("\\", ".").replace("/", ".").strip(".")
-    return f"{name or 'module'}:app"
+    return name or "module"
 
 
 def _is_machinery(file: str) -> bool:

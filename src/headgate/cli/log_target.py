@@ -2,19 +2,35 @@
 
 from __future__ import annotations
 
-import importlib
 import os
-import sys
-from datetime import UTC, datetime
+import re
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, TypeVar
 
+from headgate.cli.load import LoadError
+from headgate.cli.load import find as find_object
 from headgate.errors import HeadgateError
 from headgate.eventlog import EventLog, Policy, Projection
 
+_DAY: Final = re.compile(r"\d{4}-\d{2}-\d{2}")
+_TIMES: Final = range(2, 9999)  # years that can be moved by a day, or to another zone
+_LAST: Final = 2**63 - 1  # the last position that there can be
+
+T = TypeVar("T")
+
 
 class TargetError(HeadgateError):
-    """What stands on the command line leads nowhere."""
+    """What stands on the command line leads nowhere.
+
+    Attributes:
+        details: The traceback of what the user's module has raised, or None.
+    """
+
+    def __init__(self, message: str, details: str | None = None) -> None:
+        """Keep both."""
+        super().__init__(message)
+        self.details = details
 
 
 def find_log(target: str) -> EventLog:
@@ -28,31 +44,29 @@ def find_log(target: str) -> EventLog:
         return EventLog(target, create=False)
     if Path(target).exists() or ":" not in target:
         if not Path(target).is_file():
-            raise TargetError(f"there is no file {target!r}")
+            raise TargetError(f"there is no file {target!r}; LOG is a file, postgresql://..., or MODULE:NAME")
+        if target.endswith(".py"):
+            raise TargetError(f"expected a log, not a program; MODULE:NAME of an EventLog in it: got {target!r}")
         return EventLog(target, create=False)
-    found = find(target, "an EventLog")
-    if not isinstance(found, EventLog):
-        raise TargetError(f"{target} is no EventLog, but {type(found).__name__}")
-    return found
+    return find(target, EventLog)
 
 
-def find(target: str, what: str) -> Any:
+def find(target: str, wanted: type[T]) -> T:
     """Return an object of a module.
 
     Args:
         target: ``MODULE:NAME``.
-        what: What is expected there, for errors.
+        wanted: The class that it has to be of.
     """
-    module, _, name = target.partition(":")
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.insert(0, here)
+    kind = wanted.__name__
     try:
-        found: Any = importlib.import_module(module)
-        for part in name.split("."):
-            found = getattr(found, part)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise TargetError(f"expected {what} at MODULE:NAME, got {target!r} ({error})") from error
+        found = find_object(
+            target, "log" if wanted is EventLog else kind.lower(), lambda each: isinstance(each, wanted)
+        )
+    except LoadError as error:
+        raise TargetError(str(error), error.details(full=False)) from error
+    if not isinstance(found, wanted):
+        raise TargetError(f"{target} is no {kind}, but {type(found).__name__}")
     return found
 
 
@@ -61,54 +75,80 @@ def find_projection(log: EventLog, wanted: str | None) -> Projection:
 
     Args:
         log: The log.
-        wanted: Its name, or ``MODULE:NAME``. None: the only one that there is.
+        wanted: Its name, or ``MODULE:NAME``. None: the only one that there is; when there is none, `last_fields`.
     """
     known = {each.name: each for each in log.projections}
     if wanted is None:
         if len(known) == 1:
             return next(iter(known.values()))
         if not known:
-            return Projection("fields", last_fields)
+            return last_fields
         raise TargetError(f"there are several projections; choose by --projection: {', '.join(sorted(known))}")
     if wanted in known:
         return known[wanted]
     if ":" not in wanted:
         names = ", ".join(sorted(known)) or "none"
         raise TargetError(f"there is no projection {wanted!r} (there are: {names}); give its name, or MODULE:NAME")
-    found = find(wanted, "a Projection")
-    if not isinstance(found, Projection):
-        raise TargetError(f"{wanted} is no Projection, but {type(found).__name__}")
-    return found
+    return find(wanted, Projection)
 
 
-def last_fields(state: dict[str, Any], event: Any) -> dict[str, Any]:
-    """Fold events whose meaning is not known: the last value of each field counts."""
+def _last_fields(state: dict[str, Any], event: Any) -> dict[str, Any]:
     state.update(event.plain)
     state["(last event)"] = event.type
     return state
 
 
+last_fields: Final = Projection("fields", _last_fields)
+"""Folds events whose meaning is not known: the last value of each field counts."""
+
+
 def find_policy(log: EventLog, wanted: str | None) -> Policy:
-    """Return the policy of a module, or that of the log; else one that masks personal fields."""
-    if wanted is None:
-        return log.policy or Policy()
-    found = find(wanted, "a Policy")
-    if not isinstance(found, Policy):
-        raise TargetError(f"{wanted} is no Policy, but {type(found).__name__}")
-    return found
+    """Return the policy of a module, or that of the log; else one that masks personal fields.
+
+    Raises:
+        TargetError: Neither a policy nor the types of the events are known, so nothing would be masked.
+    """
+    if wanted is not None:
+        return find(wanted, Policy)
+    if log.policy is None and not log.types.known():
+        raise TargetError(
+            f"nothing says what of {log.store.name} may be seen; give LOG as MODULE:NAME of a log that has a policy, "
+            "or --policy MODULE:NAME, or --unredacted for everything"
+        )
+    return log.policy or Policy()
 
 
-def parse_at(text: str | None) -> int | datetime | None:
-    """Return a place in a log: a position, or a time in ISO 8601, in UTC unless it says otherwise."""
+def parse_at(text: str | None, *, end: bool = False) -> int | datetime | None:
+    """Return a place in a log: a position, or a time in ISO 8601, in UTC unless it says otherwise.
+
+    Args:
+        text: As it was given.
+        end: A day without a time stands for its end. Default: for its beginning.
+    """
     if text is None:
         return None
-    if text.isascii() and text.isdigit():
+    if text.isascii() and text.isdigit() and int(text) <= _LAST:
         return int(text)
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
-        raise TargetError(f"expected a position or a time such as 2026-03-01T12:00, got {text!r}") from None
-    return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+        expected = "a position, or a time such as 2026-03-01T12:00, or a day such as 2026-03-01"
+        raise TargetError(f"expected {expected}; got {text!r}") from None
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    # No log reaches so far, and the last days of all can be neither moved nor taken to another zone.
+    moment = moment.replace(year=min(max(moment.year, _TIMES[0]), _TIMES[-1]))
+    return moment + timedelta(days=1, microseconds=-1) if end and _DAY.fullmatch(text) else moment
+
+
+def parse_anchor(text: str) -> tuple[int, bytes]:
+    """Return a position and a digest, as `verify` prints them."""
+    position, _, digest = text.removeprefix("anchor:").strip().partition(":")
+    if not (position.isascii() and position.isdigit()) or not re.fullmatch(r"[0-9a-fA-F]{32}", digest):
+        raise TargetError(
+            f"expected --anchor POSITION:DIGEST with 32 hexadecimal digits, as it was printed; got {text!r}"
+        )
+    return int(position), bytes.fromhex(digest)
 
 
 def who() -> str:
@@ -116,4 +156,9 @@ def who() -> str:
     for name in ("HEADGATE_ACTOR", "SUDO_USER", "LOGNAME", "USER"):
         if os.environ.get(name, "").isprintable() and os.environ.get(name):
             return os.environ[name]
-    return f"uid {os.getuid()}" if hasattr(os, "getuid") else "unknown"
+    try:
+        import pwd  # noqa: PLC0415 (not on Windows)
+
+        return pwd.getpwuid(os.getuid()).pw_name
+    except (ImportError, KeyError):
+        return f"uid {os.getuid()}" if hasattr(os, "getuid") else "unknown"
