@@ -22,11 +22,11 @@ from headgate.eventlog.opening import make_store
 from headgate.eventlog.planning import Appended, ArchivedMeanwhileError, Condition, Order
 from headgate.eventlog.projection import Folded, Projection, fold
 from headgate.eventlog.projector import Projector
-from headgate.eventlog.reading import At, Reading, check_at, field_values, stream_names
+from headgate.eventlog.reading import At, Reading, check_at, check_field, field_values, stream_names
 from headgate.eventlog.record import Page, Recorded, Row, to_micros
 from headgate.eventlog.registry import Types
 from headgate.eventlog.stages import END, LogConsumer, LogProducer, TakenUp
-from headgate.eventlog.store import FieldValue, Query, Statement
+from headgate.eventlog.store import FieldValue, Query, Statement, is_literal
 from headgate.eventlog.vault import Vault
 from headgate.runtime.options import Child, check_count
 
@@ -263,7 +263,7 @@ class EventLog:
             types: Only events of these types: classes or names.
             correlation_id: Only events of this command or request.
             fields: Only events whose data has these values (text, integers, booleans, None) in these fields; sealed
-                ones are not seen. It looks at every event that fits otherwise.
+                ones are not seen. It looks at every event that fits otherwise, unless there is an `index` of one.
             backwards: From the end to the beginning.
             limit: How many at most.
             batch: How many are fetched at once.
@@ -287,6 +287,23 @@ class EventLog:
             fields=field_values(fields),
         )
         return Reading(self, query, start, until, limit, batch)
+
+    async def index(self, field: str) -> None:
+        """Make an index of a field of the data: ``read(fields=)`` and ``append(unless=)`` then find its values quickly.
+
+        It is kept with the log, and costs a little with each append. A second time it does nothing. Making it on a
+        large log takes a while, in which nobody can append.
+
+        Args:
+            field: Its name, at the top of the data.
+
+        Raises:
+            OptionError: It cannot be the name of one.
+        """
+        check_field("EventLog.index", "field", field)
+        if not is_literal(field):
+            raise OptionError("EventLog.index", "field", "a name without any of ? ~ ' { }", field)
+        await self.store.index(field)
 
     async def event(self, which: int | uuid.UUID) -> Recorded:
         """Return one event, by its position or its id.

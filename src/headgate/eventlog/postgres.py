@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import hashlib
 import inspect
 import json
 import time
@@ -24,7 +25,7 @@ from headgate.eventlog.committing import Committer, Result
 from headgate.eventlog.planning import Appended, Condition, Found, Needs, Order, Plan, needs
 from headgate.eventlog.postgres_schema import migrations
 from headgate.eventlog.record import COLUMNS, Head, Row
-from headgate.eventlog.store import SCHEMA_VERSION, FieldValue, Query, Statement, select
+from headgate.eventlog.store import SCHEMA_VERSION, FieldValue, Query, Statement, is_literal, select
 
 _HEAD: Final = "SELECT position, recorded_at, digest FROM ~events ORDER BY position DESC LIMIT 1"
 KINDS: Final = (
@@ -335,6 +336,15 @@ class PostgresStore:
             row = await db.fetchrow(self._here(_HEAD))
         return Head() if row is None else Head(row[0], row[1], row[2] or b"")
 
+    async def index(self, field: str) -> None:
+        """Make an index of a field of the data, if there is none."""
+        self._check_open()
+        text, _ = _field(field)
+        name = hashlib.sha256(field.encode()).hexdigest()[:16]
+        sql = f"CREATE INDEX IF NOT EXISTS events_field_{name} ON ~events ({text.format('->>')}, type, position)"
+        async with self._translated(), self._ours() as db:
+            await db.execute(self._here(sql))
+
     async def check(self) -> list[str]:
         """Nothing is to be looked at: the server sums its pages itself."""
         return []
@@ -412,10 +422,22 @@ def _one_sided(query: Query) -> Query:
     return replace(query, start=1) if query.backwards else replace(query, until=None)
 
 
-def _field_is(name: str, value: FieldValue) -> tuple[str, str, str]:
+def _field_is(name: str, value: FieldValue) -> tuple[str, tuple[str, ...]]:
+    """Compare what is indexed, text; then the kind, where it is no text."""
+    field, given = _field(name)
     if isinstance(value, str):
-        return f"{_DATA} ->> ?::text = ?", name, value
-    return f"({_DATA} -> ?::text)::text = ?", name, json.dumps(value)
+        return f"{field.format('->>')} = ?", (*given, value)
+    alike, text = f"({field.format('->')})::text = ?", json.dumps(value)
+    if value is None:
+        return alike, (*given, text)
+    return f"{field.format('->>')} = ? AND {alike}", (*given, text, *given, text)
+
+
+def _field(name: str) -> tuple[str, tuple[str, ...]]:
+    """Return the SQL of a field of the data, with its operator left out, and what is to be put in for ``?``."""
+    if is_literal(name):
+        return f"({_DATA} {{}} '{name}')", ()
+    return f"({_DATA} {{}} ?::text)", (name,)
 
 
 def _set(event: asyncio.Event, _: Any) -> None:

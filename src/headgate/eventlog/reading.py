@@ -97,8 +97,13 @@ def stream_names(streams: str | Iterable[str] | None) -> list[str]:
 def field_values(fields: Mapping[str, FieldValue] | None) -> tuple[tuple[str, FieldValue], ...]:
     """Return what fields have to have, checked."""
     for name, value in (fields or {}).items():
-        if not isinstance(name, str) or not name or not name.isprintable() or '"' in name or "\\" in name:
-            raise OptionError("EventLog.read", "fields", "names of fields, without quotes or backslashes", name)
+        check_field("EventLog.read", "fields", name)
         if not isinstance(value, (str, int, NoneType)):
             raise OptionError("EventLog.read", f"fields[{name!r}]", "text, an integer, a boolean or None", value)
     return tuple((fields or {}).items())
+
+
+def check_field(where: str, option: str, name: Any) -> None:
+    """Refuse what is no name of a field that can be compared."""
+    if not isinstance(name, str) or not name or not name.isprintable() or '"' in name or "\\" in name:
+        raise OptionError(where, option, "names of fields, without quotes or backslashes", name)

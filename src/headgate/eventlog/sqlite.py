@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import hashlib
 import itertools
 import json
 import random
@@ -27,7 +28,7 @@ from headgate.eventlog.bell import Bell
 from headgate.eventlog.committing import Committer, Result
 from headgate.eventlog.planning import Appended, Condition, Found, Needs, Order, Plan, needs
 from headgate.eventlog.record import COLUMNS, Head, Row
-from headgate.eventlog.store import SCHEMA_VERSION, FieldValue, Query, Statement, select
+from headgate.eventlog.store import SCHEMA_VERSION, FieldValue, Query, Statement, is_literal, select
 
 T = TypeVar("T")
 
@@ -296,6 +297,17 @@ class SqliteStore:
         with self._translated():
             self._transact(lambda db: _insert(db, rows), ())
 
+    async def index(self, field: str) -> None:
+        """Make an index of a field of the data, if there is none."""
+        self._check_open()
+        name = hashlib.sha256(field.encode()).hexdigest()[:16]
+        text, _ = _field(field)
+        sql = (
+            f"CREATE INDEX IF NOT EXISTS headgate_events_field_{name} ON headgate_events "
+            f"(CAST({text.format('->>')} AS TEXT), type)"
+        )
+        await self._write_there(functools.partial(self._transact, None, [Statement(sql)]))
+
     # -- transactions -------------------------------------------------------------------------------------------------
 
     def _begin(self) -> None:
@@ -497,11 +509,24 @@ def _among(db: sqlite3.Connection, table: str, columns: str, column: str, values
         yield from db.execute(f"SELECT {columns} FROM headgate_{table} WHERE {column} IN ({marks})", some)  # noqa: S608
 
 
-def _field_is(name: str, value: FieldValue) -> tuple[str, str, str]:
-    path = f'$."{name}"'  # a name alone would be taken for a path, too
+def _field_is(name: str, value: FieldValue) -> tuple[str, tuple[str, ...]]:
+    """Compare what is indexed, text; then the kind, where it is no text."""
+    field, given = _field(name)
     if isinstance(value, str):
-        return "CAST(data ->> ? AS TEXT) = ?", path, value
-    return "data -> ? = ?", path, json.dumps(value)
+        return f"CAST({field.format('->>')} AS TEXT) = ?", (*given, value)
+    alike = f"{field.format('->')} = ?"
+    if value is None:
+        return alike, (*given, "null")
+    text = str(int(value))  # true is 1
+    return f"CAST({field.format('->>')} AS TEXT) = ? AND {alike}", (*given, text, *given, json.dumps(value))
+
+
+def _field(name: str) -> tuple[str, tuple[str, ...]]:
+    """Return the SQL of a field of the data, with its operator left out, and what is to be put in for ``?``."""
+    path = f'$."{name}"'  # a name alone would be taken for a path, too
+    if is_literal(name):
+        return f"data {{}} '{path}'", ()
+    return "data {} ?", (path,)
 
 
 @functools.lru_cache(maxsize=256)

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 FieldValue = str | int | bool | None
 """What a field of the data can be compared with."""
-FieldIs = Callable[[str, FieldValue], tuple[str, str, str]]
-"""How a database says that a field has a value: SQL with two ``?``, and the texts for them."""
+FieldIs = Callable[[str, FieldValue], tuple[str, tuple[str, ...]]]
+"""How a database says that a field has a value: SQL with ``?``, and the texts for them."""
 
 SCHEMA_VERSION = 3
 """Of our own tables. `Store.open` brings older ones up, and refuses newer ones."""
@@ -111,6 +111,10 @@ class Store(Protocol):
         """Write rows of another log as they are, positions included; nobody else writes to this one meanwhile."""
         ...
 
+    async def index(self, field: str) -> None:
+        """Make an index of a field of the data, if there is none."""
+        ...
+
     async def check(self) -> list[str]:
         """Let the database look at its own structures; an empty list: it found nothing wrong."""
         ...
@@ -167,7 +171,8 @@ def select(query: Query, cursor: Row | None, limit: int, field_is: FieldIs) -> t
     if query.correlation_id is not None:
         condition("correlation_id = ?", query.correlation_id)
     for name, value in query.fields:
-        condition(*field_is(name, value))
+        sql, texts = field_is(name, value)
+        condition(sql, *texts)
     order = "version" if query.single else "position"
     text = (
         f"SELECT {', '.join(COLUMNS)} FROM ~events{' WHERE ' if where else ''}{' AND '.join(where)} "  # noqa: S608 (no value is in it)
@@ -188,6 +193,11 @@ def in_streams(streams: Sequence[str]) -> tuple[str, list[str]]:
             parts.append("stream = ?")
             values.append(each)
     return f"({' OR '.join(parts)})", values
+
+
+def is_literal(name: str) -> bool:
+    """Whether the name of a field can stand in SQL as it is, so that an index of it is found."""
+    return not set(name) & set("?~'{}")
 
 
 def after_prefix(prefix: str) -> str:
