@@ -1,7 +1,7 @@
 """The event log: every event kept, in order, and what one wants from that."""
 
 from headgate.eventlog.access import Access, accesses, note_access
-from headgate.eventlog.archive import Archived, archive
+from headgate.eventlog.archive import Archived, archive, discard
 from headgate.eventlog.events import Event
 from headgate.eventlog.explain import Step, explain
 from headgate.eventlog.export import export_lines
@@ -52,6 +52,7 @@ __all__ = [
     "archive",
     "compare",
     "compare_handlers",
+    "discard",
     "explain",
     "export_lines",
     "fork",

@@ -232,8 +232,7 @@ class EventLog:
 
     async def _held_against_archives(self, condition: Condition) -> Condition:
         """Look for what must not be there in the archives; in the database that is done while nobody else appends."""
-        known = await self.archives.known()
-        last = known[-1].last if known else 0
+        ((last,),) = (await self.store.transact([Statement("SELECT coalesce(max(last), 0) FROM ~archives")]))[0]
         found: list[Row] = []
         if last > condition.after:
             found = await self.rows(replace(condition.query, until=last), None, 1)

@@ -104,6 +104,7 @@ INSERT INTO headgate_archived_in
     SELECT DISTINCT (SELECT max(first) FROM headgate_archives WHERE first <= position), stream
     FROM headgate_archived_ids;
 ALTER TABLE headgate_archived_ids ADD COLUMN reverses BLOB;
+ALTER TABLE headgate_archives ADD COLUMN discarded_at INTEGER;
 CREATE UNIQUE INDEX headgate_archived_reverses ON headgate_archived_ids (reverses) WHERE reverses IS NOT NULL;
 """
 
