@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import itertools
 
 import pytest
 
@@ -20,6 +21,24 @@ def counts(logic="1", function=count):
 
 async def fill(log, number, stream="a"):
     await log.append(stream, [Event("t", {}) for _ in range(number)])
+
+
+@contextlib.contextmanager
+def cancelled_at(log, number):
+    """The task that runs this transaction of the log is cancelled when it is under way."""
+    transact, numbers = log.store.transact, itertools.count(1)
+
+    async def cancelling(statements):
+        task = asyncio.current_task()
+        if next(numbers) == number and task is not None:
+            task.cancel()
+        return await transact(statements)
+
+    log.store.transact = cancelling
+    try:
+        yield
+    finally:
+        log.store.transact = transact
 
 
 def test_several_at_once_on_one_projector_fold_each_event_once(place):
@@ -44,21 +63,9 @@ def test_whatever_is_cancelled_counts_nothing_twice_and_leaves_nothing_out(place
         async with place.log() as log:
             await fill(log, 40)
             projector = log.projector(counts(), batch=5)
-            transact = log.store.transact
             for number in range(1, 12):
-                left = number
-
-                async def cancelling(statements):
-                    nonlocal left
-                    left -= 1
-                    if not left:
-                        asyncio.current_task().cancel()
-                    return await transact(statements)
-
-                log.store.transact = cancelling
-                with contextlib.suppress(asyncio.CancelledError):
+                with cancelled_at(log, number), contextlib.suppress(asyncio.CancelledError):
                     await asyncio.create_task(projector.catch_up())
-                log.store.transact = transact
                 await fill(log, 3)
             await projector.catch_up()
             assert await projector.get("a") == {"n": 73}

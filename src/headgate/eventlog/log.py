@@ -205,7 +205,8 @@ class EventLog:
         ids = iter(new_ids(sum(map(len, several)), self.clock()))
         orders: list[Order] = []
         for (stream, _, expected, unless, after), events in zip(wanted, several, strict=True):
-            check_text("append", "stream", stream)
+            if check_text("append", "stream", stream).endswith("*"):  # reads take that for a prefix
+                raise EventError("append", "stream", "a name that does not end in '*'", stream)
             if expected is not None:
                 check_count(
                     f"append to {stream!r}", "expected_version", expected, 0, "an integer of at least 0, or None"
