@@ -53,6 +53,16 @@ def taken(store: Store, old: Checkpoint, now: int) -> list[Statement]:
     ]
 
 
+def taken_over(name: str, now: int) -> list[Statement]:
+    """Return the statements that take a checkpoint up wherever it is; the last one gives its position and epoch."""
+    add = (
+        "INSERT INTO ~checkpoints AS old (name, partition, position, epoch, updated_at) VALUES (?, 0, 0, 1, ?) "
+        "ON CONFLICT (name, partition) DO UPDATE SET epoch = old.epoch + 1, updated_at = excluded.updated_at"
+    )
+    found = "SELECT position, epoch FROM ~checkpoints WHERE name = ? AND partition = 0"
+    return [Statement(add, (name, now)), Statement(found, (name,))]
+
+
 def moved(store: Store, old: Checkpoint, position: int, now: int) -> Statement:
     """Return the statement that moves a checkpoint on, if it is still where its owner believes it to be."""
     sql = (

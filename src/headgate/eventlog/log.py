@@ -210,7 +210,8 @@ class EventLog:
         ]
         orders: list[Order] = []
         for (stream, _, expected, _, _), events, condition in zip(wanted, several, conditions, strict=True):
-            check_text("append", "stream", stream)
+            if check_text("append", "stream", stream).endswith("*"):  # reads take that for a prefix
+                raise EventError("append", "stream", "a name that does not end in '*'", stream)
             if expected is not None:
                 check_count(
                     f"append to {stream!r}", "expected_version", expected, 0, "an integer of at least 0, or None"
