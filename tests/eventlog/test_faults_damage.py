@@ -429,7 +429,8 @@ def test_tables_of_an_older_version_are_brought_up(shared, tmp_path, version):
     @run
     async def _():
         prefix = "headgate_" if shared.kind == "file" else "headgate."
-        before = [f"DROP TABLE {prefix}archived_in", f"DROP INDEX {prefix}archived_reverses"]
+        before = [f"DROP TABLE {prefix}{each}" for each in ("parked", "archived_in")]
+        before += [f"DROP INDEX {prefix}archived_reverses"]
         before.append(f"ALTER TABLE {prefix}archived_ids DROP COLUMN reverses")
         before.append(f"ALTER TABLE {prefix}archives DROP COLUMN discarded_at")
         if version == 1:

@@ -10,6 +10,7 @@ from headgate.eventlog.groups import Group
 from headgate.eventlog.log import EventLog
 from headgate.eventlog.log_types import Append, StreamInfo
 from headgate.eventlog.masking import Policy
+from headgate.eventlog.parking import Parked
 from headgate.eventlog.planning import Appended
 from headgate.eventlog.projection import Folded, Projection
 from headgate.eventlog.projector import Lag, Projector
@@ -39,6 +40,7 @@ __all__ = [
     "Lag",
     "OutputChange",
     "Page",
+    "Parked",
     "Policy",
     "Projection",
     "Projector",

@@ -481,7 +481,9 @@ class EventLog:
 
         Raises:
             FencedError: Somebody else has moved it at the same time.
+            OptionError: It is a name of ours: those of groups and projections begin with what they are.
         """
+        checkpoints.check_own("EventLog.save_checkpoint", name)
         old = await checkpoints.load(self.store, name)
         now = int(self.clock() * 1e6)
         taken = old._replace(epoch=old.epoch + 1)

@@ -99,6 +99,10 @@ INSERT INTO {s}.archived_in
     SELECT DISTINCT (SELECT max(first) FROM {s}.archives WHERE first <= position), stream FROM {s}.archived_ids;
 ALTER TABLE {s}.archived_ids ADD COLUMN reverses bytea;
 ALTER TABLE {s}.archives ADD COLUMN discarded_at bigint;
+CREATE TABLE {s}.parked (
+    name text COLLATE "C" NOT NULL, position bigint NOT NULL, reason text NOT NULL, traceback text NOT NULL,
+    deliveries bigint NOT NULL, parked_at bigint NOT NULL, PRIMARY KEY (name, position)
+);
 CREATE UNIQUE INDEX archived_reverses ON {s}.archived_ids (reverses) WHERE reverses IS NOT NULL;
 
 -- Takes the lock first: each statement below then sees what was committed before it.

@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import functools
 import hashlib
+import inspect
 import itertools
 import json
 import random
@@ -55,6 +56,8 @@ class SqliteStore:
         create: False: the tables have to be there already.
         clock: Unix time in seconds.
     """
+
+    awaits = False  # a function of a connection runs in the writer's thread
 
     def __init__(
         self,
@@ -362,7 +365,7 @@ class SqliteStore:
         with self._translated(user=work is not None):
             self._begin()
             try:
-                result = None if work is None else work(self._db)
+                result = None if work is None else self._work(work)
                 rows = [_execute(self._db, each) for each in statements]
                 self._db.execute("COMMIT")
             except BaseException:
@@ -371,6 +374,19 @@ class SqliteStore:
             if work is not None:
                 self._seen = -1  # it may have appended
             return rows if work is None else result
+
+    def _work(self, work: Callable[[Any], Any]) -> Any:
+        """Run a user's function within the transaction that is open, and see that it still is."""
+        result = work(self._db)
+        if inspect.isawaitable(result):
+            if inspect.iscoroutine(result):
+                result.close()
+            expected = "plain in a transaction on SQLite, where it runs in the writer's thread"
+            raise OptionError(self.name, "handler", expected, work)
+        if not self._db.in_transaction:
+            why = "the function that was run in a transaction has ended it: it must not commit, roll back or use 'with'"
+            raise EventLogError(self.name, why)
+        return result
 
     # -- reading ------------------------------------------------------------------------------------------------------
 
@@ -429,6 +445,10 @@ class SqliteStore:
             if (await self.head()).position > after:
                 return
             await asyncio.shield(rung)
+
+    async def now(self) -> int:
+        """Say what time it is: all who use a file have the clock of its machine."""
+        return int(self._clock() * 1e6)
 
     def _begin_to_look(self) -> asyncio.Task[None]:
         (seen,) = self._watcher.execute("PRAGMA data_version").fetchone()

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
+from headgate.errors import EventLogError
 from headgate.eventlog.record import COLUMNS, Head, Row
 
 if TYPE_CHECKING:
@@ -77,9 +78,11 @@ class Store(Protocol):
 
     Attributes:
         name: For errors: a path, or an address without its password.
+        awaits: What is given to `run` may be async.
     """
 
     name: str
+    awaits: bool
 
     async def open(self) -> None:
         """Make or bring up the tables, and be ready."""
@@ -131,6 +134,10 @@ class Store(Protocol):
         """Wait until there may be something after this position."""
         ...
 
+    async def now(self) -> int:
+        """Say what time it is, in microseconds of Unix time, by the clock that all who use it have in common."""
+        ...
+
     async def transact(self, statements: Sequence[Statement]) -> list[list[tuple[Any, ...]]]:
         """Run statements in one transaction, and give the rows of each."""
         ...
@@ -142,6 +149,14 @@ class Store(Protocol):
         be async, of an ``asyncpg.Connection``.
         """
         ...
+
+
+def passing(error: BaseException) -> bool:
+    """Whether it is a failure of the database, or of the way to it, that may be over when it is tried again.
+
+    What we say ourselves has no cause (the log is not open), or is of a kind of its own (it is damaged, ...).
+    """
+    return type(error) is EventLogError and error.__cause__ is not None
 
 
 def select(query: Query, cursor: Row | None, limit: int, field_is: FieldIs) -> tuple[str, tuple[Any, ...]]:
