@@ -1,8 +1,7 @@
 """Parked events: those that a pipeline over a group has given up, kept with the log until they are handled after all.
 
-A pipeline over `Group.source` parks an event where it would be a dead letter and nobody takes those; the group goes on
-behind it. `Group.parked` says what is there and why, and a pipeline over `Group.parked_source` handles it again, when
-what was wrong is mended.
+A pipeline over `Group.source` parks an event that is a dead letter, and the group goes on behind it. `Group.parked`
+says what is there and why, and a pipeline over `Group.parked_source` handles it again, when what was wrong is mended.
 """
 
 from __future__ import annotations
@@ -144,7 +143,7 @@ class ParkedSource(Source):
     def nack(self, messages: Sequence[Message], delay: float = 0.0, *, counted: bool = True) -> None:
         """Hand them out again."""
         back = [
-            Message(each.receipt, key=each.key, receipt=each.receipt, deliveries=each.deliveries + counted)
+            Message(each.receipt, key=each.receipt.stream, receipt=each.receipt, deliveries=each.deliveries + counted)
             for each in messages
         ]
         if delay <= 0:
