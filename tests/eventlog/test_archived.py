@@ -1,6 +1,7 @@
 """What holds for events holds when they are archived: conditions, reversals, ids."""
 
 import asyncio
+import sys
 import uuid
 from pathlib import Path
 
@@ -8,7 +9,10 @@ import pytest
 
 from headgate import AppendConditionError, AppendConflictError, EventError, EventLogError, ReversalError
 from headgate.eventlog import Event, EventLog, Projection, archive, discard, explain, fork, reverse, verify
+from headgate.eventlog.store import Query
 from tests.eventlog.conftest import run
+
+module = sys.modules["headgate.eventlog.archive"]
 
 
 async def enrolled_and_left(log):
@@ -148,3 +152,56 @@ def test_an_archive_that_could_not_be_deleted_is_deleted_later(tmp_path):
             await asyncio.to_thread(file.write_text, "again")
             assert await discard(log, 10) == []
             assert not await asyncio.to_thread(file.exists)
+
+
+@pytest.mark.parametrize("backwards", [False, True])
+def test_each_archive_is_read_once_whichever_way_and_however_small_the_pages(tmp_path, monkeypatch, backwards):
+    read_file, reads = module.read_file, []
+
+    def counted(file):
+        reads.append(file)
+        return read_file(file)
+
+    @run
+    async def _():
+        async with EventLog(":memory:") as log:
+            await numbered(log, tmp_path, count=60)
+            monkeypatch.setattr(module, "read_file", counted)
+            monkeypatch.setattr(module, "_KEPT", 1)
+            found = [each.position async for each in log.read(backwards=backwards, batch=3)]
+            assert sorted(found) == list(range(1, 61))
+            assert found == sorted(found, reverse=backwards)
+            assert len(reads) == 5
+
+
+def test_an_archive_is_on_the_disk_before_its_events_leave_the_database(tmp_path, monkeypatch):
+    """So is its name, and are the folders that were made for it; also when one who was killed has written it."""
+    done = []
+    fsync, remove = module._sync, module._remove
+
+    def sync(path):
+        fsync(path)
+        done.append(path.name)
+
+    async def removed(*arguments):
+        done.append("removed")
+        await remove(*arguments)
+
+    monkeypatch.setattr(module, "_sync", sync)
+    monkeypatch.setattr(module, "_remove", removed)
+
+    @run
+    async def _():
+        async with EventLog(":memory:") as log:
+            await numbered(log, tmp_path, count=8)
+            folder = tmp_path / "one" / "two"
+            (made,) = await archive(log, folder, 4)
+            assert done == [tmp_path.name, "one", "two", "removed"]
+            done.clear()
+            again = folder / "events-000000000005-000000000006.jsonl.gz"
+            rows = await log.store.read(Query(5, 6), None, 10)
+            await asyncio.to_thread(module._write, again, rows)
+            done.clear()
+            await archive(log, folder, 6)
+            assert done == [again.name, "two", "removed"]
+            assert Path(made.file).parent == again.parent

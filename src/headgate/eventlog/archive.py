@@ -12,6 +12,8 @@ import hashlib
 import json
 import os
 import zlib
+from collections import OrderedDict
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -29,7 +31,8 @@ _BROKEN: Final = (
     *(OSError, EOFError, zlib.error, ValueError, TypeError, AttributeError, LookupError),
     *(StopIteration, RecursionError),
 )
-_IN_ONE: Final = 50_000  # events in one file
+_IN_ONE: Final = 10_000  # events in one file
+_KEPT: Final = 8  # files that were read last and are kept in memory
 
 
 class Archived(NamedTuple):
@@ -161,11 +164,13 @@ def _is_there(file: Path, rows: list[Row]) -> bool:
         same = False
     if not same:
         raise EventLogError(str(file), "there is a file of that name with other contents; archive to another folder")
+    _sync(file)  # whoever wrote it may have been killed before that
+    _sync(file.parent)
     return True
 
 
 def _write(file: Path, rows: list[Row]) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
+    _make_folder(file.parent)
     beside = file.with_suffix(".part")
     total = hashlib.sha256()
     try:
@@ -184,11 +189,24 @@ def _write(file: Path, rows: list[Row]) -> None:
         beside.unlink(missing_ok=True)
         raise
     beside.replace(file)
-    folder = os.open(file.parent, os.O_RDONLY)
+    _sync(file.parent)
+
+
+def _make_folder(folder: Path) -> None:
+    """Make a folder and those above it, so that they are there after a power failure."""
+    if folder.is_dir():
+        return
+    _make_folder(folder.parent)
+    folder.mkdir(exist_ok=True)
+    _sync(folder.parent)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(folder)
+        os.fsync(handle)
     finally:
-        os.close(folder)
+        os.close(handle)
 
 
 def read_file(file: Path) -> list[Row]:
@@ -235,7 +253,7 @@ def _from_json(values: list[Any]) -> Row:
 
 
 class Archives:
-    """Reads the archives of a log; the file that was read last is kept in memory.
+    """Reads the archives of a log; the files that were read last are kept in memory.
 
     Args:
         log: The log.
@@ -244,12 +262,11 @@ class Archives:
     def __init__(self, log: EventLog) -> None:
         """Look at nothing yet."""
         self._log = log
-        self._file = ""
-        self._rows: list[Row] = []
+        self._kept: OrderedDict[str, list[Row]] = OrderedDict()
 
     def forget(self) -> None:
         """Read the next file anew, whatever is in memory."""
-        self._file, self._rows = "", []
+        self._kept.clear()
 
     async def known(self) -> list[Archived]:
         """Return the archives, in order; discarded ones are none any more."""
@@ -289,11 +306,11 @@ class Archives:
                 return rows
         elif rows and rows[0][0] == low:  # nothing is missing
             return rows
-        known = await self._of(query, low)
+        high = query.until if cursor is None or not query.backwards else cursor[0] - 1
+        known = await self._of(replace(query, until=high), low)
         if not known:
             return rows
         if query.backwards:
-            high = query.until if cursor is None else cursor[0] - 1
             return await self._backwards(query, rows, known, high, limit)
         found: list[Row] = []
         for each in known:
@@ -317,7 +334,11 @@ class Archives:
         return found
 
     async def _read(self, file: str) -> list[Row]:
-        if file != self._file:
-            self._rows = await asyncio.to_thread(read_file, Path(file))
-            self._file = file
-        return self._rows
+        rows = self._kept.get(file)
+        if rows is None:
+            rows = self._kept[file] = await asyncio.to_thread(read_file, Path(file))
+            while len(self._kept) > _KEPT:
+                self._kept.popitem(last=False)
+        if file in self._kept:
+            self._kept.move_to_end(file)
+        return rows
