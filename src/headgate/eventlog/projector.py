@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from headgate.errors import EventLogError, FencedError, RebuildingError
@@ -261,13 +261,18 @@ class Projector:
         (rows,) = await self.log.store.transact([Statement(sql, (self.projection.name,))])
         return rows[0][0] or 0 if rows else 0
 
-    async def stored(self) -> tuple[int, dict[str, Any]]:
-        """Return the position, and all states as they are at it, while they may be kept by others."""
+    async def stored(self, load: Callable[[str], Any] | None = None) -> tuple[int, dict[str, Any]]:
+        """Return the position, and all states as they are at it, however they are kept meanwhile.
+
+        Args:
+            load: What makes a state of its JSON text. Default: as the projection says.
+        """
+        load = load or self.projection.load
         # One statement: in PostgreSQL, each one of a transaction sees what was committed before it.
         states = "LEFT JOIN ~states AS s ON s.projection = p.name AND s.generation = p.generation"
         sql = f"SELECT c.position, s.entity, s.data {_LIVE} {states} {_OF} ORDER BY s.entity"
         (rows,) = await self.log.store.transact([Statement(sql, (self.projection.name,))])
-        found = {entity: self.projection.load(data) for _, entity, data in rows if entity is not None}
+        found = {entity: load(data) for _, entity, data in rows if entity is not None}
         return (rows[0][0] or 0 if rows else 0), found
 
     async def lag(self) -> Lag:
