@@ -143,6 +143,26 @@ def test_what_is_handled_is_what_it_is_about_whatever_it_is_given(place):
             assert await projector.position() == 7
 
 
+def test_what_is_missing_before_a_batch_is_read(place):
+    """As when somebody has swapped states that are behind those that were kept."""
+
+    @run
+    async def _():
+        async with place.log() as log:
+            await fill(log, 20)
+            projector = log.projector(counts(), batch=3)
+            await projector.catch_up()
+            await log.projector(counts()).rebuild(until=8)
+            await fill(log, 5)
+            assert await projector.take_up() == 8
+            assert await projector.handle(await log.read(start=21).all()) == 17
+            assert await projector.get("a") == {"n": 25}
+            await log.projector(counts()).rebuild(until=8)
+            await projector.take_up()
+            assert await projector.handle([], upto=22) == 14
+            assert await projector.stored() == (22, {"a": {"n": 22}})
+
+
 @pytest.mark.parametrize("until", [-1, "5", True, 1.5])
 def test_where_it_is_to_catch_up_to_is_checked(until):
     @run

@@ -120,7 +120,8 @@ class Projector:
         """Fold a batch of events, and write states and checkpoint in one transaction.
 
         Args:
-            events: In order; those that were folded already are left out, and those that it is not about.
+            events: In order. Those that were folded already are left out, and those that it is not about; if some are
+                missing before the first one, they are read.
             upto: The position that it is at then. Default, and at least: that of the last event.
 
         Returns:
@@ -132,14 +133,27 @@ class Projector:
         async with self._turn:
             return await self._handle(events, upto)
 
-    async def _handle(self, events: Sequence[Recorded], upto: int | None = None) -> int:
+    async def _handle(self, events: Sequence[Recorded], upto: int | None) -> int:
+        at = await self._at()
+        before = events[0].position - 1 if events else upto or 0
+        # Where a rebuild of somebody else is taken up, it may be behind the one who has these events.
+        count = await self._read(at + 1, before) if before > at else 0
+        return count + await self._fold(events, upto)
+
+    async def _at(self) -> int:
+        """Return the position that it is at; take it up where nobody has."""
+        return await self._take_up() if self._checkpoint is None else self._checkpoint.position
+
+    async def _read(self, start: int, until: int) -> int:
+        """Fold what is there, and return how many that were."""
+        count = 0
+        async for page in self.projection.pages(self.log, start, until, self.batch):
+            count += await self._fold(list(page))
+        return count
+
+    async def _fold(self, events: Sequence[Recorded], upto: int | None = None) -> int:
         checkpoint = self._checkpoint
-        if checkpoint is None:
-            await self._take_up()
-            if events:  # what it is taken up at may be behind the one who has these events
-                await self._catch_up(events[0].position - 1)
-            checkpoint = self._checkpoint
-            assert checkpoint is not None  # noqa: S101 (_take_up sets it)
+        assert checkpoint is not None  # noqa: S101 (it was taken up)
         fresh = [event for event in events if event.position > checkpoint.position]
         position = max(upto or 0, fresh[-1].position if fresh else 0)
         if position <= checkpoint.position:
@@ -213,13 +227,11 @@ class Projector:
             return await self._catch_up(until)
 
     async def _catch_up(self, until: int | None) -> int:
-        at = await self._take_up() if self._checkpoint is None else self._checkpoint.position
+        at = await self._at()
         head = await self.log.head()
         last = head if until is None else min(until, head)
-        count = 0
-        async for page in self.projection.pages(self.log, at + 1, last, self.batch):
-            count += await self._handle(list(page))
-        await self._handle([], last)  # what is not of its types is behind it too
+        count = await self._read(at + 1, last)
+        await self._fold([], last)  # what is not of its types is behind it too
         return count
 
     def stages(self, name: str | None = None, **options: Any) -> list[Child]:
