@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from collections import Counter
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from headgate import EventError, FencedError, OptionError, StoreError, Supervisor
 from headgate.eventlog import Event, EventLog, Projection, compare, compare_handlers, explain
+from headgate.eventlog.replay import MISSING
 from tests.eventlog.conftest import run
 from tests.eventlog.ledger import Deposited, Moved, Opened, Withdrawn, apply, balances, types, wrong_balances
 
@@ -197,6 +199,68 @@ def test_a_state_that_json_cannot_hold_is_refused_unless_it_is_declared(place):
             assert (await projector.get("a")).at == (await log.event(2)).recorded_at
 
 
+@pytest.mark.parametrize("state", [{1: "a"}, {"a": [{"b": {None: 1}}]}, [{"a": ({2.5: 1},)}], {"a": Counter([5])}])
+def test_a_state_with_keys_that_are_no_text_is_refused_as_they_would_be_others_after_a_restart(place, state):
+    @run
+    async def _():
+        async with place.log() as log:
+            await log.append("a", [Event("e", {})])
+            projection = Projection("p", lambda _, event: state)
+            with pytest.raises(EventError, match=r"projection 'p': expected its state to be such that.*a key is"):
+                await log.projector(projection).catch_up()
+
+
+def test_a_state_of_another_class_than_declared_is_told_by_name():
+    @dataclass
+    class Balance:
+        amount: int
+
+    @dataclass
+    class Other:
+        owner: str
+
+    @run
+    async def _():
+        async with EventLog(":memory:") as log:
+            await log.append("a", [Event("e", {})])
+            with pytest.raises(EventError, match="projection 'p': expected its state to be a Balance"):
+                await log.projector(Projection("p", lambda state, event: {"amount": 1}, state=Balance)).catch_up()
+            await log.projector(Projection("p", lambda state, event: Balance(1), state=Balance)).catch_up()
+            other = Projection("p", lambda state, event: Other("Ada"), state=Other)
+            with pytest.raises(EventError, match="projection 'p': expected what is stored to be fit"):
+                await log.projector(other).get("a")
+            (change,) = (await compare(log, other)).changes  # a correction may have other states
+            assert [(each.path, each.before, each.after) for each in change.fields] == [
+                ("amount", 1, MISSING),
+                ("owner", MISSING, "Ada"),
+            ]
+
+
+def with_option(state, event, step=5):
+    return {"n": state.get("n", 0) + step}
+
+
+def with_keyword(state, event, *, step=5):
+    return with_option(state, event, step)
+
+
+def with_entity(state, event, entity):
+    return {"n": state.get("n", 0) + 5 * (entity == "a")}
+
+
+def with_entity_or_not(state, event, entity=None):
+    return with_entity(state, event, entity)
+
+
+@pytest.mark.parametrize("function", [with_option, with_keyword, with_entity, with_entity_or_not])
+def test_the_entity_is_given_to_whoever_asks_for_it(function):
+    @run
+    async def _():
+        async with EventLog(":memory:") as log:
+            await log.append("a", [Event("e", {}), Event("e", {})])
+            assert (await log.fold(Projection("p", function), "a")).state == {"n": 10}
+
+
 def test_a_state_of_none_is_removed(place):
     def step(state, event):
         return None if event.type == "closed" else {"n": state.get("n", 0) + 1}
@@ -373,6 +437,49 @@ def test_a_replay_shows_what_a_corrected_logic_changes_and_writes_nothing(place)
             assert await projector.get("a") == {"owner": "Ada", "balance": 100}
             await log.projector(balances).rebuild()
             assert (await compare(log, balances)).changes == []
+
+
+def test_stored_states_are_compared_at_their_position_while_they_are_kept(shared):
+    @run
+    async def _():
+        async with shared.log() as log, shared.log() as other:
+            projection = Projection("p", counting)
+            await log.append("s", [Event("e", {})])
+
+            async def keep():
+                for number in range(30):
+                    await log.append(f"s{number % 3}", [Event("e", {})])
+                    await log.projector(projection).catch_up()
+
+            keeping = asyncio.create_task(keep())
+            while not keeping.done():
+                found = await compare(other, projection)
+                assert found.changes == []
+                assert found.events == found.position
+            await keeping
+
+
+@pytest.mark.parametrize("option", [{"start": 1}, {"until": 5}, {"until": datetime(2026, 1, 1, tzinfo=UTC)}])
+def test_a_part_is_compared_only_with_another_logic(option):
+    @run
+    async def _():
+        async with EventLog(":memory:") as log:
+            with pytest.raises(OptionError, match=f"'{next(iter(option))}' to be left out without 'old'"):
+                await compare(log, balances, **option)
+            with pytest.raises(OptionError, match="'start'"):
+                await compare(log, balances, wrong_balances, start=-5)
+
+
+def test_a_replay_ends_where_the_log_ends_and_counts_who_is_there(place):
+    @run
+    async def _():
+        async with place.log() as log:
+            await log.append_all([(name, [Event("e", {})]) for name in "abc"])
+            gone = Projection("p", lambda state, event: None if event.stream == "b" else {})
+            found = await compare(log, gone, gone, until=100)
+            assert (found.events, found.entities, found.position) == (3, 2, 3)
+            await log.projector(gone).catch_up()
+            assert (await compare(log, gone)).entities == 2
 
 
 @given(st.integers(0, 30), st.integers(0, 32))

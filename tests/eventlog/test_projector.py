@@ -116,6 +116,63 @@ def test_it_is_taken_over_from_one_who_is_in_the_middle_of_it(place):
             assert await two.get("a") == {"n": 10}
 
 
+def test_a_rebuild_that_was_cancelled_anywhere_does_not_stand_in_the_way(place):
+    @run
+    async def _():
+        async with place.log() as log:
+            await fill(log, 20)
+            projector = log.projector(counts(), batch=5)
+            for number in range(1, 12):
+                with cancelled_at(log, number), contextlib.suppress(asyncio.CancelledError):
+                    await asyncio.create_task(projector.rebuild())
+                assert await projector.rebuild() == 20
+                assert await projector.get("a") == {"n": 20}
+
+
+def test_what_is_handled_is_what_it_is_about_whatever_it_is_given(place):
+    @run
+    async def _():
+        async with place.log() as log:
+            await log.append_all([("a", [Event("t", {}), Event("u", {})]), ("b", [Event("t", {})])])
+            projector = log.projector(Projection("p", count, streams="a", types="t"))
+            events = await log.read().all()
+            assert await projector.handle(events, upto=1) == 1
+            assert await projector.position() == 3, "what was given is behind it, or it would be counted again"
+            assert await projector.handle(events, upto=7) == 0
+            assert await projector.all() == {"a": {"n": 1}}
+            assert await projector.position() == 7
+
+
+def test_what_is_missing_before_a_batch_is_read(place):
+    """As when somebody has swapped states that are behind those that were kept."""
+
+    @run
+    async def _():
+        async with place.log() as log:
+            await fill(log, 20)
+            projector = log.projector(counts(), batch=3)
+            await projector.catch_up()
+            await log.projector(counts()).rebuild(until=8)
+            await fill(log, 5)
+            assert await projector.take_up() == 8
+            assert await projector.handle(await log.read(start=21).all()) == 17
+            assert await projector.get("a") == {"n": 25}
+            await log.projector(counts()).rebuild(until=8)
+            await projector.take_up()
+            assert await projector.handle([], upto=22) == 14
+            assert await projector.stored() == (22, {"a": {"n": 22}})
+
+
+@pytest.mark.parametrize("until", [-1, "5", True, 1.5])
+def test_where_it_is_to_catch_up_to_is_checked(until):
+    @run
+    async def _():
+        async with EventLog(":memory:") as log:
+            for make in (log.projector(counts()).catch_up, log.projector(counts()).rebuild):
+                with pytest.raises(OptionError, match="'until' to be a position, or None"):
+                    await make(until=until)
+
+
 def test_a_first_rebuild_that_failed_leaves_nothing_to_another_logic(place):
     def fails(state, event):
         if event.position == 8:

@@ -20,10 +20,10 @@ async def fill(log, count=50):
         await log.append(f"s{number % 3}", [Event("counted", {"n": number, "text": "x" * 20})], actor="ada")
 
 
-def hand(path, *statements):
+def hand(path, *statements, triggers=True):
     """Change a file as somebody would who knows SQL and not us."""
     db = sqlite3.connect(path)
-    for trigger in ("update", "delete"):
+    for trigger in ("update", "delete") if triggers else ():
         db.execute(f"DROP TRIGGER headgate_events_no_{trigger}")
     for statement in statements:
         db.execute(statement)
@@ -41,6 +41,46 @@ def test_a_sound_log_verifies(place):
             assert (found.ok, found.events, found.position) == (True, 50, 50)
             await log.append("a", [Event("x", {})])
             assert (await verify(log, anchor=(found.position, found.digest))).ok
+
+
+def test_a_log_in_use_is_sound_and_the_look_at_it_ends(place):
+    """Checkpoints follow what came after its last page, and there is always more."""
+
+    @run
+    async def _():
+        async with place.log() as log:
+            await fill(log)
+            rows = log.rows
+
+            async def busy(*args):
+                found = await rows(*args)
+                done = await log.append("a", [Event("x", {})])
+                await log.save_checkpoint("c", done.last)
+                return found
+
+            log.rows = busy
+            for more in range(3):
+                found = await verify(log)
+                assert (found.damages, found.position) == ([], 50 + more)
+
+
+def test_a_checkpoint_that_is_ahead_is_told_once_all_was_seen(tmp_path):
+    path = str(tmp_path / "log.db")
+
+    @run
+    async def _():
+        async with EventLog(path) as log:
+            await log.append("a", [Event("x", {}) for _ in range(2500)])
+            await log.save_checkpoint("c", 2500)
+        hand(path, "DELETE FROM headgate_events WHERE position > 2400")
+        async with EventLog(path) as log:
+            (damage,) = (await verify(log)).damages
+            assert str(damage) == "position 2401: checkpoint 'c' is at position 2500: events at the end are missing"
+        hand(path, "UPDATE headgate_events SET digest = NULL", triggers=False)
+        async with EventLog(path) as log:
+            found = await verify(log, anchor=(2300, b""))
+            assert len(found.damages) == found.events + 1 == 2001
+            assert found.damages[-1].what.startswith("there is more")
 
 
 @pytest.mark.parametrize(

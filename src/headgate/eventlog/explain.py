@@ -53,10 +53,16 @@ async def explain(log: EventLog, projection: Projection, entity: str, *, until: 
             continue
         state = projection.next(state, event, entity)
         after = MISSING if state is None else json.loads(projection.dump(state))
-        changes = list(differences({} if before is MISSING else before, {} if after is MISSING else after))
+        changes = list(differences(_blank(before, after), _blank(after, before)))
         before = after
         positions[event.row[5]] = event.position
         undoes = None if event.row[10] is None else positions.get(event.row[10])
         steps.append(Step(event, changes, after, None, undoes))
     undone = await reversals(log, positions)
+    undone.update((step.event.row[10], step.event.position) for step in steps if step.event.row[10])  # archived ones
     return [step._replace(undone_by=undone.get(step.event.row[5])) for step in steps]
+
+
+def _blank(state: Any, other: Any) -> Any:
+    """Let each field be told where there was no state, or is none."""
+    return {} if state is MISSING and isinstance(other, dict) else state

@@ -40,8 +40,9 @@ class Projection:
 
     Args:
         name: Its name in the log.
-        apply: ``apply(state, event)``, or ``apply(state, event, entity)``; a state of None is removed. It may change
-            the state that it is given, and has to return it. It is run as often as needed, and does nothing else.
+        apply: ``apply(state, event)``, or ``apply(state, event, entity)`` if it needs a third argument; a state of
+            None is removed. It may change the state that it is given, and has to return it. It is run as often as
+            needed, and does nothing else.
         initial: Returns the state before the first event. Default: an empty dict.
         entity: Which entity an event is about: its name, several, or None. Default: the event's stream.
         streams_of: Which streams an entity's events are in (all of them), to look at one entity quickly. Default: the
@@ -84,7 +85,8 @@ class Projection:
         self.streams_of = streams_of
         self._entity = entity
         self._apply = apply
-        self._with_entity = len(inspect.signature(apply).parameters) >= 3  # noqa: PLR2004 (state, event, entity)
+        self._with_entity = _takes_entity(apply)
+        self._class = state
         self._codec = None
         if state is not None:
             self._codec = codec_for(state)
@@ -135,18 +137,33 @@ class Projection:
         """Return the JSON text of a state.
 
         Raises:
-            EventError: JSON cannot hold it.
+            EventError: JSON cannot hold it, or gives something else back.
         """
+        if self._class is not None and not isinstance(state, self._class):
+            raise EventError(f"projection {self.name!r}", "its state", f"a {self._class.__name__}, or None", state)
         try:
-            return _strict(state) if self._codec is None else self._codec.encode(state)
+            if self._codec is not None:
+                return self._codec.encode(state)
+            _check_keys(state)
+            return _strict(state)
         except (TypeError, ValueError, RecursionError) as error:
             expected = f"such that JSON can hold it, or declared by 'state=' ({error})"
             raise EventError(f"projection {self.name!r}", "its state", expected, state) from error
 
     def load(self, text: str) -> Any:
-        """Return the state of a JSON text."""
+        """Return the state of a JSON text.
+
+        Raises:
+            EventError: It does not fit the class of the states.
+        """
         found = loads(text)
-        return found if self._codec is None else self._codec.decode(found)
+        if self._codec is None:
+            return found
+        try:
+            return self._codec.decode(found)
+        except Exception as error:
+            expected = f"fit for the class of the states; rebuild it ({type(error).__name__}: {error})"
+            raise EventError(f"projection {self.name!r}", "what is stored", expected, found) from error
 
     def query(self, log: EventLog) -> Query:
         """Return which events of a log it is about."""
@@ -226,6 +243,29 @@ async def _keep(log: EventLog, projection: Projection, entity: str, folded: Fold
     values = (projection.name, projection.logic, entity, folded.position, data)
     with contextlib.suppress(_ShreddedError):
         await log.store.transact([no_shred_since(shredded, _ShreddedError()), Statement(sql, values)])
+
+
+def _check_keys(state: Any) -> None:
+    """Refuse keys that JSON makes text of: ``{1: ...}`` would be ``{"1": ...}`` after a restart."""
+    if isinstance(state, dict):
+        for key, value in state.items():
+            if not isinstance(key, str):
+                raise TypeError(f"a key is {key!r}, and no text")
+            if not isinstance(value, str):
+                _check_keys(value)
+    elif isinstance(state, (list, tuple)):
+        for value in state:
+            _check_keys(value)
+
+
+def _takes_entity(apply: Callable[..., Any]) -> bool:
+    """Whether a function takes the entity too; an option of its own that has a default is none."""
+    try:
+        parameters = inspect.signature(apply).parameters.values()
+    except ValueError:  # some that are not written in Python do not say
+        return False
+    places = [each for each in parameters if each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD)]
+    return sum(each.default is each.empty or each.name == "entity" for each in places) > 2  # noqa: PLR2004 (state, event)
 
 
 def _several(where: str, name: str, given: Any, kinds: tuple[type, ...]) -> list[Any] | None:

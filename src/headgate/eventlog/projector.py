@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+import uuid
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from headgate.errors import EventLogError, FencedError, RebuildingError
@@ -17,7 +18,7 @@ from headgate.eventlog import checkpoints
 from headgate.eventlog.checkpoints import Checkpoint
 from headgate.eventlog.projection import Projection
 from headgate.eventlog.record import Recorded
-from headgate.eventlog.store import Statement, after_prefix
+from headgate.eventlog.store import Statement, after_prefix, matches
 from headgate.runtime.options import Child, To, check_count
 from headgate.stage import Consumer
 
@@ -119,8 +120,9 @@ class Projector:
         """Fold a batch of events, and write states and checkpoint in one transaction.
 
         Args:
-            events: In order; those that were folded already are left out.
-            upto: The position that it is at then. Default: that of the last event.
+            events: In order. Those that were folded already are left out, and those that it is not about; if some are
+                missing before the first one, they are read.
+            upto: The position that it is at then. Default, and at least: that of the last event.
 
         Returns:
             How many were folded.
@@ -131,19 +133,35 @@ class Projector:
         async with self._turn:
             return await self._handle(events, upto)
 
-    async def _handle(self, events: Sequence[Recorded], upto: int | None = None) -> int:
+    async def _handle(self, events: Sequence[Recorded], upto: int | None) -> int:
+        at = await self._at()
+        before = events[0].position - 1 if events else upto or 0
+        # Where a rebuild of somebody else is taken up, it may be behind the one who has these events.
+        count = await self._read(at + 1, before) if before > at else 0
+        return count + await self._fold(events, upto)
+
+    async def _at(self) -> int:
+        """Return the position that it is at; take it up where nobody has."""
+        return await self._take_up() if self._checkpoint is None else self._checkpoint.position
+
+    async def _read(self, start: int, until: int) -> int:
+        """Fold what is there, and return how many that were."""
+        count = 0
+        async for page in self.projection.pages(self.log, start, until, self.batch):
+            count += await self._fold(list(page))
+        return count
+
+    async def _fold(self, events: Sequence[Recorded], upto: int | None = None) -> int:
         checkpoint = self._checkpoint
-        if checkpoint is None:
-            await self._take_up()
-            if events:  # what it is taken up at may be behind the one who has these events
-                await self._catch_up(events[0].position - 1)
-            checkpoint = self._checkpoint
-            assert checkpoint is not None  # noqa: S101 (_take_up sets it)
+        assert checkpoint is not None  # noqa: S101 (it was taken up)
         fresh = [event for event in events if event.position > checkpoint.position]
-        position = upto if upto is not None else fresh[-1].position if fresh else checkpoint.position
+        position = max(upto or 0, fresh[-1].position if fresh else 0)
         if position <= checkpoint.position:
             return 0
         projection = self.projection
+        query = projection.query(self.log)
+        if query.streams or query.types:
+            fresh = [event for event in fresh if matches(query, event.row)]
         await self._fetch({entity for event in fresh for entity in projection.entities(event)})
         states = self._states
         changed: dict[str, int] = {}
@@ -204,17 +222,16 @@ class Projector:
         Returns:
             How many events were folded.
         """
+        _check_until("Projector.catch_up", until)
         async with self._turn:
             return await self._catch_up(until)
 
     async def _catch_up(self, until: int | None) -> int:
-        at = await self._take_up() if self._checkpoint is None else self._checkpoint.position
+        at = await self._at()
         head = await self.log.head()
         last = head if until is None else min(until, head)
-        count = 0
-        async for page in self.projection.pages(self.log, at + 1, last, self.batch):
-            count += await self._handle(list(page))
-        await self._handle([], last)  # what is not of its types is behind it too
+        count = await self._read(at + 1, last)
+        await self._fold([], last)  # what is not of its types is behind it too
         return count
 
     def stages(self, name: str | None = None, **options: Any) -> list[Child]:
@@ -261,13 +278,18 @@ class Projector:
         (rows,) = await self.log.store.transact([Statement(sql, (self.projection.name,))])
         return rows[0][0] or 0 if rows else 0
 
-    async def stored(self) -> tuple[int, dict[str, Any]]:
-        """Return the position, and all states as they are at it, while they may be kept by others."""
+    async def stored(self, load: Callable[[str], Any] | None = None) -> tuple[int, dict[str, Any]]:
+        """Return the position, and all states as they are at it, however they are kept meanwhile.
+
+        Args:
+            load: What makes a state of its JSON text. Default: as the projection says.
+        """
+        load = load or self.projection.load
         # One statement: in PostgreSQL, each one of a transaction sees what was committed before it.
         states = "LEFT JOIN ~states AS s ON s.projection = p.name AND s.generation = p.generation"
         sql = f"SELECT c.position, s.entity, s.data {_LIVE} {states} {_OF} ORDER BY s.entity"
         (rows,) = await self.log.store.transact([Statement(sql, (self.projection.name,))])
-        found = {entity: self.projection.load(data) for _, entity, data in rows if entity is not None}
+        found = {entity: load(data) for _, entity, data in rows if entity is not None}
         return (rows[0][0] or 0 if rows else 0), found
 
     async def lag(self) -> Lag:
@@ -314,10 +336,11 @@ class Projector:
             RebuildingError: Somebody else is at it.
             FencedError: It was taken for dead.
         """
+        _check_until("Projector.rebuild", until)
         live, _ = await self._entered()  # so that what is built is never what others take up
         new = _Beside(self.log, self.projection, live, batch=self.batch)
-        await new.begin()
         try:
+            await new.begin()
             count = await new.catch_up(until)
             more = self.batch
             while until is None and more >= self.batch:  # where events come all the time, something is always left
@@ -343,7 +366,8 @@ class _Beside(Projector):
         super().__init__(log, projection, batch=batch)
         self._live_one = live
         self._generation = live + 1
-        self._epoch = 0  # not at it
+        self._owner = uuid.uuid4().hex
+        self._swapped = False
 
     def _now(self) -> int:
         return int(self.log.clock() * 1e6)
@@ -357,36 +381,35 @@ class _Beside(Projector):
         now, name = self._now(), self.projection.name
         other = RebuildingError(self.log.store.name, name)
         claim = (
-            "INSERT INTO ~checkpoints AS old (name, partition, position, epoch, lease_until, updated_at) "
-            "VALUES (?, 0, 0, 1, ?, ?) ON CONFLICT (name, partition) DO UPDATE "
-            "SET position = 0, epoch = old.epoch + 1, lease_until = excluded.lease_until, "
+            "INSERT INTO ~checkpoints AS old (name, partition, position, epoch, owner, lease_until, updated_at) "
+            "VALUES (?, 0, 0, 1, ?, ?, ?) ON CONFLICT (name, partition) DO UPDATE "
+            "SET position = 0, epoch = old.epoch + 1, owner = excluded.owner, lease_until = excluded.lease_until, "
             "updated_at = excluded.updated_at WHERE old.lease_until IS NULL OR old.lease_until < excluded.updated_at"
         )
         # After the claim: one who has swapped meanwhile held it.
         unchanged = "SELECT 1 WHERE coalesce((SELECT generation FROM ~projections WHERE name = ?), 0) = ?"
         clear = "DELETE FROM ~states WHERE projection = ? AND generation = ?"
         epoch = "SELECT epoch FROM ~checkpoints WHERE name = ? AND partition = 0"
-        *_, ((self._epoch,),) = await self.log.store.transact(
+        *_, ((taken,),) = await self.log.store.transact(
             [
-                Statement(claim, (self._own, now + _LEASE, now), changes=1, otherwise=other),
+                Statement(claim, (self._own, self._owner, now + _LEASE, now), changes=1, otherwise=other),
                 Statement(unchanged, (name, self._live_one), changes=1, otherwise=other),
                 Statement(clear, (name, self._generation)),
                 Statement(epoch, (self._own,)),
             ]
         )
-        self._checkpoint = Checkpoint(self._own, epoch=self._epoch)
+        self._checkpoint = Checkpoint(self._own, epoch=taken)
 
     def _also(self) -> list[Statement]:
-        return [self._leased(self._now() + _LEASE)] if self._epoch else []
+        return [] if self._swapped else [self._leased(self._now() + _LEASE)]
 
     def _leased(self, until: int | None) -> Statement:
-        sql = "UPDATE ~checkpoints SET lease_until = ? WHERE name = ? AND partition = 0 AND epoch = ?"
-        return Statement(sql, (until, self._own, self._epoch))
+        sql = "UPDATE ~checkpoints SET lease_until = ? WHERE name = ? AND partition = 0 AND owner = ?"
+        return Statement(sql, (until, self._own, self._owner))
 
     async def give_up(self) -> None:
         """Let another one begin."""
-        if self._epoch:
-            await self.log.store.transact([self._leased(None)])
+        await self.log.store.transact([self._leased(None)])
 
     async def swap(self) -> None:
         """Let it be read from now on."""
@@ -412,7 +435,7 @@ class _Beside(Projector):
                 Statement(drop, (projection.name, self._generation)),
             ]
         )
-        self._epoch = 0
+        self._swapped = True
 
 
 class _ProjectorStage(Consumer):
@@ -423,6 +446,11 @@ class _ProjectorStage(Consumer):
 
     async def handle_events(self, events: Any, source: Any) -> None:  # noqa: ARG002 (a callback's form)
         await self._projector.handle(list(events))
+
+
+def _check_until(where: str, until: int | None) -> None:
+    if until is not None:
+        check_count(where, "until", until, 0, "a position, or None")
 
 
 def checkpoint_name(projection: Projection, generation: int) -> str:

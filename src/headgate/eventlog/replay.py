@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from headgate.eventlog.codecs import plain
+from headgate.errors import EventError, OptionError
+from headgate.eventlog.codecs import loads, plain
 from headgate.eventlog.projection import Projection
+from headgate.eventlog.reading import At, check_at
 from headgate.eventlog.record import Recorded
 from headgate.eventlog.store import matches
 
 if TYPE_CHECKING:
     from headgate.eventlog.log import EventLog
-    from headgate.eventlog.reading import At
 
 MISSING: Final = "(nothing)"
 """Stands in a difference for what is not there."""
@@ -94,8 +96,17 @@ async def compare(
         old: The old logic. Default: the states that are stored for the projection of this name; the new logic is then
             replayed from the beginning up to where those are.
         start: Where the new logic begins: what was before is folded by the old one for both. Needs ``old``.
-        until: Where to end. Default: now.
+        until: Where to end. Default: now. Needs ``old``, as stored states are those of one position.
+
+    Raises:
+        OptionError: An option is not what it has to be.
     """
+    for name, given in (("start", start), ("until", until)):
+        check_at("compare", name, given)
+        if old is None and given is not None:
+            raise OptionError(
+                "compare", name, "left out without 'old': the states that are stored are as they are", given
+            )
     if old is None:
         return await _against_stored(log, new)
     first, last = await log.bounds(start, until)
@@ -125,23 +136,34 @@ async def compare(
                 else:
                     since.setdefault(entity, event.position)
     changes = [_change(entity, before.get(entity), after.get(entity), position) for entity, position in since.items()]
-    return Difference(events, len({*before, *after}), sorted(changes, key=lambda each: each.entity), last)
+    return Difference(events, len(_named(before, after)), sorted(changes, key=lambda each: each.entity), last)
+
+
+def _named(*several: dict[str, Any]) -> list[str]:
+    """Return the entities that have a state in any of these, by name."""
+    return sorted({entity for states in several for entity, state in states.items() if state is not None})
 
 
 async def _against_stored(log: EventLog, new: Projection) -> Difference:
-    stored = log.projector(new)
-    position = await stored.position()
-    before = await stored.all()
+    position, before = await log.projector(new).stored(functools.partial(_load, new))
     after: dict[str, Any] = {}
     events = 0
     async for page in new.pages(log, None, position):
         for event in page:
             new.step(after, event)
             events += 1
-    names = sorted({*before, *after})
+    names = _named(before, after)
     changes = [_change(name, before.get(name), after.get(name), None) for name in names]
     differing = [each for each in changes if _text(each.before) != _text(each.after)]
     return Difference(events, len(names), differing, position)
+
+
+def _load(projection: Projection, text: str) -> Any:
+    """Return a stored state; as JSON has it, if the old logic had states of another class."""
+    try:
+        return projection.load(text)
+    except EventError:
+        return loads(text)
 
 
 async def compare_handlers(

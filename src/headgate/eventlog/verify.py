@@ -65,15 +65,14 @@ async def verify(log: EventLog, *, anchor: tuple[int, bytes] | None = None) -> V
         anchor: The position and digest that an earlier `verify` has returned, kept where nobody could change both.
     """
     log.archives.forget()  # what is in memory may be sound when the file is not
+    furthest = await _furthest(log)  # before the events: those go on meanwhile, and checkpoints with them
     damages: list[Damage] = []
-    last, before = await discarded(log)
-    events, start = 0, last + 1
-    anchored = anchor is None or anchor[0] == 0 or anchor == (last, before)
-    rows: list[Row | Damage | bytes]
-    while True:
-        rows, after = await _rows(log, start)
-        if not rows:
-            break
+    gone, before = await discarded(log)
+    events, last = 0, gone
+    anchored = anchor is None or anchor[0] == 0 or anchor == (gone, before)
+    start: int | None = gone + 1
+    while start is not None:
+        rows, start = await _rows(log, start)
         for row in rows:
             if isinstance(row, Damage):
                 damages.append(row)
@@ -93,11 +92,13 @@ async def verify(log: EventLog, *, anchor: tuple[int, bytes] | None = None) -> V
         if len(damages) > _MOST:
             damages.append(Damage(None, "there is more; this is where the look ended"))
             break
-        start = after
-    if not anchored and anchor is not None:
-        why = "was discarded" if anchor[0] < start else "is missing"
-        damages.append(Damage(anchor[0], f"the event of the anchor {why}"))
-    damages += await _ahead(log, last)
+    else:  # all was seen
+        if not anchored and anchor is not None:
+            why = "was discarded" if anchor[0] <= gone else "is missing"
+            damages.append(Damage(anchor[0], f"the event of the anchor {why}"))
+        damages += _ahead(furthest, last)
+    if (await discarded(log))[0] != gone:  # meanwhile: what was missed by that is no damage
+        return await verify(log, anchor=anchor)
     damages += [Damage(None, f"the database says: {each}") for each in await log.store.check()]
     return Verified(events, last, before, damages)
 
@@ -131,14 +132,17 @@ def _fits(row: Row) -> bool:
     )
 
 
-async def _rows(log: EventLog, start: int) -> tuple[list[Row | Damage | bytes], int]:
-    """Read a page; where that is impossible, each row that can be read, and a damage for each that cannot."""
+async def _rows(log: EventLog, start: int) -> tuple[list[Row | Damage | bytes], int | None]:
+    """Read a page, and say where to go on; None: this was the end, whatever has come since.
+
+    Where a page cannot be read, it is each row that can be, and a damage for each that cannot.
+    """
     try:
         rows: list[Row] = await log.rows(Query(start=start), None, _PAGE)
     except DamagedLogError:
         pass
     else:
-        return list(rows), rows[-1][0] + 1 if rows else start
+        return list(rows), rows[-1][0] + 1 if len(rows) == _PAGE else None
     for each in await log.archives.known():
         if each.last >= start:
             return await _of_archive(log, each, start)
@@ -152,7 +156,7 @@ async def _rows(log: EventLog, start: int) -> tuple[list[Row | Damage | bytes], 
         else:
             found += some
     if all(isinstance(each, Damage) for each in found):
-        return [Damage(start, "nothing from here on can be read")], 2**62
+        return [Damage(start, "nothing from here on can be read")], None
     return found, end
 
 
@@ -169,15 +173,24 @@ async def _of_archive(log: EventLog, archived: Archived, start: int) -> tuple[li
     return list(rows), rows[-1][0] + 1 if rows else archived.last + 1
 
 
-async def _ahead(log: EventLog, last: int) -> list[Damage]:
-    """Find those who have seen more than there is."""
+async def _furthest(log: EventLog) -> tuple[str, int] | Damage | None:
+    """Find who has seen most."""
     try:
-        sql = "SELECT name, position FROM ~checkpoints WHERE position > ? ORDER BY position DESC LIMIT 1"
-        (rows,) = await log.store.transact([Statement(sql, (last,))])
+        sql = "SELECT name, position FROM ~checkpoints ORDER BY position DESC LIMIT 1"
+        (rows,) = await log.store.transact([Statement(sql)])
     except EventLogError as error:
-        return [Damage(None, f"the checkpoints cannot be read ({error.why})")]
-    what = "checkpoint {!r} is at position {}: events at the end are missing"
-    return [Damage(last + 1, what.format(*row)) for row in rows]
+        return Damage(None, f"the checkpoints cannot be read ({error.why})")
+    return (rows[0][0], rows[0][1]) if rows else None
+
+
+def _ahead(furthest: tuple[str, int] | Damage | None, last: int) -> list[Damage]:
+    """Tell if somebody has seen more than there is."""
+    if isinstance(furthest, Damage):
+        return [furthest]
+    if furthest is None or furthest[1] <= last:
+        return []
+    name, position = furthest
+    return [Damage(last + 1, f"checkpoint {name!r} is at position {position}: events at the end are missing")]
 
 
 def as_json(found: Verified) -> dict[str, Any]:
