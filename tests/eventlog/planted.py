@@ -304,3 +304,13 @@ def personal_fields_are_looked_for_by_the_names_that_the_class_has():
 def any_master_key_writes():
     edit(Vault, "ensure", ("await self._prove()", "pass"))
     edit(Vault, "_check", ("for (proof,) in proofs:", "for (proof,) in ():"))
+
+
+@mutant(TESTS + "test_personal.py", "-k", "snapshot and not postgres")
+def a_snapshot_is_kept_of_what_was_read_with_a_destroyed_key():
+    edit_function(projection, "_keep", ("no_shred_since(shredded, _ShreddedError()), ", ""))
+
+
+@mutant(TESTS + "test_personal.py", "-k", "no_file or reads_meanwhile")
+def a_destroyed_key_stays_in_the_wal():
+    edit(SqliteStore, "_emptied", ("wal_checkpoint(TRUNCATE)", "wal_checkpoint(PASSIVE)"))

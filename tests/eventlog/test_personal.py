@@ -1,6 +1,8 @@
 """Personal fields: none is ever stored in the clear, wrong keys write nothing, and what is destroyed is gone."""
 
 import asyncio
+import contextlib
+import sqlite3
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,10 +11,12 @@ import pydantic
 import pytest
 from pydantic.alias_generators import to_camel
 
-from headgate import DamagedLogError, EventError, OptionError
-from headgate.eventlog import ERASED, Event, EventLog, Types
+from headgate import DamagedLogError, EventError, EventLogError, OptionError
+from headgate.eventlog import ERASED, Event, EventLog, Projection, Types
 from headgate.eventlog.store import Statement
+from headgate.eventlog.vault import no_shred_since
 from tests.eventlog.conftest import run
+from tests.eventlog.server import server
 
 KEY = bytes(range(32))
 
@@ -295,3 +299,138 @@ def test_damaged_sealed_fields_name_their_position(box):
 
 async def stored_rows(log):
     return [each.row for each in await log.read().all()]
+
+
+# -- what is destroyed is gone -----------------------------------------------------------------------------------------
+
+
+NAMES = Projection("names", lambda state, event: {**state, event.data.person: event.data.name})
+
+
+def test_no_snapshot_is_kept_of_what_was_read_before_a_key_was_destroyed(place):
+    """The key is destroyed between the first page of a fold and its end."""
+
+    @run
+    async def _():
+        async with place.log(types=joined(), master_key=KEY) as log:
+            await log.append("s", [Joined("p1", "Ada"), *[Joined("p2", "Bob")] * 1000])
+            rows = log.rows
+            shredded: list[bool] = []
+
+            async def slow(query, cursor, limit):
+                if cursor is not None and not shredded:
+                    shredded.append(await log.shred("p1"))
+                return await rows(query, cursor, limit)
+
+            log.rows = slow
+            during = await log.fold(NAMES, "s", snapshots=1)
+            assert (shredded, during.state["p1"]) == ([True], "Ada"), "it had read it"
+            kept = await log.store.transact([Statement("SELECT data FROM ~snapshots")])
+            assert kept == [[]]
+            assert (await log.fold(NAMES, "s", snapshots=1)).state == {"p1": ERASED, "p2": "Bob"}
+            ((again,),) = await log.store.transact([Statement("SELECT data FROM ~snapshots")])
+            assert "Ada" not in again[0], "and snapshots are kept again"
+
+
+@pytest.mark.slow
+def test_a_snapshot_that_is_being_kept_goes_with_the_key():
+    """On PostgreSQL transactions overlap: whoever destroys a key waits for the snapshot, and deletes it."""
+    url = server().database()
+
+    @run
+    async def _():
+        async with EventLog(url, types=joined(), master_key=KEY) as log:
+            await log.append("s", [Joined("p1", "Ada")])
+            await log.fold(NAMES, "s", snapshots=0)
+            assert await log.store.transact([Statement("SELECT entity FROM ~snapshots")]) == [[("s",)]]
+            await log.store.transact([Statement("DELETE FROM ~snapshots")])
+            begun, go_on = asyncio.Event(), asyncio.Event()
+
+            async def keep(db):
+                for each in (no_shred_since("", ValueError()), _SNAPSHOT):
+                    await log.store._execute(db, each)  # type: ignore[attr-defined]
+                begun.set()
+                await go_on.wait()
+
+            keeping = asyncio.create_task(log.store.run(keep))
+            await begun.wait()
+            shredding = asyncio.create_task(log.shred("p1"))
+            waiting = Statement("SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%meta%'")
+            while await log.store.transact([waiting]) == [[]]:
+                assert not shredding.done()
+            go_on.set()
+            await keeping
+            assert await shredding
+            assert await log.store.transact([Statement("SELECT entity FROM ~snapshots")]) == [[]]
+
+
+_SNAPSHOT = Statement("INSERT INTO ~snapshots (name, logic, entity, position, data) VALUES ('n', '1', 's', 1, '{}')")
+
+
+def sealed_key(path):
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        return db.execute("SELECT sealed FROM headgate_data_keys").fetchone()[0]
+
+
+def files_with(path, what):
+    return [each.name for each in path.parent.iterdir() if what in each.read_bytes()]
+
+
+def test_a_destroyed_key_is_in_no_file_of_an_open_log(tmp_path):
+    path = tmp_path / "log.db"
+
+    @run
+    async def _():
+        async with EventLog(str(path), types=joined(), master_key=KEY, busy_timeout=0.01) as log:
+            await log.append("s", [Joined("p1", "Ada")])
+            key = sealed_key(path)
+            assert files_with(path, key)
+            assert await log.shred("p1") is True
+            assert files_with(path, key) == []
+
+
+def test_one_who_reads_meanwhile_is_named_and_shredding_again_does_the_rest(tmp_path):
+    path = tmp_path / "log.db"
+
+    @run
+    async def _():
+        async with EventLog(str(path), types=joined(), master_key=KEY, busy_timeout=0.01) as log:
+            await log.append("s", [Joined("p1", "Ada")])
+            key = sealed_key(path)
+            with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
+                other.execute("BEGIN")
+                other.execute("SELECT count(*) FROM headgate_events").fetchone()
+                with pytest.raises(EventLogError, match="-wal file: do it again"):
+                    await log.shred("p1")
+                assert files_with(path, key)
+                assert (await log.event(1)).data.name == ERASED
+            assert await log.shred("p1") is False
+            assert files_with(path, key) == []
+
+
+@pytest.mark.slow
+def test_appends_with_the_same_new_subjects_do_not_wait_in_a_circle():
+    """One has inserted the first of them; the other waits for it, and has inserted none that the first wants next."""
+    url = server().database()
+    people = [f"p{number:02}" for number in range(50)]
+    insert = "INSERT INTO headgate.data_keys (subject, sealed, created_at) VALUES ($1, '', 0)"
+
+    @run
+    async def _():
+        async with (
+            EventLog(url, types=joined(), master_key=KEY) as log,
+            EventLog(url, types=joined(), master_key=KEY) as other,
+        ):
+            await log.append("s", [Joined("p", "x")])
+
+            async def first(db):
+                await db.execute(insert, people[0])
+                appending.append(asyncio.create_task(log.append("s", [Joined(each, "x") for each in people])))
+                while not await db.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):
+                    assert not appending[0].done()
+                await db.executemany(insert, [(each,) for each in people[1:]])
+                await db.execute("DELETE FROM headgate.data_keys WHERE sealed = ''")
+
+            appending: list[asyncio.Task[Any]] = []
+            await other.store.run(first)
+            assert (await appending[0]).version == 51

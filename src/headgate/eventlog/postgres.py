@@ -311,6 +311,9 @@ class PostgresStore:
         """Nothing is to be looked at: the server sums its pages itself."""
         return []
 
+    async def scrub(self) -> None:
+        """Nothing can be done: when old rows, its WAL and its backups go is up to the server and who keeps it."""
+
     async def wait(self, after: int) -> None:
         """Wait until there may be something after this position."""
         await self._listening.wait()

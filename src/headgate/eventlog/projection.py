@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import json
 from collections.abc import AsyncIterator, Callable, Iterable
@@ -11,6 +12,7 @@ from headgate.errors import EventError, OptionError
 from headgate.eventlog.codecs import codec_for, loads
 from headgate.eventlog.record import Page, Recorded
 from headgate.eventlog.store import Statement
+from headgate.eventlog.vault import LAST_SHRED, no_shred_since
 
 if TYPE_CHECKING:
     from headgate.eventlog.log import EventLog
@@ -164,9 +166,9 @@ async def fold(
     """
     _, last = await log.bounds(None, until)
     last = await log.head() if last is None else last
-    state, position, version = None, 0, 0
+    state, position, version, shredded = None, 0, 0, ""
     if snapshots is not None:
-        state, position, version = await _snapshot(log, projection, entity, last)
+        state, position, version, shredded = await _snapshot(log, projection, entity, last)
     own = projection.reads(entity)
     streams = own if own is not None else projection.streams
     count = 0
@@ -178,27 +180,36 @@ async def fold(
             count += 1
     folded = Folded(state, version, position)
     if snapshots is not None and count > snapshots and folded.state is not None:
-        await _keep(log, projection, entity, folded)
+        await _keep(log, projection, entity, folded, shredded)
     return folded
 
 
-async def _snapshot(log: EventLog, projection: Projection, entity: str, last: int) -> tuple[Any, int, int]:
+async def _snapshot(log: EventLog, projection: Projection, entity: str, last: int) -> tuple[Any, int, int, str]:
+    """Return the state, position and version of the last snapshot, and which key was destroyed last before it."""
     sql = (
         "SELECT position, data FROM ~snapshots WHERE name = ? AND logic = ? AND entity = ? AND position <= ? "
         "ORDER BY position DESC LIMIT 1"
     )
-    (rows,) = await log.store.transact([Statement(sql, (projection.name, projection.logic, entity, last))])
+    found = Statement(sql, (projection.name, projection.logic, entity, last))
+    marks, rows = await log.store.transact([LAST_SHRED, found])
+    shredded = marks[0][0] if marks else ""
     if not rows:
-        return None, 0, 0
+        return None, 0, 0, shredded
     kept = loads(rows[0][1])
-    return projection.load(kept["state"]), rows[0][0], kept["version"]
+    return projection.load(kept["state"]), rows[0][0], kept["version"], shredded
 
 
-async def _keep(log: EventLog, projection: Projection, entity: str, folded: Folded) -> None:
+class _ShreddedError(Exception):
+    """A key was destroyed since a fold began: it may hold what was read with it."""
+
+
+async def _keep(log: EventLog, projection: Projection, entity: str, folded: Folded, shredded: str) -> None:
+    """Keep a snapshot, unless a key was destroyed meanwhile: its holder wants nothing left that was read with it."""
     sql = (
         "INSERT INTO ~snapshots (name, logic, entity, position, data) VALUES (?, ?, ?, ?, ?) "
         "ON CONFLICT (name, logic, entity, position) DO NOTHING"
     )
     data = json.dumps({"version": folded.version, "state": projection.dump(folded.state)})
     values = (projection.name, projection.logic, entity, folded.position, data)
-    await log.store.transact([Statement(sql, values)])
+    with contextlib.suppress(_ShreddedError):
+        await log.store.transact([no_shred_since(shredded, _ShreddedError()), Statement(sql, values)])

@@ -369,6 +369,20 @@ class SqliteStore:
             return [str(error)]
         return [] if found == ["ok"] else [line for each in found for line in each.splitlines() if line]
 
+    async def scrub(self) -> None:
+        """Empty the -wal file, which has what was overwritten until it is used anew."""
+        deadline = time.monotonic() + self._busy_timeout
+        while not await self._write_there(self._emptied):
+            if time.monotonic() >= deadline:
+                why = "it is done, but others who read keep what was there before in the -wal file: do it again"
+                raise EventLogError(self.name, why)
+            await asyncio.sleep(_LOOKS[0])
+
+    def _emptied(self) -> bool:
+        with self._translated():
+            (busy, _, _) = self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        return not busy
+
     async def wait(self, after: int) -> None:
         """Wait until there may be something after this position."""
         while True:

@@ -115,6 +115,10 @@ class Store(Protocol):
         """Let the database look at its own structures; an empty list: it found nothing wrong."""
         ...
 
+    async def scrub(self) -> None:
+        """Leave nothing behind, as far as it is in our hands, of what was overwritten or deleted."""
+        ...
+
     async def head(self) -> Head:
         """Say where the log ends, by what is committed."""
         ...

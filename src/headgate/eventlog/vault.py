@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import time
+import uuid
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
@@ -15,6 +16,18 @@ _NAME: Final = "master_key"
 _PROVEN: Final = b"headgate: the master key of this log"
 _PROOF: Final = Statement(f"SELECT value FROM ~meta WHERE name = '{_NAME}'")  # noqa: S608 (a constant)
 """What is sealed with the master key, and nothing else: it tells another one before that does harm."""
+LAST_SHRED: Final = Statement("SELECT value FROM ~meta WHERE name = 'shredded'")
+"""A mark that is another one each time that a key was destroyed; no row: none was."""
+_MARK: Final = "INSERT INTO ~meta AS old (name, value) VALUES ('shredded', ?) ON CONFLICT (name) DO UPDATE "
+
+
+def no_shred_since(mark: str, otherwise: Exception) -> Statement:
+    """Return what takes a transaction back when a key was destroyed since a mark (empty: since ever).
+
+    It holds the mark until the transaction ends, so that whoever destroys a key comes before it, or sees all of it.
+    """
+    sql = _MARK + "SET value = excluded.value WHERE old.value = excluded.value"
+    return Statement(sql, (mark,), changes=1, otherwise=otherwise)
 
 
 class Vault:
@@ -83,15 +96,21 @@ class Vault:
         """Destroy a key: what was sealed with it is never read again. False: there was none, or it is destroyed.
 
         Snapshots go with it: they may hold in the clear what was read with it, and are made again when they are missed.
+        None is kept of what was being read meanwhile (`no_shred_since`).
         """
         await self._prove()
         sql = (
             "UPDATE ~data_keys SET sealed = NULL, destroyed_at = ? WHERE subject = ? AND sealed IS NOT NULL "
             "RETURNING subject"
         )
-        destroyed, _ = await self._store.transact(
-            [Statement(sql, (int(self._clock() * 1e6), subject)), Statement("DELETE FROM ~snapshots")]
+        destroyed, *_ = await self._store.transact(
+            [
+                Statement(sql, (int(self._clock() * 1e6), subject)),
+                Statement(_MARK + "SET value = excluded.value", (uuid.uuid4().hex,)),
+                Statement("DELETE FROM ~snapshots"),  # after the mark: those that were kept before it are seen here
+            ]
         )
+        await self._store.scrub()
         return bool(destroyed)
 
     def _opened(self, subject: str, sealed: bytes) -> bytes:
