@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from json import encoder as json_encoder
-from typing import Any, Final, Protocol
+from typing import Any, Final, NoReturn, Protocol
 
 
 def plain(value: Any) -> Any:
@@ -46,9 +46,8 @@ def plain(value: Any) -> Any:
     msgspec = sys.modules.get("msgspec")
     if msgspec is not None and isinstance(value, msgspec.Struct):
         return msgspec.to_builtins(value)
-    dump: Any = getattr(value, "model_dump", None)
-    if dump is not None:
-        return dump(mode="json", by_alias=True)
+    if hasattr(value, "model_dump_json"):
+        return loads(_model_text(value))
     raise TypeError(f"a {type(value).__name__} has no form in JSON")
 
 
@@ -281,6 +280,29 @@ def _mapping(arguments: tuple[Any, ...]) -> Callable[[Any], Any] | None:
     }
 
 
+def _model_text(model: Any) -> str:
+    text: str = model.model_dump_json(by_alias=True)
+    if "null" in text or "NaN" in text or "Infinity" in text:  # as the model's ser_json_inf_nan says
+        _refuse_lost(model.model_dump(by_alias=True), json.loads(text, parse_constant=_refuse))
+    return text
+
+
+def _refuse(constant: Any) -> NoReturn:
+    raise ValueError(f"{constant} has no form in JSON")
+
+
+def _refuse_lost(value: Any, written: Any) -> None:
+    """Refuse a value in which NaN or an infinity was written as null."""
+    if written is None:
+        if isinstance(value, float):
+            _refuse(value)
+    elif isinstance(written, dict) and isinstance(value, dict):  # in the same order; keys may have become text
+        _refuse_lost(list(value.values()), list(written.values()))
+    elif isinstance(written, list) and isinstance(value, (list, tuple, set, frozenset)):
+        for each, one in zip(value, written, strict=False):
+            _refuse_lost(each, one)
+
+
 class StructCodec:
     """For msgspec structs."""
 
@@ -295,7 +317,11 @@ class StructCodec:
 
     def encode(self, value: Any) -> str:
         """Return JSON text of an object."""
-        return str(self._encode(value), "utf-8")
+        text = str(self._encode(value), "utf-8")
+        if "null" in text:  # it may have been NaN or an infinity, which msgspec does not refuse
+            builtins = self._msgspec.to_builtins(value, str_keys=True, enc_hook=self._msgspec.json.decode)  # of Raw
+            _refuse_lost(builtins, loads(text))
+        return text
 
     def decode(self, fields: dict[str, Any]) -> Any:
         """Make an instance."""
@@ -318,8 +344,7 @@ class ModelCodec:
 
     def encode(self, value: Any) -> str:
         """Return JSON text of an object."""
-        text: str = value.model_dump_json(by_alias=True)
-        return text
+        return _model_text(value)
 
     def decode(self, fields: dict[str, Any]) -> Any:
         """Make an instance, by the rules for JSON."""
