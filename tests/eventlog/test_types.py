@@ -183,6 +183,41 @@ def test_what_is_no_type_of_events_is_refused(cls):
         Types().add(cls)
 
 
+@dataclass
+class Lines:
+    items: list[str]
+
+    def __iter__(self):
+        return iter(self.items)
+
+
+class Paired(msgspec.Struct):
+    key: str
+
+    def __iter__(self):
+        return iter([self])
+
+
+class Mapped(pydantic.BaseModel):
+    items: list[str]
+
+    def __iter__(self):
+        return iter(self.items)
+
+    def keys(self):
+        return self.items
+
+
+@pytest.mark.parametrize("data", [Lines([]), Lines(["a"]), Paired("a"), Mapped(items=["a", "b"])])
+def test_one_event_that_can_be_iterated_over_is_one_event(place, data):
+    @run
+    async def _():
+        async with place.log(types=[Lines, Paired, Mapped]) as log:
+            assert (await log.append("s", data)).last == 1
+            assert (await log.append("s", iter([data, data]))).last == 3
+            assert [each.data for each in await log.read().all()] == [data] * 3
+
+
 def test_two_classes_cannot_have_one_name():
     types = Types(Inner)
     with pytest.raises(OptionError, match="'Inner' is"):

@@ -201,7 +201,7 @@ class EventLog:
         """
         common = defaults(actor, reason, correlation_id, causation_id)
         wanted = [each if isinstance(each, Append) else Append(*each) for each in appends]
-        several = [list(_several(each.events)) for each in wanted]
+        several = [list(self._several(each.events)) for each in wanted]
         ids = iter(new_ids(sum(map(len, several)), self.clock()))
         orders: list[Order] = []
         for (stream, _, expected, unless, after), events in zip(wanted, several, strict=True):
@@ -215,6 +215,13 @@ class EventLog:
         if connection is not None:
             return await self.store.append_in(connection, orders)
         return await self.store.append(orders)
+
+    def _several(self, events: Any) -> Iterable[Any]:
+        """A single event need not be in a list, even if it can be iterated over."""
+        if self.types.has(type(events)) or isinstance(events, (dict, str)) or not hasattr(events, "__iter__"):
+            return [events]
+        # One whose class was not registered is told so, and not what is in it.
+        return [events] if hasattr(events, "model_dump") else events
 
     # -- reading ------------------------------------------------------------------------------------------------------
 
@@ -492,10 +499,3 @@ class EventLog:
         if self._vault is None:
             raise OptionError("EventLog", "master_key", "given, to find the keys of subjects", None)
         return await self._vault.destroy(subject)
-
-
-def _several(events: Any) -> Iterable[Any]:
-    """A single event need not be in a list."""
-    if isinstance(events, (dict, str)) or not hasattr(events, "__iter__") or hasattr(events, "model_dump"):
-        return [events]
-    return events  # type: ignore[no-any-return]

@@ -165,6 +165,10 @@ class Types:
             raise EventError(getattr(of, "__name__", repr(of)), "its type", f"registered (there are: {known})", of)
         return found
 
+    def has(self, cls: type[Any]) -> bool:
+        """Whether a class is registered."""
+        return cls in self._by_class
+
     def known(self) -> list[str]:
         """Return the names."""
         return sorted(self._by_name)
