@@ -48,7 +48,7 @@ class Rich:
     prices: dict[str, Decimal]
     by_number: dict[int, str]
     maybe: datetime | None = None
-    either: Decimal | str = ""
+    either: Decimal | int = 0
     plain: dict[str, object] = field(default_factory=dict)
 
 
