@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from headgate.eventlog import checkpoints, planning, postgres_schema, projection, record, registry
+from headgate.eventlog import checkpoints, codecs, planning, postgres_schema, projection, record, registry
 from headgate.eventlog.archive import Archives
 from headgate.eventlog.groups import Group, Held
 from headgate.eventlog.leases import Leases
@@ -314,3 +314,9 @@ def a_snapshot_is_kept_of_what_was_read_with_a_destroyed_key():
 @mutant(TESTS + "test_personal.py", "-k", "no_file or reads_meanwhile")
 def a_destroyed_key_stays_in_the_wal():
     edit(SqliteStore, "_emptied", ("wal_checkpoint(TRUNCATE)", "wal_checkpoint(PASSIVE)"))
+
+
+@mutant(TESTS + "test_types.py", "-k", "no_number or lost_number")
+def what_is_no_number_is_written_as_nothing():
+    edit_function(codecs, "_model_text", ('if "null" in text or', "if"))
+    edit(codecs.StructCodec, "encode", ('if "null" in text', "if False"))

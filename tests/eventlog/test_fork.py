@@ -2,12 +2,13 @@
 
 import json
 import random
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headgate import OptionError, StoreError
+from headgate import EventError, OptionError, StoreError
 from headgate.eventlog import Event, EventLog, Policy, Types, fork, verify
 from headgate.eventlog.export import export_lines
 from tests.eventlog.conftest import run
@@ -222,6 +223,56 @@ def test_masks_look_alike_and_are_the_same_for_the_same_key():
     assert one.mask(-7) <= 0
     assert one.stream("account-ada").startswith("account-")
     assert one.mask(None) is None
+
+
+def test_streams_keep_names_of_their_own(place):
+    """Of single digits, ten masked ones would be left."""
+
+    @run
+    async def _():
+        async with place.log() as log, EventLog(":memory:") as copy:
+            for number in range(20):
+                await log.append(f"account-{number}", [Event("e", {}), Event("e", {})])
+            await fork(log, copy, policy=Policy({"@stream": "mask"}, key=b"k" * 16))
+            assert (await verify(copy)).ok
+            assert len({each.stream for each in await copy.read().all()}) == 20
+            assert {(await copy.version(each.name)) for each in await copy.streams("account-")} == {2}
+
+
+@pytest.mark.parametrize("rule", ["redact", lambda name: "all"])
+def test_two_streams_with_one_name_are_refused_before_they_are_mixed(rule):
+    @run
+    async def _():
+        async with EventLog(":memory:") as log, EventLog(":memory:") as copy:
+            await log.append("a", [Event("e", {})])
+            await log.append("b", [Event("e", {})])
+            with pytest.raises(OptionError, match=r"names of their own.*'a', 'b'"):
+                await fork(log, copy, policy=Policy({"@stream": rule}))
+            assert await copy.head() == 0
+
+
+def test_a_rule_for_a_column_gives_what_can_be_one():
+    @run
+    async def _():
+        async with EventLog(":memory:") as log:
+            await log.append("a", [Event("e", {})], actor="ada")
+            for rules, actor in (({"@actor": lambda name: None}, None), ({"@actor": len}, "3")):
+                async with EventLog(":memory:") as copy:
+                    await fork(log, copy, policy=Policy(rules))
+                    assert (await copy.event(1)).actor == actor
+            wrong: list[dict[str, Any]] = [{"@actor": lambda name: ""}, {"@stream": lambda name: "a\n"}]
+            for each in (*wrong, {"@stream": "drop"}):
+                async with EventLog(":memory:") as copy:
+                    with pytest.raises(EventError, match="Policy: expected @"):
+                        await fork(log, copy, policy=Policy(each))
+                    assert await copy.head() == 0
+
+
+@pytest.mark.parametrize("key", [b"", b"k" * 15, "k" * 16, bytearray(16), 5])
+def test_a_key_that_is_none_is_refused_and_not_shown(key):
+    with pytest.raises(OptionError, match=r"'key'.*not shown") as caught:
+        Policy(key=key)
+    assert "kkk" not in str(caught.value)
 
 
 @pytest.mark.parametrize("options", [{"rules": {"x": "hide"}}, {"default": "hide"}, {"rules": {"x": 5}}])

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-import random
+import json
 import sqlite3
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +13,8 @@ import pytest
 from pydantic.alias_generators import to_camel
 
 from headgate import DamagedLogError, EventError, EventLogError, OptionError
-from headgate.eventlog import ERASED, Event, EventLog, Projection, Types
+from headgate.eventlog import ERASED, Event, EventLog, Policy, Projection, Types, fork
+from headgate.eventlog.export import export_lines
 from headgate.eventlog.store import Statement
 from headgate.eventlog.vault import no_shred_since
 from tests.eventlog.conftest import run
@@ -411,21 +412,138 @@ def test_one_who_reads_meanwhile_is_named_and_shredding_again_does_the_rest(tmp_
 
 @pytest.mark.slow
 def test_appends_with_the_same_new_subjects_do_not_wait_in_a_circle():
+    """One has inserted the first of them; the other waits for it, and has inserted none that the first wants next."""
     url = server().database()
-    chance = random.Random(4)
+    people = [f"p{number:02}" for number in range(50)]
+    insert = "INSERT INTO headgate.data_keys (subject, sealed, created_at) VALUES ($1, '', 0)"
 
     @run
     async def _():
         async with (
-            EventLog(url, types=joined(), master_key=KEY) as one,
-            EventLog(url, types=joined(), master_key=KEY) as two,
+            EventLog(url, types=joined(), master_key=KEY) as log,
+            EventLog(url, types=joined(), master_key=KEY) as other,
         ):
-            for number in range(4):
-                people = [f"p{number}-{each}" for each in range(300)]
-                appends = [
-                    log.append(f"s{index}", [Joined(each, "x") for each in chance.sample(people, 250)])
-                    for index, log in enumerate((one, two, one, two))
-                ]
-                await asyncio.gather(*appends)
-            ((found,),) = await one.store.transact([Statement("SELECT count(DISTINCT subject) FROM ~data_keys")])
-            assert found[0] > 1000
+            await log.append("s", [Joined("p", "x")])
+
+            async def first(db):
+                await db.execute(insert, people[0])
+                appending.append(asyncio.create_task(log.append("s", [Joined(each, "x") for each in people])))
+                while not await db.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):
+                    assert not appending[0].done()
+                await db.executemany(insert, [(each,) for each in people[1:]])
+                await db.execute("DELETE FROM headgate.data_keys WHERE sealed = ''")
+
+            appending: list[asyncio.Task[Any]] = []
+            await other.store.run(first)
+            assert (await appending[0]).version == 51
+
+
+# -- old versions, and copies ------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Moved:
+    street: str
+    city: str
+    person: str
+
+
+def moved(bring_up):
+    """The first version had an address; a log that has events of it, and the types of today."""
+    old, new = Types(), Types()
+    old.add("Moved", personal=["address"], subject="person")
+    new.add(Moved, version=2, personal=["street", "city"], subject="person")
+    new.upcast(Moved, 1)(bring_up)
+    return old, new
+
+
+def split(data):
+    person = data.pop("person")
+    street, city = data.pop("address").split(", ")
+    return {"street": street, "city": city, "person": person}
+
+
+async def with_old_ones(log, new):
+    for number in (1, 2):
+        await log.append("s", [Event("Moved", {"address": f"High Street {number}, York", "person": f"p{number}"})])
+    log.types = new
+
+
+def test_what_is_erased_is_not_brought_up_by_force(place):
+    old, new = moved(split)
+
+    @run
+    async def _():
+        async with place.log(types=old, master_key=KEY) as log:
+            await with_old_ones(log, new)
+            assert (await log.event(1)).data == Moved("High Street 1", "York", "p1")
+            await log.shred("p1")
+            assert [each.data for each in await log.read().all()] == [
+                {"address": ERASED, "person": "p1"},
+                Moved("High Street 2", "York", "p2"),
+            ]
+
+
+@pytest.mark.parametrize(
+    ("bring_up", "message"),
+    [
+        (lambda data: data["name"], r"event 1 \(Moved\).*brings up version 1 \(KeyError: 'name'\)"),
+        (lambda data: None, r"event 1 \(Moved\).*a dict after the function that brings up version 1.*None"),
+        (lambda data: [data], r"event 1 \(Moved\).*a dict after"),
+    ],
+)
+def test_an_upcaster_that_fails_names_the_event(bring_up, message):
+    old, new = moved(bring_up)
+
+    @run
+    async def _():
+        async with EventLog(":memory:", types=old, master_key=KEY) as log:
+            await with_old_ones(log, new)
+            with pytest.raises(EventError, match=message):
+                _ = (await log.event(1)).data
+
+
+class Born(msgspec.Struct):
+    person: str
+    name: str
+    year: int
+
+
+@pytest.mark.parametrize(
+    ("rules", "subject"),
+    [({}, None), ({"@subject": "keep"}, "p1"), ({"@subject": "drop"}, ERASED), ({"name": "redact", "year": abs}, None)],
+)
+def test_what_is_erased_stays_so_in_a_masked_copy(rules, subject):
+    types = Types()
+    types.add(Born, personal=["name", "year"], subject="person")
+
+    @run
+    async def _():
+        async with (
+            EventLog(":memory:", types=types, master_key=KEY) as log,
+            EventLog(":memory:", types=types) as copy,
+        ):
+            await log.append("s", [Born("p1", "Ada", 1815), Born("p2", "Bob", 1990)])
+            await log.shred("p1")
+            await fork(log, copy, policy=Policy(rules, key=KEY))
+            one, two = await copy.read().all()
+            assert one.data == {"person": "p1", "name": ERASED, "year": ERASED}
+            assert one.subject == (Policy(key=KEY).mask("p1") if subject is None else subject)
+            assert isinstance(two.data, Born)
+            assert two.data.name != "Bob"
+            assert two.subject is None
+            (line, _) = [each async for each in export_lines(log, log.read(), Policy(rules))]
+            assert json.loads(line)["data"] == one.plain
+
+
+def test_what_was_sealed_in_an_old_version_is_masked_too():
+    old, new = moved(split)
+
+    @run
+    async def _():
+        async with EventLog(":memory:", types=old, master_key=KEY) as log, EventLog(":memory:") as copy:
+            await with_old_ones(log, new)
+            await fork(log, copy, policy=Policy())
+            lines = [each async for each in export_lines(log, log.read(), Policy())]
+            assert "High Street" not in str([each.plain for each in await copy.read().all()])
+            assert "High Street" not in "".join(lines)

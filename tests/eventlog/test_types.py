@@ -5,6 +5,7 @@ import uuid
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
+from typing import Any
 
 import msgspec
 import pydantic
@@ -47,7 +48,7 @@ class Rich:
     prices: dict[str, Decimal]
     by_number: dict[int, str]
     maybe: datetime | None = None
-    either: Decimal | str = ""
+    either: Decimal | int = 0
     plain: dict[str, object] = field(default_factory=dict)
 
 
@@ -182,6 +183,41 @@ def test_what_is_no_type_of_events_is_refused(cls):
         Types().add(cls)
 
 
+@dataclass
+class Lines:
+    items: list[str]
+
+    def __iter__(self):
+        return iter(self.items)
+
+
+class Paired(msgspec.Struct):
+    key: str
+
+    def __iter__(self):
+        return iter([self])
+
+
+class Mapped(pydantic.BaseModel):
+    items: list[str]
+
+    def __iter__(self):
+        return iter(self.items)
+
+    def keys(self):
+        return self.items
+
+
+@pytest.mark.parametrize("data", [Lines([]), Lines(["a"]), Paired("a"), Mapped(items=["a", "b"])])
+def test_one_event_that_can_be_iterated_over_is_one_event(place, data):
+    @run
+    async def _():
+        async with place.log(types=[Lines, Paired, Mapped]) as log:
+            assert (await log.append("s", data)).last == 1
+            assert (await log.append("s", iter([data, data]))).last == 3
+            assert [each.data for each in await log.read().all()] == [data] * 3
+
+
 def test_two_classes_cannot_have_one_name():
     types = Types(Inner)
     with pytest.raises(OptionError, match="'Inner' is"):
@@ -195,6 +231,80 @@ def test_two_classes_cannot_have_one_name():
 def test_what_has_no_form_in_json_is_refused(value):
     with pytest.raises((TypeError, ValueError)):
         dumps({"value": value})
+
+
+class Measured(msgspec.Struct):
+    x: float
+    other: Any = None
+
+
+class ModelMeasured(pydantic.BaseModel):
+    x: float
+    by_number: dict[int, float] = {}
+    several: set[float] = set()
+    other: Any = None
+
+
+class Constants(pydantic.BaseModel):
+    model_config = {"ser_json_inf_nan": "constants"}
+    x: float
+
+
+class Texts(pydantic.BaseModel):
+    model_config = {"ser_json_inf_nan": "strings"}
+    x: float
+    other: str | None = None
+
+
+@dataclass
+class Holds:
+    x: Any
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize(
+    "make",
+    [
+        Measured,
+        lambda number: Measured(1.5, {"deep": [None, (number,)]}),
+        lambda number: Measured(1.5, [msgspec.Raw(b"null"), number]),
+        lambda number: ModelMeasured(x=number),
+        lambda number: ModelMeasured(x=1, by_number={1: number}),
+        lambda number: ModelMeasured(x=1, several={number}),
+        lambda number: ModelMeasured(x=1, other=[None, Holds(number)]),
+        lambda number: Constants(x=number),
+        lambda number: Holds(Measured(number)),
+        lambda number: Holds(ModelMeasured(x=number)),
+        lambda number: Event("x", {"x": [ModelMeasured(x=number)]}),
+        lambda number: Event("x", {"x": Measured(number)}),
+    ],
+)
+def test_what_is_no_number_is_refused_in_every_kind_of_object(make, number):
+    @run
+    async def _():
+        async with EventLog(":memory:", types=[Measured, ModelMeasured, Constants, Holds]) as log:
+            with pytest.raises(EventError, match="such that JSON can hold it"):
+                await log.append("s", [make(number)])
+            assert await log.head() == 0
+
+
+def test_nothing_where_there_may_be_nothing_is_no_lost_number():
+    @run
+    async def _():
+        async with EventLog(":memory:", types=[Measured, ModelMeasured, Texts]) as log:
+            raw = Measured(1.5, [msgspec.Raw(b'{"a":null}'), None, "null", {1: None}])
+            data = [
+                raw,
+                ModelMeasured(x=1, other=["NaN", None, {1: None}]),
+                Texts(x=float("inf")),
+                Texts(x=1, other="null"),
+            ]
+            await log.append("s", data)
+            assert [each.data for each in (await log.read().all())[2:]] == data[2:]
+            assert [each.plain["other"] for each in (await log.read().all())[:2]] == [
+                [{"a": None}, None, "null", {"1": None}],
+                ["NaN", None, {"1": None}],
+            ]
 
 
 # -- personal fields ---------------------------------------------------------------------------------------------------

@@ -9,14 +9,14 @@ from headgate.eventlog.fork import Forked, fork
 from headgate.eventlog.groups import Group
 from headgate.eventlog.log import EventLog
 from headgate.eventlog.log_types import Append, StreamInfo
-from headgate.eventlog.masking import Policy
+from headgate.eventlog.masking import ERASED, SEALED, Policy
 from headgate.eventlog.parking import Parked
 from headgate.eventlog.planning import Appended
 from headgate.eventlog.projection import Folded, Projection
 from headgate.eventlog.projector import Lag, Projector
 from headgate.eventlog.reading import Reading
 from headgate.eventlog.record import Page, Recorded
-from headgate.eventlog.registry import ERASED, SEALED, Types
+from headgate.eventlog.registry import Types
 from headgate.eventlog.replay import Difference, EntityChange, FieldChange, OutputChange, compare, compare_handlers
 from headgate.eventlog.reverse import reverse, reverse_correlation, reverse_stream
 from headgate.eventlog.verify import Damage, Verified, verify

@@ -2,25 +2,28 @@
 
 Text is compact, and keeps what is not ASCII as it is. What JSON does not know is written as text: times in ISO 8601,
 ``Decimal`` and ``UUID`` as they print, bytes in base64, an ``Enum`` by its value; sets and tuples as lists. A dataclass
-gets the types of its fields back when it is read.
+gets the types of its fields back when it is read (`hints`).
 """
 
 from __future__ import annotations
 
 import base64
+import contextlib
 import dataclasses
 import enum
-import functools
 import json
 import sys
 import types
 import typing
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from json import encoder as json_encoder
-from typing import Any, Final, Protocol
+from typing import Any, Final, NoReturn, Protocol
+
+from headgate.errors import OptionError
+from headgate.eventlog.hints import Builder, Readers, UnreadableError
 
 
 def plain(value: Any) -> Any:
@@ -34,7 +37,8 @@ def plain(value: Any) -> Any:
     if isinstance(value, (datetime, date, time)):
         return value.isoformat()
     if isinstance(value, timedelta):
-        return value.total_seconds()
+        seconds = value.total_seconds()  # of a long one, microseconds are lost
+        return seconds if timedelta(seconds=seconds) == value else f"{value // timedelta(microseconds=1)}e-6"
     if isinstance(value, (Decimal, uuid.UUID)):
         return str(value)
     if isinstance(value, (bytes, bytearray)):
@@ -46,9 +50,8 @@ def plain(value: Any) -> Any:
     msgspec = sys.modules.get("msgspec")
     if msgspec is not None and isinstance(value, msgspec.Struct):
         return msgspec.to_builtins(value)
-    dump: Any = getattr(value, "model_dump", None)
-    if dump is not None:
-        return dump(mode="json", by_alias=True)
+    if hasattr(value, "model_dump_json"):
+        return loads(_model_text(value))
     raise TypeError(f"a {type(value).__name__} has no form in JSON")
 
 
@@ -102,7 +105,11 @@ class Codec(Protocol):
 
 
 class DataclassCodec:
-    """For dataclasses: each field by its type."""
+    """For dataclasses: each field by its type.
+
+    Raises:
+        OptionError: A field would not come back as it was.
+    """
 
     array_like = omits = False
 
@@ -113,11 +120,14 @@ class DataclassCodec:
         self._set = set(self._names)
         self._quick: Callable[[Any], bytes] | None = None
         self._looked = False
-        self._converters: dict[str, Callable[[Any], Any] | None] | None = None
+        self._builder: Builder | None = None
+        with contextlib.suppress(NameError):  # types may be defined later in a module: then before the first use
+            self._look()
 
     def encode(self, value: Any) -> str:
         """Return JSON text of an object."""
         if not self._looked:
+            self._made()  # nothing is written that cannot be read
             self._quick, self._looked = _quick_encoder(self._cls), True
         if self._quick is not None:
             try:
@@ -133,13 +143,28 @@ class DataclassCodec:
 
     def decode(self, fields: dict[str, Any]) -> Any:
         """Make an instance."""
-        if self._converters is None:  # not before it is needed: the types may be defined later in a module
-            self._converters = _field_converters(self._cls)
-        return _build(self._cls, self._converters, fields)
+        return self._made().build(fields)
 
     def names(self) -> dict[str, tuple[str, ...]]:
         """Return the fields: each is encoded by its own name."""
         return {name: (name,) for name in self._names}
+
+    def _made(self) -> Builder:
+        if self._builder is not None:
+            return self._builder
+        try:
+            return self._look()
+        except NameError as error:
+            expected = f"such that its types can be looked up ({error})"
+            raise OptionError(f"dataclass {self._cls.__name__}", "fields", expected, self._names) from error
+
+    def _look(self) -> Builder:
+        try:
+            self._builder = Readers(lambda value: loads(dumps(value))).builder(self._cls)
+        except UnreadableError as error:
+            where = f"dataclass {self._cls.__name__}"
+            raise OptionError(where, error.path, error.why, error.hint) from None
+        return self._builder
 
 
 _SIMPLE: Final = (str, int, bool, type(None))
@@ -164,121 +189,31 @@ def _is_simple(hint: Any) -> bool:
     return hint in _SIMPLE
 
 
-def _field_converters(cls: type[Any]) -> dict[str, Callable[[Any], Any] | None]:
-    hints = typing.get_type_hints(cls)
-    return {each.name: converter(hints[each.name]) for each in dataclasses.fields(cls) if each.init}
+def _model_text(model: Any) -> str:
+    text: str = model.model_dump_json(by_alias=True)
+    if "null" in text or "NaN" in text or "Infinity" in text:  # as the model's ser_json_inf_nan says
+        dumped = model.model_dump(by_alias=True)
+        try:
+            dumps(dumped)  # the quick way to see that there is none
+        except (TypeError, ValueError):
+            _refuse_lost(dumped, json.loads(text, parse_constant=_refuse))
+    return text
 
 
-def _build(cls: type[Any], converters: Mapping[str, Callable[[Any], Any] | None], fields: dict[str, Any]) -> Any:
-    """Make an instance; fields that the class does not have (any more) are left out."""
-    made = {}
-    for name, value in fields.items():
-        if name in converters:
-            convert = converters[name]
-            made[name] = value if convert is None else convert(value)
-    return cls(**made)
+def _refuse(constant: Any) -> NoReturn:
+    raise ValueError(f"{constant} has no form in JSON")
 
 
-_FROM_TEXT: Final[dict[Any, Callable[[Any], Any]]] = {
-    datetime: datetime.fromisoformat,
-    date: date.fromisoformat,
-    time: time.fromisoformat,
-    timedelta: lambda value: timedelta(seconds=value),
-    Decimal: Decimal,
-    uuid.UUID: uuid.UUID,
-    bytes: base64.b64decode,
-}
-
-
-def converter(hint: Any) -> Callable[[Any], Any] | None:
-    """Return a function that makes a value of this type of what JSON gave; None: it is right as it is.
-
-    Args:
-        hint: A type as it stands in an annotation.
-    """
-    if hint in _FROM_TEXT:
-        return _unless_made(hint, _FROM_TEXT[hint])
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin is typing.Annotated:
-        return converter(arguments[0])
-    if origin in (typing.Union, types.UnionType):
-        return _union(arguments)
-    if origin in (list, set, frozenset, tuple) or hint in (set, frozenset, tuple):
-        return _collection(origin or hint, arguments)
-    if origin is dict:
-        return _mapping(arguments)
-    if isinstance(hint, type):
-        if issubclass(hint, enum.Enum):
-            return hint
-        if dataclasses.is_dataclass(hint):
-            return _nested(hint)
-        if hint is float:
-            return lambda value: float(value) if type(value) is int else value
-    return None
-
-
-def _unless_made(hint: type[Any], make: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """An upcaster may have made it already."""
-    return lambda value: value if isinstance(value, hint) else make(value)
-
-
-def _nested(cls: type[Any]) -> Callable[[Any], Any]:
-    found: dict[str, Callable[[Any], Any] | None] = {}
-
-    def convert(value: Any) -> Any:
-        if not found:
-            found.update(_field_converters(cls))
-        return _build(cls, found, value) if isinstance(value, dict) else value
-
-    return convert
-
-
-def _union(arguments: tuple[Any, ...]) -> Callable[[Any], Any] | None:
-    converters = [converter(each) for each in arguments if each is not type(None)]
-    if not any(converters):
-        return None
-
-    def convert(value: Any) -> Any:
-        if value is None:
-            return None
-        for each in converters:
-            if each is None:
-                continue
-            try:
-                return each(value)
-            except (ValueError, TypeError, ArithmeticError):
-                continue
-        return value
-
-    return convert
-
-
-def _collection(kind: type[Any], arguments: tuple[Any, ...]) -> Callable[[Any], Any] | None:
-    if kind is tuple and arguments and arguments[-1] is not Ellipsis:
-        each = [converter(one) for one in arguments]
-        return functools.partial(_tuple, each)
-    convert = converter(arguments[0]) if arguments else None
-    if convert is None:
-        return None if kind is list else kind
-    return functools.partial(_made_of, kind, convert)
-
-
-def _made_of(kind: type[Any], convert: Callable[[Any], Any], values: Any) -> Any:
-    return kind(map(convert, values))
-
-
-def _tuple(converters: list[Callable[[Any], Any] | None], values: Any) -> tuple[Any, ...]:
-    return tuple(item if convert is None else convert(item) for item, convert in zip(values, converters, strict=True))
-
-
-def _mapping(arguments: tuple[Any, ...]) -> Callable[[Any], Any] | None:
-    key = converter(arguments[0]) if arguments[0] is not int else int
-    value = converter(arguments[1])
-    if key is None and value is None:
-        return None
-    return lambda found: {
-        (name if key is None else key(name)): (item if value is None else value(item)) for name, item in found.items()
-    }
+def _refuse_lost(value: Any, written: Any) -> None:
+    """Refuse a value in which NaN or an infinity was written as null."""
+    if written is None:
+        if isinstance(value, float):
+            _refuse(value)
+    elif isinstance(written, dict) and isinstance(value, dict):  # in the same order; keys may have become text
+        _refuse_lost(list(value.values()), list(written.values()))
+    elif isinstance(written, list) and isinstance(value, (list, tuple, set, frozenset)):
+        for each, one in zip(value, written, strict=False):
+            _refuse_lost(each, one)
 
 
 class StructCodec:
@@ -295,7 +230,10 @@ class StructCodec:
 
     def encode(self, value: Any) -> str:
         """Return JSON text of an object."""
-        return str(self._encode(value), "utf-8")
+        text = str(self._encode(value), "utf-8")
+        if "null" in text:  # it may have been NaN or an infinity, which msgspec does not refuse
+            dumps(self._msgspec.to_builtins(value, str_keys=True, enc_hook=self._msgspec.json.decode))  # of Raw
+        return text
 
     def decode(self, fields: dict[str, Any]) -> Any:
         """Make an instance."""
@@ -318,8 +256,7 @@ class ModelCodec:
 
     def encode(self, value: Any) -> str:
         """Return JSON text of an object."""
-        text: str = value.model_dump_json(by_alias=True)
-        return text
+        return _model_text(value)
 
     def decode(self, fields: dict[str, Any]) -> Any:
         """Make an instance, by the rules for JSON."""

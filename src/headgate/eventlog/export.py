@@ -55,8 +55,7 @@ async def export_lines(log: EventLog, reading: Reading, policy: Policy | None = 
         policy: What of them may be seen. Default: everything; `EventLog.policy` is the log's own.
     """
     async for event in reading:
-        kind = log.types.find(event.type)
-        yield one_line(as_dict(event, policy, () if kind is None else kind.personal))
+        yield one_line(as_dict(event, policy, log.types.personal_of(event.row)))
 
 
 def one_line(value: Any) -> str:

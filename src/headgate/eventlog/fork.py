@@ -10,9 +10,10 @@ import json
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from headgate.errors import EventLogError
+from headgate.errors import EventLogError, OptionError
 from headgate.eventlog.codecs import dumps
-from headgate.eventlog.masking import Policy
+from headgate.eventlog.events import check_text
+from headgate.eventlog.masking import ERASED, MASK, SEALED, Policy
 from headgate.eventlog.record import Recorded, Row, digest_of
 from headgate.eventlog.registry import BOX
 from headgate.eventlog.store import Statement
@@ -74,6 +75,8 @@ async def fork(  # noqa: PLR0913 (each is a choice of its own)
 
     Raises:
         EventLogError: The target has events.
+        OptionError: The policy gives two streams one name; what was copied before that stays.
+        EventError: It makes something of a column that cannot be one.
     """
     if (await target.store.head()).position:
         raise EventLogError(target.store.name, "a fork needs a log without events")
@@ -87,7 +90,7 @@ async def fork(  # noqa: PLR0913 (each is a choice of its own)
     if sample is not None:
         chosen = await _Sample(source, first, last, types, references).drawn(sample, depth, seed, streams)
     copied = of = 0
-    names: set[str] = set()
+    names: dict[str, str] = {}  # of the original's streams, by what they are called in the copy
     before = b"\0" * 16
     selection = streams if chosen is None else None
     async for page in source.read(selection, start=first, until=last, types=types).pages():
@@ -99,7 +102,9 @@ async def fork(  # noqa: PLR0913 (each is a choice of its own)
             row = event.row if policy is None else _masked(source, event, policy)
             before = digest_of(before, row)
             rows.append((*row[:15], before))
-            names.add(row[1])
+            if names.setdefault(row[1], event.stream) != event.stream:
+                expected = f"such that streams keep names of their own: two of them became {row[1]!r}"
+                raise OptionError("fork", "policy", expected, [names[row[1]], event.stream])
         await target.store.adopt(rows)
         copied += len(rows)
     origin = {"log": source.store.name, "first": first, "last": last, "events": copied, "of": of, "sample": sample}
@@ -189,15 +194,16 @@ def _values(value: Any, known: set[str], found: set[str]) -> None:
 
 def _masked(log: EventLog, event: Recorded, policy: Policy) -> Row:
     """Return the row as a test environment may have it."""
-    kind = log.types.find(event.type)
-    fields = policy.data(event.type, event.plain, () if kind is None else kind.personal)
+    fields = policy.data(event.type, event.plain, log.types.personal_of(event.row))
     fields.pop(BOX, None)
     meta = policy.data("", event.meta)
     row = list(event.row)
-    row[1] = policy.column("stream", row[1])
+    row[1] = check_text("Policy", "@stream", policy.column("stream", row[1]))
     for index, name in ((8, "correlation_id"), (9, "causation_id"), (11, "actor")):
         row[index] = policy.column(name, row[index])
-    row[12] = None  # nothing is sealed any more
+    # Nothing is sealed any more. Where there are marks, it has a subject, so that they are known as such.
+    marks = any(isinstance(each, str) and each in (ERASED, SEALED) for each in fields.values())
+    row[12] = policy.column("subject", row[12], MASK) or ERASED if row[12] is not None and marks else None
     row[13] = dumps(fields)
     row[14] = dumps(meta) if meta else None
     return tuple(row)

@@ -202,7 +202,7 @@ class EventLog:
         """
         common = defaults(actor, reason, correlation_id, causation_id)
         wanted = [each if isinstance(each, Append) else Append(*each) for each in appends]
-        several = [list(_several(each.events)) for each in wanted]
+        several = [list(self._several(each.events)) for each in wanted]
         ids = iter(new_ids(sum(map(len, several)), self.clock()))
         conditions = [
             None if each.unless is None else await self._held_against_archives(each.unless.condition(each.after))
@@ -238,6 +238,13 @@ class EventLog:
         if last > condition.after:
             found = await self.rows(replace(condition.query, until=last), None, 1)
         return condition._replace(archived=last, found=found[0][0] if found else 0)
+
+    def _several(self, events: Any) -> Iterable[Any]:
+        """A single event need not be in a list, even if it can be iterated over."""
+        if self.types.has(type(events)) or isinstance(events, (dict, str)) or not hasattr(events, "__iter__"):
+            return [events]
+        # One whose class was not registered is told so, and not what is in it.
+        return [events] if hasattr(events, "model_dump") else events
 
     # -- reading ------------------------------------------------------------------------------------------------------
 
@@ -534,10 +541,3 @@ class EventLog:
         if self._vault is None:
             raise OptionError("EventLog", "master_key", "given, to find the keys of subjects", None)
         return await self._vault.destroy(subject)
-
-
-def _several(events: Any) -> Iterable[Any]:
-    """A single event need not be in a list."""
-    if isinstance(events, (dict, str)) or not hasattr(events, "__iter__") or hasattr(events, "model_dump"):
-        return [events]
-    return events  # type: ignore[no-any-return]

@@ -10,12 +10,19 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from headgate.errors import OptionError
+from headgate.eventlog.events import check_text
 
 KEEP: Final = "keep"
 DROP: Final = "drop"
 REDACT: Final = "redact"
 MASK: Final = "mask"
 REDACTED: Final = "[redacted]"
+ERASED: Final = "[erased]"
+"""What stands in a field whose subject's key was destroyed."""
+SEALED: Final = "[sealed]"
+"""What stands in a field that was sealed with a key that this log was not opened with."""
+_KEY_BYTES: Final = 16
+_STREAM_DIGITS: Final = 20
 _GONE: Final = object()
 
 Action = str | Callable[[Any], Any]
@@ -36,10 +43,10 @@ class Policy:
 
     ``"mask"`` puts something in its place that looks alike, the same each time: text of the same kind, a number with as
     many digits, an address at ``example.invalid``. Fields that are declared as personal are masked unless a rule says
-    otherwise.
+    otherwise. ``"[erased]"`` and ``"[sealed]"`` stay as they are, unless they are dropped.
 
     Raises:
-        OptionError: A rule is unknown.
+        OptionError: A rule is unknown, or the key is none.
     """
 
     def __init__(
@@ -60,6 +67,9 @@ class Policy:
         if default not in (KEEP, DROP, REDACT, MASK):
             raise OptionError("Policy", "default", "'keep', 'drop', 'redact' or 'mask'", default)
         self._default = default
+        if key is not None and (not isinstance(key, bytes) or len(key) < _KEY_BYTES):
+            got = f"{type(key).__name__} (not shown)"
+            raise OptionError("Policy", "key", f"at least {_KEY_BYTES} bytes, or None", got)
         self._key = key if key is not None else os.urandom(32)
 
     def data(self, kind: str, fields: dict[str, Any], personal: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -80,19 +90,33 @@ class Policy:
                 made[name] = result
         return made
 
-    def column(self, name: str, value: str | None) -> str | None:
-        """Return a column of the envelope as it may be seen."""
-        action = self._by_name.get(f"@{name}", KEEP)
+    def column(self, name: str, value: str | None, default: str = KEEP) -> str | None:
+        """Return a column of the envelope as it may be seen; None: it is dropped.
+
+        Args:
+            name: Its name.
+            value: What is in it.
+            default: What becomes of it without a rule.
+
+        Raises:
+            EventError: A rule makes something of it that cannot be one.
+        """
+        action = self._by_name.get(f"@{name}", default)
         if value is None or action == DROP:
             return None
         if action == MASK and name == "stream":
             return self.stream(value)
-        return str(self._done(action, value))
+        made = self._done(action, value)
+        return None if made is None else check_text("Policy", f"@{name}", str(made))
 
     def stream(self, name: str) -> str:
-        """Return the masked name of a stream; what stands before the first ``-`` is kept. Fits as a rule, too."""
+        """Return the masked name of a stream; what stands before the first ``-`` is kept. Fits as a rule, too.
+
+        It is long, as two streams must not get one name.
+        """
         category, dash, rest = name.partition("-")
-        return f"{category}-{self.mask(rest)}" if dash else str(self.mask(name))
+        mask = self._digest(rest if dash else name).hex()[:_STREAM_DIGITS]
+        return f"{category}-{mask}" if dash else mask
 
     def mask(self, value: Any) -> Any:
         """Return something alike in the place of a value, the same each time."""
@@ -105,13 +129,16 @@ class Policy:
         if isinstance(value, (int, float)):
             return self._number(value)
         text = str(value)
-        digest = hmac.new(self._key, text.encode("utf-8", "surrogatepass"), hashlib.sha256).digest()
+        digest = self._digest(text)
         if "@" in text and " " not in text:
             return f"{digest.hex()[:10]}@example.invalid"
         return _alike(text, digest)
 
+    def _digest(self, text: str) -> bytes:
+        return hmac.new(self._key, text.encode("utf-8", "surrogatepass"), hashlib.sha256).digest()
+
     def _number(self, value: float) -> float:
-        digest = hmac.new(self._key, repr(value).encode(), hashlib.sha256).digest()
+        digest = self._digest(repr(value))
         digits = len(str(abs(int(value)))) if math.isfinite(value) else 1
         low = 10 ** (digits - 1) if digits > 1 else 0
         number = low + int.from_bytes(digest[:16], "big") % (10**digits - low)
@@ -140,7 +167,7 @@ class Policy:
         return _GONE if action == DROP else self._done(action, value)
 
     def _done(self, action: Action, value: Any) -> Any:
-        if action == KEEP:
+        if action == KEEP or (isinstance(value, str) and value in (ERASED, SEALED)):
             return value
         if action == REDACT:
             return REDACTED

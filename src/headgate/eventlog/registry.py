@@ -11,16 +11,13 @@ from headgate.errors import DamagedLogError, EventError, HeadgateError, OptionEr
 from headgate.eventlog import sealing
 from headgate.eventlog.codecs import Codec, codec_for, dumps, loads
 from headgate.eventlog.events import check_text
+from headgate.eventlog.masking import ERASED, SEALED
 from headgate.eventlog.record import DATA, EVENT_ID, POSITION, SCHEMA, SUBJECT, TYPE, Row
 
 C = TypeVar("C", bound=type[Any])
 N = TypeVar("N", bound=type[Any] | str)
 F = TypeVar("F", bound=Callable[..., Any])
 
-ERASED: Final = "[erased]"
-"""What stands in a field whose subject's key was destroyed."""
-SEALED: Final = "[sealed]"
-"""What stands in a field that was sealed with a key that this log was not opened with."""
 BOX: Final = "$sealed"
 """The field that holds the sealed ones."""
 
@@ -168,6 +165,10 @@ class Types:
             raise EventError(getattr(of, "__name__", repr(of)), "its type", f"registered (there are: {known})", of)
         return found
 
+    def has(self, cls: type[Any]) -> bool:
+        """Whether a class is registered."""
+        return cls in self._by_class
+
     def known(self) -> list[str]:
         """Return the names."""
         return sorted(self._by_name)
@@ -258,51 +259,86 @@ class Types:
         fields.update(dict.fromkeys(box["fields"], mark))
         return fields
 
-    def upcasted(self, row: Row) -> dict[str, Any]:
-        """Return the data of a row as a dict of the newest version of its type.
+    def personal_of(self, row: Row) -> tuple[str, ...]:
+        """Return the names of the personal fields of a row: those of its type, and those that are sealed in it.
+
+        An old version may have had others than its type has now.
+        """
+        kind = self._by_name.get(row[TYPE])
+        declared = () if kind is None else kind.personal
+        if row[SUBJECT] is None or BOX not in row[DATA]:
+            return declared
+        box = loads(row[DATA]).get(BOX)
+        sealed = box.get("fields") if isinstance(box, dict) else None
+        return tuple(dict.fromkeys([*declared, *(sealed or ())]))
+
+    def decode(self, row: Row) -> Any:
+        """Return the data of a row as an object, of the newest version of its type; as a dict when that has no class.
+
+        A field that is erased or sealed holds a mark; if the class does not take that, None; else the data is a dict,
+        and so it is when a function that brings up an old version does not take a mark.
 
         Raises:
-            EventError: There is no function that brings that version up.
+            EventError: The data cannot be brought up, or does not fit the class.
         """
         fields = self.open(row)
         kind = self._by_name.get(row[TYPE])
         if kind is None:
             return fields
-        version = row[SCHEMA]
-        while version < kind.version:
-            upcaster = kind.upcasters.get(version)
-            if upcaster is None:
-                where = f"event {row[POSITION]} ({row[TYPE]})"
-                raise EventError(where, "its version", f"one that can be brought to {kind.version}", version)
-            fields = upcaster(fields)
-            version += 1
-        return fields
-
-    def decode(self, row: Row) -> Any:
-        """Return the data of a row as an object; as a dict when its type has no class.
-
-        A field that is erased or sealed holds a mark; if the class does not take that, None; else the data is a dict.
-
-        Raises:
-            EventError: The data does not fit the class.
-        """
-        fields = self.upcasted(row)
-        kind = self._by_name.get(row[TYPE])
-        if kind is None or kind.codec is None:
+        marked = _marked(row, fields)
+        try:
+            fields = _brought_up(kind, row, fields)
+        except _UpcasterError as error:
+            if marked:
+                return self.open(row)  # the function may have changed the other one
+            where = f"event {row[POSITION]} ({row[TYPE]})"
+            expected = f"fit for the function that brings up version {error.version} ({error})"
+            raise EventError(where, "data", expected, self.open(row)) from error.__cause__
+        if kind.codec is None:
             return fields
         try:
             return kind.codec.decode(fields)
         except Exception as error:
-            if row[SUBJECT] is not None:
-                marked = [name for name, value in fields.items() if value in (ERASED, SEALED)]
-                if marked:
-                    try:
-                        return kind.codec.decode({**fields, **dict.fromkeys(marked)})
-                    except Exception:  # noqa: BLE001 (whatever a class does with what it is given)
-                        return fields
+            marked = _marked(row, fields)
+            if marked:
+                try:
+                    return kind.codec.decode({**fields, **dict.fromkeys(marked)})
+                except Exception:  # noqa: BLE001 (whatever a class does with what it is given)
+                    return fields
             where = f"event {row[POSITION]} ({row[TYPE]})"
             expected = f"fit for {getattr(kind.cls, '__name__', kind.name)} ({type(error).__name__}: {error})"
             raise EventError(where, "data", expected, fields) from error
+
+
+class _UpcasterError(Exception):
+    """The function that brings up a version has raised."""
+
+    def __init__(self, version: int, error: Exception) -> None:
+        super().__init__(f"{type(error).__name__}: {error}")
+        self.version = version
+
+
+def _brought_up(kind: Kind, row: Row, fields: dict[str, Any]) -> dict[str, Any]:
+    """Return the data of a row as a dict of the newest version of its type."""
+    where = f"event {row[POSITION]} ({row[TYPE]})"
+    for version in range(row[SCHEMA], kind.version):
+        upcaster = kind.upcasters.get(version)
+        if upcaster is None:
+            raise EventError(where, "its version", f"one that can be brought to {kind.version}", version)
+        try:
+            fields = upcaster(fields)
+        except Exception as error:
+            raise _UpcasterError(version, error) from error
+        if not isinstance(fields, dict):
+            raise EventError(where, "data", f"a dict after the function that brings up version {version}", fields)
+    return fields
+
+
+def _marked(row: Row, fields: dict[str, Any]) -> list[str]:
+    """Return the names of the fields that could not be opened."""
+    if row[SUBJECT] is None:
+        return []
+    return [name for name, value in fields.items() if isinstance(value, str) and value in (ERASED, SEALED)]
 
 
 def _unsealed(key: bytes, box: Any, row: Row) -> dict[str, Any]:
