@@ -114,7 +114,7 @@ def what_is_there_already_is_taken_for_safe():
 @mutant(TESTS + "test_faults_tail.py")
 def a_gap_is_not_waited_for():
     """What is committed between the read and the look at the end is passed over."""
-    edit(LogProducer, "take", ("else upto + 1", "else (await store.head()).position + 1"))
+    edit(LogProducer, "_page", ("else upto + 1", "else (await log.head()) + 1"))
 
 
 @mutant(TESTS + "test_verify.py", TESTS + "test_faults_damage.py")

@@ -16,6 +16,7 @@ from headgate.eventlog import checkpoints
 from headgate.eventlog.checkpoints import Checkpoint
 from headgate.eventlog.projection import Projection
 from headgate.eventlog.record import Recorded
+from headgate.eventlog.stages import Looked
 from headgate.eventlog.store import Statement, after_prefix
 from headgate.runtime.options import Child, To
 from headgate.stage import Consumer
@@ -112,8 +113,9 @@ class Projector:
         checkpoint = self._checkpoint
         if checkpoint is None:
             await self.take_up()
-            if events:  # what it is taken up at may be behind the one who has these events
-                await self.catch_up(events[0].position - 1)
+            before = events[0].position - 1 if events else upto
+            if before is not None:  # what it is taken up at may be behind the one who has these events
+                await self.catch_up(before)
             checkpoint = self._checkpoint
             assert checkpoint is not None  # noqa: S101 (take_up sets it)
         fresh = [event for event in events if event.position > checkpoint.position]
@@ -382,7 +384,9 @@ class _ProjectorStage(Consumer):
         self._projector = projector
 
     async def handle_events(self, events: Any, source: Any) -> None:  # noqa: ARG002 (a callback's form)
-        await self._projector.handle(list(events))
+        batch = list(events)
+        folded = [event for event in batch if not isinstance(event, Looked)]
+        await self._projector.handle(folded, upto=batch[-1].position)  # what is not of its types is behind it too
 
 
 def checkpoint_name(projection: Projection, generation: int) -> str:
