@@ -7,7 +7,7 @@ import contextlib
 import logging
 import random
 import uuid
-from collections.abc import Callable, MutableMapping, Sequence
+from collections.abc import Callable, Iterable, MutableMapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
@@ -218,7 +218,10 @@ class LogProducer(Taking):
 
 def _first(batch: Any) -> int:
     """Return the first position in a batch, in whatever order a dispatcher has put it; no event is made for it."""
-    return min(row[0] for row in batch.rows) if isinstance(batch, Page) else min(event.position for event in batch)
+    positions: Iterable[int] = (
+        (row[0] for row in batch.rows) if isinstance(batch, Page) else (event.position for event in batch)
+    )
+    return min(positions)
 
 
 class LogConsumer(Consumer):
