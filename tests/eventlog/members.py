@@ -3,24 +3,26 @@
     python -m tests.eventlog.members --seeds 1000
 
 Each member is the real `Group` on a store of its own. They are killed, stopped for longer than their lease, leave and
-come back, and what they await is cancelled. Each event has to be applied once, in the order of its stream, and no
-checkpoint may ever go back. Faults are lines; the same seed gives the same ones again.
+come back, what they await is cancelled, and their database fails for a while, before or after it has done what it was
+told. Each event has to be applied once, in the order of its stream, no checkpoint may ever go back, and no partition
+may be held by two. Faults are lines; the same seed gives the same ones again.
 """
 
 import argparse
 import asyncio
 import contextlib
 import functools
+import logging
 import random
 import sys
 import tempfile
 from collections import Counter
 from pathlib import Path
 
-from headgate import FencedError, OptionError
+from headgate import EventLogError, FencedError, OptionError
 from headgate.eventlog import Event, EventLog, Recorded
 from headgate.eventlog.sqlite import SqliteStore
-from headgate.eventlog.store import Statement
+from headgate.eventlog.store import Statement, passing
 from headgate.testing.clock import VirtualLoop, run_on
 
 LEASE = 1.0
@@ -33,10 +35,14 @@ class KilledError(Exception):
 
 
 class Process(SqliteStore):
-    """The store of a process that may be stopped or killed: what it has begun is then done late, or not at all."""
+    """The store of a process that may be stopped or killed: what it has begun is then done late, or not at all.
+
+    Or it cannot be reached: what is to be done is not done, or it is done, and nobody is told.
+    """
 
     killed = False
-    stopped_until = 0.0
+    stopped_until = failing_until = 0.0
+    chance = random.Random(0)
     after_each = staticmethod(lambda db: None)
 
     async def _write_there(self, work):
@@ -47,9 +53,18 @@ class Process(SqliteStore):
 
     async def _job(self, executor, work):
         await self._running()
-        result = await asyncio.get_running_loop().run_in_executor(executor, functools.partial(self._do, work))
+        loop = asyncio.get_running_loop()
+        failing = self._opened and loop.time() < self.failing_until
+        if failing and self.chance.random() < 0.7:
+            self._fail()
+        result = await loop.run_in_executor(executor, functools.partial(self._do, work))
         await self._running()
+        if failing:
+            self._fail()
         return result
+
+    def _fail(self):
+        raise EventLogError(self.name, "it cannot be reached") from OSError("it cannot be reached")
 
     async def _running(self):
         loop = asyncio.get_running_loop()
@@ -93,13 +108,32 @@ class Member:
     async def open(self):
         await self.log.store.open()
         self.log.store.after_each = self.world.look
+        self.log.store.chance = self.chance
         await self.begin()
 
     async def begin(self):
-        await self.group.join()
+        while True:
+            try:
+                await asyncio.gather(self.group.join(), self.group.join())  # it is one member all the same
+                break
+            except EventLogError as error:
+                self.failed(error)
+                await asyncio.sleep(0.05)
         queue: asyncio.Queue[list[Recorded]] = asyncio.Queue(2)
         parts = [self.take, self.handle] if self.queued else [self.take_and_handle]
         self.tasks = [asyncio.create_task(self.part(each, queue), name=f"member {self.number}") for each in parts]
+
+    def failed(self, error):
+        """Go on after what passes."""
+        if not passing(error):
+            raise error
+        self.note("failed")
+
+    async def leave(self):
+        try:
+            await self.group.leave()
+        except EventLogError as error:
+            self.failed(error)
 
     async def part(self, work, queue):
         try:
@@ -133,6 +167,10 @@ class Member:
             return await asyncio.wait_for(self.group.take(self.count), seconds)
         except TimeoutError:
             return []
+        except EventLogError as error:
+            self.failed(error)
+            await asyncio.sleep(0.05)
+            return []
 
     async def apply(self, events):
         chance = self.chance
@@ -147,8 +185,11 @@ class Member:
                 else:
                     await work
                 return
-            except (FencedError, TimeoutError) as error:
-                self.note("fenced" if isinstance(error, FencedError) else "cancelled")
+            except (EventLogError, TimeoutError) as error:
+                if isinstance(error, EventLogError) and not isinstance(error, FencedError):
+                    self.failed(error)
+                else:
+                    self.note("fenced" if isinstance(error, FencedError) else "cancelled")
                 left = self.group.mine(events)
                 if len(left) == len(events):
                     self.note("tried again")
@@ -180,7 +221,7 @@ class Member:
         store.kill()
         await self.end()
         with contextlib.suppress(KilledError):
-            await self.group.leave()  # its tasks end; the database learns nothing of it
+            await self.leave()  # its tasks end; the database learns nothing of it
         if store._watch is not None:
             store._watch.cancel()
         await asyncio.sleep(0)
@@ -188,7 +229,7 @@ class Member:
 
     async def begin_anew(self):
         await self.end()
-        await self.group.leave()
+        await self.leave()
         await self.begin()
 
 
@@ -219,7 +260,11 @@ class World:
         return log
 
     def look(self, db):
-        """See that no checkpoint goes back."""
+        """See that no checkpoint goes back, and that nothing is held by two."""
+        held = Counter(partition for member in self.members for partition in member.group.held)
+        twice = [partition for partition, count in held.items() if count > 1]
+        if twice:
+            self.faults.append(f"partitions {twice} are held by two members")
         for partition, position in db.execute(
             "SELECT partition, position FROM headgate_checkpoints WHERE name = 'group g'"
         ):
@@ -243,7 +288,7 @@ class World:
             await self.settle(log)
             for member in self.members:
                 await member.end()
-                await member.group.leave()
+                await member.leave()
                 await member.log.close()
             await self.books(log)
 
@@ -261,7 +306,7 @@ class World:
 
     async def disturb(self):
         chance, member = self.chance, self.chance.choice(self.members)
-        match chance.choice(["nothing", "nothing", "kill", "stop", "leave", "add"]):
+        match chance.choice(["nothing", "nothing", "kill", "stop", "fail", "leave", "add"]):
             case "kill":
                 self.happened["killed"] += 1
                 self.members.remove(member)
@@ -270,11 +315,17 @@ class World:
             case "stop":
                 self.happened["stopped"] += 1
                 member.log.store.stopped_until = self.loop.time() + chance.choice([0.3, 2]) * LEASE
+            case "fail":
+                member.log.store.failing_until = self.loop.time() + chance.choice([0.1, 0.6, 3]) * LEASE
             case "leave":
                 self.happened["left"] += 1
-                await member.group.leave()
+                await member.leave()
                 await asyncio.sleep(chance.choice([0, 0.01, 1.5]))
-                await member.group.join()
+                try:
+                    await member.group.join()
+                except EventLogError as error:
+                    member.failed(error)
+                    self.restarting.append(member)
             case "add" if len(self.members) < 4:
                 await self.add()
             case _:
@@ -329,6 +380,7 @@ def main():
     parser.add_argument("--seeds", type=int, default=100)
     parser.add_argument("--first", type=int, default=0)
     options = parser.parse_args()
+    logging.disable()
     happened: Counter[str] = Counter()
     failed = 0
     for seed in range(options.first, options.first + options.seeds):

@@ -15,6 +15,7 @@ from headgate.eventlog.leases import Leases
 from headgate.eventlog.masking import Policy
 from headgate.eventlog.planning import Plan
 from headgate.eventlog.projector import Projector, _Beside
+from headgate.eventlog.source import LogSource
 from headgate.eventlog.sqlite import SqliteStore
 from headgate.eventlog.stages import LogProducer
 from headgate.eventlog.vault import Vault
@@ -115,7 +116,7 @@ def what_is_there_already_is_taken_for_safe():
 @mutant(TESTS + "test_faults_tail.py")
 def a_gap_is_not_waited_for():
     """What is committed between the read and the look at the end is passed over."""
-    edit(LogProducer, "take", ("else upto + 1", "else (await store.head()).position + 1"))
+    edit(LogProducer, "_page", ("else upto + 1", "else (await log.head()) + 1"))
 
 
 @mutant(TESTS + "test_verify.py", TESTS + "test_faults_damage.py")
@@ -268,6 +269,71 @@ def what_was_lost_since_it_was_chosen_is_handed_out():
 @mutant(TESTS + "test_groups_lost.py")
 def what_was_taken_up_meanwhile_is_let_go():
     edit(Group, "_compare", ("before.items()", "list(self._held.items())"))
+
+
+@mutant(TESTS + "test_groups_outage.py")
+def a_read_that_has_failed_is_kept():
+    edit(
+        LogSource,
+        "fetch",
+        ("taking, self._taking = self._taking, None", "taking = self._taking"),
+        ("for event in taking.result()]", "for event in taking.result()]; self._taking = None"),
+    )
+
+
+@mutant(TESTS + "test_groups_outage.py")
+def one_failed_renewal_is_the_last():
+    edit(Group, "_keep", ("failures += 1", "return"))
+
+
+@mutant(TESTS + "test_groups_outage.py", TESTS + "test_members.py")
+def what_cannot_be_renewed_is_kept():
+    edit(Group, "_renewed", ("self._end = asyncio", "asyncio"), ("self._let_go)", "lambda: None)"))
+
+
+@mutant(TESTS + "test_groups_joining.py", "-k", "rows_that_another_one_changes")
+def partitions_are_made_with_each_renewal():
+    add = (
+        "INSERT INTO ~checkpoints (name, partition, position, epoch, updated_at) VALUES (?, ?, 0, 0, 0) "
+        "ON CONFLICT (name, partition) DO NOTHING"
+    )
+    rows = f"Statement({add!r}, many=[(self._name, each) for each in range(self._partitions)]),"
+    edit(Leases, "renew", ("Statement(members,", f"{rows} Statement(members,"))
+
+
+@mutant(TESTS + "test_groups_transaction.py")
+def an_async_function_in_a_transaction_is_passed_over():
+    edit(SqliteStore, "_work", ("if inspect.isawaitable(result):", "if False:"))
+
+
+@mutant(TESTS + "test_groups_transaction.py")
+def a_transaction_that_was_ended_counts():
+    edit(SqliteStore, "_work", ("if not self._db.in_transaction:", "if False:"))
+
+
+@mutant(TESTS + "test_groups_joining.py")
+def another_number_of_partitions_is_taken():
+    edit(Leases, "begin", ("if found != self._partitions:", "if False:"))
+
+
+@mutant(TESTS + "test_groups_joining.py", "-k", "begin_a_group and not postgres")
+def two_make_the_partitions_of_a_group():
+    edit(Leases, "_make", ("changes=1, otherwise=late", ""))
+
+
+@mutant(TESTS + "test_groups_joining.py")
+def who_joins_twice_is_there_twice():
+    edit(Group, "join", ("async with self._turn:", "if True:"))
+
+
+@mutant(TESTS + "test_following.py")
+def what_was_not_acknowledged_is_passed_over_by_one_who_is_started_again():
+    edit(LogProducer, "_note", ("min(map(_first, batches), default=self._next)", "self._next"))
+
+
+@mutant(TESTS + "test_following.py")
+def a_projection_is_not_told_how_far_was_looked():
+    edit(LogProducer, "take", ("elif self._told < self._next - 1 and", "elif False and"))
 
 
 @mutant(TESTS + "test_projection.py", TESTS + "test_properties.py")

@@ -14,27 +14,25 @@ from tests.eventlog.test_groups_lost import owners
 LEASE = 8.0
 
 
-def gone(store):
+def gone():
     """What is raised when the database cannot be reached."""
-    error = EventLogError(store.name, "PostgreSQL says: the connection is closed")
+    error = EventLogError("the log", "PostgreSQL says: the connection is closed")
     error.__cause__ = OSError("the connection is closed")
     return error
 
 
 @contextlib.contextmanager
-def failing(store, *names, error=None):
-    """These methods of a store fail meanwhile."""
+def failing(store, name, error=None):
+    """A method of a store fails meanwhile."""
 
     async def fail(*_):
-        raise error or gone(store)
+        raise error or gone()
 
-    for name in names:
-        setattr(store, name, fail)
+    setattr(store, name, fail)
     try:
         yield
     finally:
-        for name in names:
-            delattr(store, name)
+        delattr(store, name)
 
 
 @pytest.mark.parametrize("what", ["head", "read"])
@@ -66,7 +64,7 @@ def test_a_source_is_closed_and_has_left_after_a_read_has_failed(place):
 
             async def fail():
                 failed.set()
-                raise gone(log.store)
+                raise gone()
 
             setattr(log.store, "head", fail)  # noqa: B010
             fetching = asyncio.create_task(source.fetch(10))
@@ -91,16 +89,16 @@ def in_virtual_time(scenario):
     testing.run(main())
 
 
-def fails(store, name, times):
-    """The first calls of a method of a store fail."""
-    original, left = getattr(store, name), iter(range(times))
+def fails(owner, name, times):
+    """The first calls of a method fail."""
+    original, left = getattr(owner, name), iter(range(times))
 
     async def method(*given):
         if next(left, None) is not None:
-            raise gone(store)
+            raise gone()
         return await original(*given)
 
-    setattr(store, name, method)
+    setattr(owner, name, method)
 
 
 def test_a_pipeline_goes_on_when_the_database_is_back():
@@ -150,7 +148,7 @@ def test_what_a_member_cannot_renew_it_lets_go_of_before_another_may_take_it(han
         async def fail(*_):
             if hangs:
                 await asyncio.Event().wait()
-            raise gone(log.store)
+            raise gone()
 
         group._leases.renew = fail
         await asyncio.sleep(LEASE + 0.1)
@@ -195,7 +193,7 @@ def test_a_member_that_could_not_join_holds_nothing_and_can_join_later(place):
 
             async def once(partition):
                 if partition == 1:
-                    raise gone(log.store)
+                    raise gone()
                 return await claim(partition)
 
             group._leases.claim = once

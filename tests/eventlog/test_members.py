@@ -18,4 +18,4 @@ def test_what_a_group_handles_is_handled_once_and_in_order(piece, tmp_path):
         world = play(seed, tmp_path)
         assert not world.faults, f"python -m tests.eventlog.members --first {seed} --seeds 1: {world.faults[:5]}"
         happened.update(world.happened)
-    assert {"killed", "stopped", "left", "fenced", "cancelled"} <= set(happened)
+    assert {"killed", "stopped", "failed", "left", "fenced", "cancelled"} <= set(happened)

@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-from headgate.errors import EventLogError, FencedError, OptionError
+from headgate.errors import FencedError, OptionError
 from headgate.eventlog import checkpoints
 from headgate.eventlog.bell import Bell
 from headgate.eventlog.checkpoints import Checkpoint
@@ -241,24 +241,18 @@ class Group:
         while True:
             await asyncio.sleep(self.lease / 4)
             try:
-                await self._balance()
+                async with asyncio.timeout(self.lease):
+                    await self._balance()
             except Exception as error:  # noqa: BLE001 (it is tried again; what does not pass is told to who takes events)
                 failures += 1
                 if failures == 1:
-                    logger.warning("group %r: cannot renew its leases, and tries again: %s", self.name, error)
-                self._failed = None if passing(error) else error
+                    why = "no answer" if isinstance(error, TimeoutError) else error
+                    logger.warning("group %r: cannot renew its leases, and tries again: %s", self.name, why)
+                self._failed = None if isinstance(error, TimeoutError) or passing(error) else error
                 if self._failed is not None:
                     self._changed.ring()
             else:
                 failures, self._failed = 0, None
-
-    async def _balance(self) -> None:
-        try:
-            async with asyncio.timeout(self.lease):
-                await self._share()
-        except TimeoutError as error:
-            why = f"group {self.name!r}: no answer within the {self.lease:g} s of a lease"
-            raise EventLogError(self._log.store.name, why) from error
 
     def _renewed(self, begun: float) -> None:
         """Hold what is held until its leases run out: then others may have it."""
@@ -267,7 +261,7 @@ class Group:
         self._until = begun + self.lease
         self._end = asyncio.get_running_loop().call_at(self._until, self._let_go)
 
-    async def _share(self) -> None:
+    async def _balance(self) -> None:
         clock = asyncio.get_running_loop().time
         begun = clock()
         before = dict(self._held)
@@ -286,7 +280,9 @@ class Group:
         lost = [each for each in standing.own if each not in before]
         for partition in [*lost, *standing.free][: max(0, share - len(self._held))]:
             checkpoint = await self._leases.claim(partition)
-            if checkpoint is not None and clock() < self._until:
+            if clock() >= self._until:
+                break  # nothing would let go of it; the next time it is this member's already
+            if checkpoint is not None:
                 self._held[partition] = Held(checkpoint)
                 self._changed.ring()
 

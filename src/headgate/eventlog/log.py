@@ -9,6 +9,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Any, Self
+from weakref import WeakKeyDictionary
 
 from headgate.errors import EventError, OptionError
 from headgate.eventlog import checkpoints, sealing
@@ -409,9 +410,14 @@ class EventLog:
     ) -> Child:
         """Return the recipe of a stage that gives events: those that are there, then those that come, as asked for.
 
+        A read that fails for a while only is tried again. Started again in the same system, under the same name, the
+        stage goes on with the first event that was not acknowledged: none is lost, and what was under way may come
+        twice. When it has finished it begins anew.
+
         Args:
             start: First position, time from which on, or ``"end"``: only what is still to come. Default: the beginning.
-            until: Last position or time; the stage then finishes. Default: it goes on for ever.
+            until: Last position or time, which may be still to come; the stage then finishes. Default: it goes on for
+                ever.
             streams: As for `read`.
             types: As for `read`.
             checkpoint: Begin behind this checkpoint (`save_checkpoint`).
@@ -431,8 +437,9 @@ class EventLog:
         check_at("EventLog.producer", "until", until)
         check_count("EventLog.producer", "batch", batch, 1)
         options.setdefault("id", options.get("name") or "log")
-        names, kinds = tuple(stream_names(streams)), tuple(self.types.names_of(types))
-        return Child(LogProducer, self, start, until, names, kinds, checkpoint, live, batch, **options)
+        query = Query(streams=tuple(stream_names(streams)), types=tuple(self.types.names_of(types)))
+        places: WeakKeyDictionary[Any, dict[str, int]] = WeakKeyDictionary()
+        return Child(LogProducer, self, places, start, until, query, checkpoint, live, batch, **options)
 
     def consumer(
         self,

@@ -240,7 +240,7 @@ class PostgresStore:
             position = await db.fetchval(numbered(self._here(sql)), *values)
             if position is not None:
                 unmet[condition] = position
-        versions = dict(zip(streams, found["versions"], strict=True))
+        versions = dict(zip(streams, found["versions"] or (), strict=True))
         return Plan(self.name, head, now, versions, known, reversed_by, unmet, archived)
 
     async def _insert(self, db: Any, rows: list[Row]) -> None:

@@ -18,6 +18,7 @@ from headgate.eventlog import checkpoints
 from headgate.eventlog.checkpoints import Checkpoint
 from headgate.eventlog.projection import Projection
 from headgate.eventlog.record import Recorded
+from headgate.eventlog.stages import Looked
 from headgate.eventlog.store import Statement, after_prefix, matches
 from headgate.runtime.options import Child, To, check_count
 from headgate.stage import Consumer
@@ -445,7 +446,9 @@ class _ProjectorStage(Consumer):
         self._projector = projector
 
     async def handle_events(self, events: Any, source: Any) -> None:  # noqa: ARG002 (a callback's form)
-        await self._projector.handle(list(events))
+        batch = list(events)
+        folded = [event for event in batch if not isinstance(event, Looked)]
+        await self._projector.handle(folded, upto=batch[-1].position)  # what is not of its types is behind it too
 
 
 def _check_until(where: str, until: int | None) -> None:

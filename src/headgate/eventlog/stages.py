@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 import uuid
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from collections.abc import Callable, Iterable, MutableMapping, Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from headgate.errors import EventError, EventLogError
 from headgate.eventlog import checkpoints
 from headgate.eventlog.events import Event
 from headgate.eventlog.reading import At
-from headgate.eventlog.record import Page, Row
+from headgate.eventlog.record import Page, Recorded, Row, to_micros
 from headgate.eventlog.store import Query, passing
 from headgate.protocol.children import Backoff
+from headgate.protocol.messages import NORMAL
 from headgate.sources import Pumped
 from headgate.stage import Consumer
 
@@ -59,11 +63,17 @@ class Taking(Pumped):
 
 
 class TakenUp(Protocol):
-    """Something that knows where to go on: a `Projector`."""
+    """Something that knows where to go on, and is told how far was looked (`Looked`): a `Projector`."""
 
     async def take_up(self) -> int:
         """Return the position up to which everything is done with."""
         ...
+
+
+class Looked(NamedTuple):
+    """Among the events for one that is `TakenUp`: up to this position there are no others that were asked for."""
+
+    position: int
 
 
 class LogProducer(Taking):
@@ -71,10 +81,10 @@ class LogProducer(Taking):
 
     Args:
         log: The log; it is open before the stage starts, and stays so until it has ended.
+        places: Where stages of this recipe go on when they are started again: by system, and by their name.
         start: First position, time from which on, or ``"end"``: only what is still to come. Default: the beginning.
         until: Last position or time; the stage then finishes. Default: it goes on for ever.
-        streams: As for `EventLog.read`.
-        types: As for `EventLog.read`.
+        query: Which events, wherever they are.
         checkpoint: The name of a checkpoint, or a `Projector`: begin behind it (see `EventLog.save_checkpoint`).
         live: False: finish when all that is there has been given.
         batch: How many events are read at once, at the most.
@@ -83,10 +93,10 @@ class LogProducer(Taking):
     def __init__(
         self,
         log: EventLog,
+        places: MutableMapping[Any, dict[str, int]],
         start: At | str = None,
         until: At = None,
-        streams: tuple[str, ...] = (),
-        types: tuple[str, ...] = (),
+        query: Query = Query(),  # noqa: B008 (it is never changed)
         checkpoint: str | TakenUp | None = None,
         live: bool = True,  # noqa: FBT001, FBT002 (arguments of a recipe)
         batch: int = 1000,
@@ -94,53 +104,124 @@ class LogProducer(Taking):
         """Keep what to read."""
         super().__init__()
         self._log = log
+        self._places = places
         self._start = start
-        self._until = until
-        self._streams = streams
-        self._types = types
+        self._begins = start if isinstance(start, datetime) else None  # until its position is known
+        self._ends = until if isinstance(until, datetime) else None  # the same
+        self._last = until if isinstance(until, int) else None
+        self._query = query
         self._checkpoint = checkpoint
         self._live = live
         self._batch = batch
         self._next = 1  # where to go on
         self._head = 0  # up to where it is known that there is something
-        self._last: int | None = None
+        self._told = 0  # up to where is known what there is to whoever gets the events
         self._cursor: Row | None = None
+        self._begun = False
+        self._over = False
+
+    @property
+    def _here(self) -> dict[str, int]:
+        return self._places.setdefault(self.stage.ref.driver.node, {})
 
     async def started(self) -> None:
-        """Find the beginning."""
-        log, start = self._log, self._start
-        if self._checkpoint is not None:
-            if isinstance(self._checkpoint, str):
-                self._next = (await checkpoints.load(log.store, self._checkpoint)).position + 1
-            else:
-                self._next = await self._checkpoint.take_up() + 1
+        """Find where to begin, or to go on."""
+        log, start, here = self._log, self._start, self._here
+        head = await log.head()
+        if isinstance(self._checkpoint, str):
+            self._next = (await checkpoints.load(log.store, self._checkpoint)).position + 1
+        elif self._checkpoint is not None:
+            self._next = await self._checkpoint.take_up() + 1
+        elif self.stage.name in here:
+            self._next = here[self.stage.name]
         elif start == END:
-            self._next = await log.head() + 1
-        self._head = self._next - 1
-        if not isinstance(start, str):
-            first, self._last = await log.bounds(start, self._until)
-            self._next = max(self._next, first)
+            self._next = head + 1
+        if isinstance(start, int):
+            self._next = max(self._next, start)
+        self._told = self._next - 1
         if not self._live:
-            head = await log.head()
             self._last = head if self._last is None else min(self._last, head)
+        await self._look()
+        self._begun = True
 
-    async def take(self, count: int) -> Page | None:
+    async def terminate(self, reason: Any) -> None:
+        """Stop reading, and note where to go on."""
+        await super().terminate(reason)
+        if self._over and reason == NORMAL:  # everything is handled
+            self._here.pop(self.stage.name, None)
+        elif self._begun:
+            self._note(self.stage.recall())
+
+    def _note(self, waiting: Sequence[Any] = ()) -> None:
+        """Note where one who is started again goes on: at the first event that nobody has acknowledged."""
+        flying = self.stage.in_flight()
+        if flying is not None:  # else it stays where it was
+            batches = [batch for batch in (waiting, *flying) if len(batch)]
+            self._here[self.stage.name] = min(map(_first, batches), default=self._next)
+
+    async def take(self, count: int) -> Sequence[Recorded | Looked] | None:
         """Read the next page, or wait until there is one."""
-        log, store = self._log, self._log.store
-        if self._last is not None and self._next > self._last:
-            return None
-        while self._next > self._head:
-            await store.wait(self._next - 1)
-            self._head = (await store.head()).position
+        self._note()
+        while not self._over:
+            if self._last is not None and self._next > self._last:
+                self._over = True
+            elif self._next <= self._head:
+                return await self._page(min(count, self._batch))
+            elif self._told < self._next - 1 and not isinstance(self._checkpoint, str | None):
+                self._told = self._next - 1
+                return [Looked(self._told)]
+            else:
+                await self._news()
+        return None
+
+    async def _page(self, count: int) -> Page:
+        log = self._log
         upto = self._head if self._last is None else min(self._head, self._last)
-        count = min(count, self._batch)
-        query = Query(self._next, upto, self._streams, self._types)
+        query = replace(self._query, start=self._next, until=upto)
         rows = await log.rows(query, self._cursor, count)
+        page = await log.page(rows)  # the last that is awaited: a call that fails has taken nothing
         if rows:
             self._cursor = rows[-1]
+            self._told = rows[-1][0]
         # A short page: nothing more is there up to the head that was known before it was read.
         self._next = rows[-1][0] + 1 if len(rows) == count else upto + 1
-        return await log.page(rows)
+        return page
+
+    async def _news(self) -> None:
+        """Wait until there may be something more, or until the time is over up to which there could be."""
+        store = self._log.store
+        left = None if self._ends is None else (to_micros(self._ends) - await store.now()) / 1e6
+        if left is not None and left < 0:
+            await store.append([])  # takes its turn: what began before it is there, what comes is recorded later
+        else:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(None if left is None else left + 0.001):
+                    await store.wait(self._next - 1)
+        await self._look()
+        self._over = left is not None and left < 0 and self._next > self._head
+
+    async def _look(self) -> None:
+        """See up to where there is something, and find the positions of times that have come: they never go back."""
+        log = self._log
+        head = await log.store.head()
+        if self._ends is not None and head.recorded_at > to_micros(self._ends):
+            last = await log.position_at(self._ends)
+            self._last, self._ends = last if self._last is None else min(self._last, last), None
+        if self._begins is not None:
+            if head.recorded_at < to_micros(self._begins):
+                self._next = max(self._next, head.position + 1)
+            else:
+                self._next = max(self._next, await log.position_at(self._begins - timedelta(microseconds=1)) + 1)
+                self._begins = None
+        self._head = head.position
+
+
+def _first(batch: Any) -> int:
+    """Return the first position in a batch, in whatever order a dispatcher has put it; no event is made for it."""
+    positions: Iterable[int] = (
+        (row[0] for row in batch.rows) if isinstance(batch, Page) else (event.position for event in batch)
+    )
+    return min(positions)
 
 
 class LogConsumer(Consumer):

@@ -290,6 +290,16 @@ class Subscriber:
         kept.extend(ledger)
         self.ledger = kept
 
+    def flying(self) -> list[Batch]:
+        """Return what is in flight, oldest first; it stays in the ledger."""
+        found: list[Batch] = []
+        done = self.head
+        for batch, size, _ in self.ledger:
+            if batch is not None:
+                found.append(cut(batch, done, size) if done else batch)
+            done = 0
+        return found
+
     def unacked(self, handled: int = 0) -> list[Piece]:
         """Take out what is in flight, oldest first.
 

@@ -333,6 +333,13 @@ class ProducerSide:
             taken.extend(rows(batch))
         return taken
 
+    def flying(self) -> list[Batch] | None:
+        """Return the batches that are in flight; None: events wait here, in the dispatcher, or for a letter."""
+        self.flush()
+        if self.waits() or self.buried:
+            return None
+        return [batch for each in (*self.subscribers.values(), *self.closing.values()) for batch in each.flying()]
+
     # -- subscribers --------------------------------------------------------------------------------------------------
 
     def subscribe(self, subscription: Subscription) -> None:

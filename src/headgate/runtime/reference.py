@@ -351,6 +351,11 @@ class StageContext:
         out = self._driver.core.out
         return [] if out is None else list(self._on_loop(out.recall))
 
+    def in_flight(self) -> list[Any] | None:
+        """Return the batches that were sent and are not acknowledged; None: others wait to be sent."""
+        out = self._driver.core.out
+        return [] if out is None else self._on_loop(out.flying)
+
     def ask(self, subscription: Subscription, count: int) -> bool:
         """Ask for more on a manual subscription; False when it has ended."""
         check_subscription(self.name, subscription)
