@@ -98,3 +98,26 @@ def test_stages_of_a_log_that_is_closed_end_with_an_error(place):
         with pytest.raises(RestartLimitError, match="not open"):
             await Supervisor([log.producer(name="log"), log.consumer(subscribe_to=["log"])], max_restarts=0)
         await closing
+
+
+@pytest.mark.parametrize("turns", range(6))
+def test_a_close_that_is_cancelled_goes_on(place, turns):
+    """It was left half done, and a second one did nothing."""
+
+    @run
+    async def _():
+        log = await EventLog.open(place.url)
+        await log.append("a", [Event("e", {})])
+        closing = asyncio.create_task(log.close())
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        closing.cancel()
+        await asyncio.wait([closing])
+        await log.close()
+        assert not any(task.get_name().startswith("headgate: log") for task in asyncio.all_tasks())
+        for each in threading.enumerate():
+            if each.name.startswith("headgate: log"):
+                await asyncio.to_thread(each.join)
+        if place.kind != "memory":
+            async with log:  # it was given back as a whole
+                assert await log.head() == 1

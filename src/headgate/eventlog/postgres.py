@@ -36,6 +36,8 @@ _DATA: Final = (
     r"(CASE WHEN strpos(data::text, '\u0000') = 0 THEN data ELSE replace(data::text, '\u0000', '\ufffd')::json END)"
 )
 _COPY_FROM: Final = 200  # rows from which on COPY is quicker than INSERT
+_OURS, _USERS = 4, 64  # connections of the two pools, made when they are needed
+_CONNECT: Final = 10.0  # seconds that a connection may take at least
 _RETRIES: Final = (0.1, 5.0)  # seconds between attempts to listen again: at first, and at the most
 
 
@@ -70,6 +72,7 @@ class PostgresStore:
         self._url = url
         self._durability = durability
         self._busy_timeout = busy_timeout
+        self._patience = max(busy_timeout, _CONNECT)  # for a connection
         self._create = create
         self._schema = schema
         self._clock = clock
@@ -77,7 +80,11 @@ class PostgresStore:
         self._committer = Committer(self._commit, self._bell.ring)
         self._taken = False  # from before it is opened until after it is closed
         self._closing = False
-        self._pool: Any = None
+        self._pool: Any = None  # for statements of ours
+        self._users: Any = None  # for transactions in which a user's function runs
+        self._ending: asyncio.Task[None] | None = None
+        self._known: tuple[type[Exception], ...] = ()  # what asyncpg raises
+        self._failures: tuple[type[Exception], ...] = ()  # and what comes from the system beneath it
         self._writer: Any = None
         self._listener: asyncio.Task[None] | None = None
         self._listening = asyncio.Event()
@@ -95,15 +102,16 @@ class PostgresStore:
             expected = "a path, or the extra installed: pip install 'headgate[postgres]'"
             raise OptionError("EventLog", "url", expected, self.name) from None
         self._asyncpg = asyncpg
+        self._known = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
+        self._failures = (*self._known, OSError, TimeoutError)
         self._taken, self._closing = True, False
         try:
             async with self._translated():
                 self._writer = await self._connect()
                 try:
                     await self._migrate()
-                    self._pool = await asyncpg.create_pool(
-                        self._url, min_size=0, max_size=4, command_timeout=None, timeout=self._busy_timeout
-                    )
+                    self._users = await self._make_pool(_USERS)
+                    self._pool = await self._make_pool(_OURS)
                 except BaseException:
                     await self._writer.close()
                     raise
@@ -113,13 +121,22 @@ class PostgresStore:
         self._listening.clear()
         self._listener = asyncio.create_task(self._listen(), name="headgate: log listener")
 
-    async def _connect(self) -> Any:
-        settings = {
-            **({"synchronous_commit": "on"} if self._durability == "power" else {}),
-            "lock_timeout": f"{int(self._busy_timeout * 1000)}",
-            "application_name": "headgate",
+    @property
+    def _settings(self) -> dict[str, Any]:
+        return {
+            "timeout": self._patience,
+            "server_settings": {
+                **({"synchronous_commit": "on"} if self._durability == "power" else {}),
+                "lock_timeout": f"{max(1, int(self._busy_timeout * 1000))}",  # 0 would be for ever
+                "application_name": "headgate",
+            },
         }
-        return await self._asyncpg.connect(self._url, timeout=self._busy_timeout, server_settings=settings)
+
+    async def _connect(self) -> Any:
+        return await self._asyncpg.connect(self._url, **self._settings)
+
+    async def _make_pool(self, size: int) -> Any:
+        return await self._asyncpg.create_pool(self._url, min_size=0, max_size=size, **self._settings)
 
     async def _migrate(self) -> None:
         db = self._writer
@@ -143,20 +160,28 @@ class PostgresStore:
 
     async def close(self) -> None:
         """Write what waits, and give everything back."""
-        if self._pool is None:
-            return
-        self._closing = True
-        pool, self._pool = self._pool, None
-        self._bell.ring()  # whoever waits for events learns that there will be none
-        self._listening.set()
-        await self._committer.drained()
-        assert self._listener is not None  # noqa: S101 (it is there when the pool is)
-        self._listener.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._listener
-        await self._writer.close()
-        await pool.close()
-        self._taken = False
+        if self._ending is None:
+            if self._pool is None:
+                return
+            self._ending = asyncio.create_task(self._end(), name="headgate: log closing")
+        await asyncio.shield(self._ending)  # it is not left half closed by one who is cancelled
+
+    async def _end(self) -> None:
+        try:
+            self._closing = True
+            pool, self._pool = self._pool, None
+            self._bell.ring()  # whoever waits for events learns that there will be none
+            self._listening.set()
+            await self._committer.drained()
+            assert self._listener is not None  # noqa: S101 (it is there when the pool is)
+            self._listener.cancel()
+            await asyncio.wait([self._listener])
+            with contextlib.suppress(*self._failures):  # what is broken is gone
+                await self._writer.close()
+            for each in (self._users, pool):
+                await each.close()
+        finally:
+            self._taken, self._ending = False, None
 
     # -- appending ----------------------------------------------------------------------------------------------------
 
@@ -249,7 +274,7 @@ class PostgresStore:
     async def transact(self, statements: Sequence[Statement]) -> list[list[tuple[Any, ...]]]:
         """Run statements in one transaction, and give the rows of each."""
         self._check_open()
-        async with self._translated(), self._pool.acquire() as db:
+        async with self._translated(), self._ours() as db:
             if len(statements) == 1 and statements[0].many is None and statements[0].changes is None:
                 return [await self._execute(db, statements[0])]
             async with db.transaction():
@@ -275,7 +300,7 @@ class PostgresStore:
         self._check_open()
         raised: list[BaseException] = []  # by the user's function: it may raise what it likes
 
-        async with self._translated(raised), self._pool.acquire() as db, db.transaction():
+        async with self._translated(raised), self._users.acquire(timeout=self._patience) as db, db.transaction():
             try:
                 result = work(db)
                 if inspect.isawaitable(result):
@@ -293,7 +318,7 @@ class PostgresStore:
         """Read some rows."""
         self._check_open()
         sql, values = select(_one_sided(query), cursor, limit, _field_is)
-        async with self._translated(), self._pool.acquire() as db:
+        async with self._translated(), self._ours() as db:
             rows = [tuple(row) for row in await db.fetch(numbered(self._here(sql)), *values)]
         until = query.until
         while rows and (rows[-1][0] < query.start or (until is not None and rows[-1][0] > until)):
@@ -303,7 +328,7 @@ class PostgresStore:
     async def head(self) -> Head:
         """Say where the log ends."""
         self._check_open()
-        async with self._translated(), self._pool.acquire() as db:
+        async with self._translated(), self._ours() as db:
             row = await db.fetchrow(self._here(_HEAD))
         return Head() if row is None else Head(row[0], row[1], row[2] or b"")
 
@@ -325,25 +350,29 @@ class PostgresStore:
         """Ring when something was appended; connect again when the connection is lost."""
         pause, longest = _RETRIES
         while True:
-            lost = asyncio.Event()
+            lost, db = asyncio.Event(), None
             try:
                 db = await self._connect()
-            except (OSError, self._asyncpg.PostgresError, TimeoutError):
-                await asyncio.sleep(pause)
-                pause = min(2 * pause, longest)
-                continue
-            pause = _RETRIES[0]
-            try:
                 db.add_termination_listener(functools.partial(_set, lost))
                 await db.add_listener(f"headgate_{self._schema}", self._told)
                 self._listening.set()
                 self._bell.ring()  # what came while nobody listened
+                pause = _RETRIES[0]
                 await lost.wait()
+            except self._failures:
+                pass  # again
             finally:
-                db.terminate()
+                if db is not None:
+                    db.terminate()
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, longest)
 
     def _told(self, *_: Any) -> None:
         self._bell.ring()
+
+    def _ours(self) -> Any:
+        """Borrow a connection for statements of ours: nobody waits for anything else while he has one."""
+        return self._pool.acquire(timeout=self._patience)
 
     # -- helpers ------------------------------------------------------------------------------------------------------
 
@@ -360,14 +389,13 @@ class PostgresStore:
         """Turn what asyncpg raises into errors of ours, but for what somebody else has raised."""
         try:
             yield
-        except (self._asyncpg.PostgresError, self._asyncpg.InterfaceError, OSError, TimeoutError) as error:
+        except self._failures as error:
             if error in raised:
                 raise
             if self._closing and isinstance(error, self._asyncpg.InterfaceError):  # the pool takes no more
                 self._check_open()
-            known = isinstance(error, (self._asyncpg.PostgresError, self._asyncpg.InterfaceError))
-            why = f"PostgreSQL says: {error}" if known else f"no connection: {type(error).__name__}: {error}"
-            raise EventLogError(self.name, why) from error
+            why = "PostgreSQL says" if isinstance(error, self._known) else f"no connection: {type(error).__name__}"
+            raise EventLogError(self.name, f"{why}: {error}") from error
 
 
 def _one_sided(query: Query) -> Query:

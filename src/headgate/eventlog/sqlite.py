@@ -78,6 +78,7 @@ class SqliteStore:
         self._committer = Committer(self._commit, self._bell.ring)
         self._taken = False  # from before it is opened until after it is closed
         self._opened = False
+        self._ending: asyncio.Task[None] | None = None
         self._connections: list[sqlite3.Connection] = []
 
         # Of the writer's thread:
@@ -164,16 +165,23 @@ class SqliteStore:
 
     async def close(self) -> None:
         """Write what waits, and give everything back."""
-        if not self._opened:
-            return
-        self._opened = False
-        self._bell.ring()  # whoever waits for events learns that there will be none
-        await self._committer.drained()
-        if self._watch is not None:
-            self._watch.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._watch
-        await self._shut()
+        if self._ending is None:
+            if not self._opened:
+                return
+            self._ending = asyncio.create_task(self._end(), name="headgate: log closing")
+        await asyncio.shield(self._ending)  # it is not left half closed by one who is cancelled
+
+    async def _end(self) -> None:
+        try:
+            self._opened = False
+            self._bell.ring()  # whoever waits for events learns that there will be none
+            await self._committer.drained()
+            if self._watch is not None:
+                self._watch.cancel()
+                await asyncio.wait([self._watch])
+            await self._shut()
+        finally:
+            self._ending = None
 
     async def _shut(self) -> None:
         """Close the connections when whoever uses them is done, and end the threads."""
