@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from headgate.errors import EventError, ReversalError
+from headgate.errors import EventError, OptionError, ReversalError
+from headgate.eventlog.checks import check_option_name, is_place
 from headgate.eventlog.events import Event
 from headgate.eventlog.log_types import Append
 from headgate.eventlog.planning import Appended
@@ -55,6 +56,8 @@ async def reverse_correlation(
     Raises:
         ReversalError: For one of them nothing is known that undoes it: none is undone.
     """
+    if correlation_id is None:  # of a caller without types; it would stand for everything
+        raise OptionError("reverse_correlation", "correlation_id", "that of an event in the log", correlation_id)
     events = await log.read(correlation_id=correlation_id).all()
     if not events:
         raise EventError(log.store.name, "correlation_id", "that of an event in the log", correlation_id)
@@ -79,6 +82,9 @@ async def reverse_stream(
     Raises:
         ReversalError: For one of them nothing is known that undoes it: none is undone.
     """
+    check_option_name("reverse_stream", "stream", stream)
+    if not is_place(back_to):  # None would stand for the beginning
+        raise OptionError("reverse_stream", "back_to", "a position or a datetime with a time zone", back_to)
     _, last = await log.bounds(None, back_to)
     events = await log.read(stream, start=(last or 0) + 1).all()
     return await _undo(log, await in_effect(log, events), inverse, options)

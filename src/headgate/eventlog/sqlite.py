@@ -65,8 +65,6 @@ class SqliteStore:
         clock: Callable[[], float] = time.time,
     ) -> None:
         """Keep the options."""
-        if durability not in ("normal", "power"):
-            raise OptionError("EventLog", "durability", "'normal' or 'power'", durability)
         self.name = path
         self._memory = path == MEMORY
         self._durability = durability
@@ -264,7 +262,7 @@ class SqliteStore:
         if not isinstance(connection, sqlite3.Connection) or not connection.in_transaction:
             expected = "a sqlite3.Connection to the same file on which a transaction was begun"
             raise OptionError("EventLog.append", "connection", expected, connection)
-        with self._translated():
+        with self._translated(), _plain_rows(connection):
             connection.execute("UPDATE headgate_meta SET value = value WHERE 0")  # takes the write lock before it reads
             plan = self._plan(connection, needs(orders))
             results = plan.place(orders)
@@ -428,6 +426,10 @@ class SqliteStore:
             if user:
                 raise
             raise DamagedLogError(self.name, f"SQLite gives text that is none: {error}") from error
+        except (UnicodeEncodeError, OverflowError) as error:
+            if user:
+                raise
+            raise EventLogError(self.name, f"SQLite cannot hold what it is given: {error}") from error
         except sqlite3.DatabaseError as error:
             code = getattr(error, "sqlite_errorcode", 0) & 0xFF
             if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) or "decode to UTF-8" in str(error):
@@ -435,6 +437,17 @@ class SqliteStore:
             if user and code not in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_BUSY):
                 raise
             raise EventLogError(self.name, f"SQLite says: {error}") from error
+
+
+@contextlib.contextmanager
+def _plain_rows(connection: sqlite3.Connection) -> Generator[None]:
+    """Let a connection of somebody else give rows as we expect them, whatever he wants them to be like."""
+    his = connection.row_factory, connection.text_factory
+    connection.row_factory, connection.text_factory = None, str
+    try:
+        yield
+    finally:
+        connection.row_factory, connection.text_factory = his
 
 
 def _insert(db: sqlite3.Connection, rows: Sequence[Row]) -> None:
