@@ -90,7 +90,7 @@ def members(option: str, values: Any, kind: type[Any] | tuple[type[Any], ...], e
     return found
 
 
-def checked_clock(clock: Any) -> Callable[[], float]:
+def checked_clock(clock: Callable[[], float]) -> Callable[[], float]:
     """Return a clock whose times can be recorded.
 
     Raises:
