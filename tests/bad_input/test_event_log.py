@@ -57,6 +57,7 @@ NUMBERS = (-1, 1.5, "1", True, math.nan, HUGE, 10**400)
 COUNTS = (0, *NUMBERS)
 PLACES = (-1, 1.5, "1", "yesterday", True, HUGE, NAIVE, (1,))
 SEVERAL: tuple[Any, ...] = (5, [], (), [5], [""], ["\ud800"], {"a": None}.values, b"a")
+STREAMS = (None, *NAMES, "*", "a*")
 PROJECTIONS = (5, "sums", None, kept)
 FLAGS = (1, "yes", None)
 FUNCTIONS = (5, "len")
@@ -76,7 +77,7 @@ LOG: dict[str, tuple[Any, ...]] = {
 }
 COMMON = {"actor": NAMES, "reason": TEXTS, "correlation_id": NAMES, "causation_id": NAMES}
 APPEND = {
-    "stream": (None, *NAMES),
+    "stream": STREAMS,
     "events": (5, None, [None], [kept]),
     "expected_version": NUMBERS,
     "unless": (5, "x", [], kept),
@@ -154,7 +155,7 @@ TABLE: dict[str, Any] = {
     "EventLog.append_all": (lambda log, **o: log.append_all(**{"appends": [("s", [Event("e", {})])], **o}), APPEND_ALL),
     "EventLog.read": (EventLog.read, READ),
     "EventLog.event": (EventLog.event, {"which": (*NUMBERS, None, b"1" * 16)}),
-    "EventLog.version": (EventLog.version, {"stream": (None, *NAMES)}),
+    "EventLog.version": (EventLog.version, {"stream": STREAMS}),
     "EventLog.position_at": (EventLog.position_at, {"moment": (5, None, "now", NAIVE)}),
     "EventLog.streams": (EventLog.streams, {"prefix": (5, None, "\ud800", "a\0b", "x" * 1001), "limit": NUMBERS}),
     "EventLog.bounds": (lambda log, **o: log.bounds(**{"start": None, "until": None, **o}), PART),
@@ -205,7 +206,7 @@ TABLE: dict[str, Any] = {
         lambda log, **o: reverse_correlation(log, inverse=Event("u", {}), **o),
         {"correlation_id": (None, *NAMES)},
     ),
-    "reverse_stream": (reversed_stream, {"stream": (None, *NAMES, []), "back_to": (*PLACES, None)}),
+    "reverse_stream": (reversed_stream, {"stream": STREAMS, "back_to": (*PLACES, None)}),
 }
 CASES = [
     pytest.param(call, option, values, id=f"{name}-{option}")

@@ -9,6 +9,8 @@ from typing import Any, Final
 from headgate.errors import OptionError
 from headgate.eventlog.events import NAME, is_name
 
+ONE_STREAM: Final = "with '*' at its end, it stands for all whose names begin so"
+"""Why a stream cannot have such a name, for messages."""
 LAST: Final = 2**63 - 1
 """The last position that there can be: databases count in 64 bits."""
 
@@ -25,6 +27,13 @@ def check_option_name(where: str, option: str, value: Any, more: str = "") -> st
     if not is_name(value):
         raise OptionError(where, option, NAME + more, value)
     return str(value)
+
+
+def check_stream(where: str, option: str, value: Any) -> None:
+    """Refuse what is not the name of a single stream."""
+    check_option_name(where, option, value)
+    if value.endswith("*"):
+        raise OptionError(where, option, f"one stream: {ONE_STREAM}", value)
 
 
 def check_number(where: str, option: str, value: Any, least: int = 0, more: str = "") -> int:

@@ -10,11 +10,10 @@ from types import TracebackType
 from typing import Any, Self
 
 from headgate.errors import EventError, OptionError
-from headgate.eventlog import checkpoints, sealing
+from headgate.eventlog import checkpoints, checks, sealing
 from headgate.eventlog.archive import Archives
-from headgate.eventlog.checks import check_at, check_kind, check_number, check_option_name, check_text_or_none, is_place
 from headgate.eventlog.drafting import Drafter, defaults
-from headgate.eventlog.events import check_text, new_ids
+from headgate.eventlog.events import new_ids
 from headgate.eventlog.groups import Group
 from headgate.eventlog.log_types import Append, StreamInfo, as_append, list_streams
 from headgate.eventlog.masking import Policy
@@ -80,12 +79,12 @@ class EventLog:
         clock: Callable[[], float] = time.time,
     ) -> None:
         """Check the options; nothing is opened yet."""
-        check_number("EventLog", "max_event_size", max_event_size, 1)
+        checks.check_number("EventLog", "max_event_size", max_event_size, 1)
         self.url = url
         self.types = types if isinstance(types, Types) else Types(*members("types", types, (type, str), "classes"))
         self.projections: list[Projection] = members("projections", projections, Projection, "Projections")
         if policy is not None:
-            check_kind("EventLog", "policy", policy, Policy, "a Policy, or None")
+            checks.check_kind("EventLog", "policy", policy, Policy, "a Policy, or None")
         self.policy = policy
         self.clock = clock = checked_clock(clock)
         options: dict[str, Any] = {"durability": durability, "busy_timeout": busy_timeout, "clock": clock}
@@ -151,7 +150,7 @@ class EventLog:
         append whose outcome is unknown can be repeated.
 
         Args:
-            stream: Its name.
+            stream: Its name; without ``*`` at its end, by which `read` tells names from beginnings of names.
             events: Data, or `Event`; or one of them.
             expected_version: What the stream has to be at: the version of its last event, 0 for a new stream.
                 Default: any.
@@ -205,7 +204,7 @@ class EventLog:
         Raises:
             HeadgateError: As for `append`.
         """
-        check_text_or_none("append", "reason", reason)
+        checks.check_text_or_none("append", "reason", reason)
         common = defaults(actor, reason, correlation_id, causation_id)
         if not isinstance(appends, Iterable):
             raise OptionError("EventLog.append_all", "appends", "a list of Append(...) or tuples", appends)
@@ -214,7 +213,6 @@ class EventLog:
         ids = iter(new_ids(sum(map(len, several)), self.clock()))
         orders: list[Order] = []
         for (stream, _, expected, unless, after), events in zip(wanted, several, strict=True):
-            check_text("append", "stream", stream)
             order = await self._drafter.order(stream, expected, events, common, ids)
             orders.append(order if unless is None else order._replace(condition=unless.condition(after)))
         if connection is not None:
@@ -256,12 +254,12 @@ class EventLog:
         Raises:
             OptionError: An option is not what it has to be.
         """
-        check_number("EventLog.read", "batch", batch, 1)
+        checks.check_number("EventLog.read", "batch", batch, 1)
         check_choice("EventLog.read", "backwards", backwards, (False, True))
         if limit is not None:
-            check_number("EventLog.read", "limit", limit, 0, ", or None")
+            checks.check_number("EventLog.read", "limit", limit, 0, ", or None")
         for name, value in (("start", start), ("until", until)):
-            check_at("EventLog.read", name, value)
+            checks.check_at("EventLog.read", name, value)
         query = Query(
             streams=tuple(stream_names(streams)),
             types=tuple(self.types.names_of(types)),
@@ -283,7 +281,7 @@ class EventLog:
             found = [row for rows in await self.store.transact(both) for row in rows]
             position = int(found[0][0]) if found else 0
         else:
-            check_number("EventLog.event", "which", which, 0, ", or a UUID")
+            checks.check_number("EventLog.event", "which", which, 0, ", or a UUID")
             position = which
         rows = await self.rows(Query(start=position, until=position), None, 1)
         if not rows:
@@ -296,13 +294,13 @@ class EventLog:
 
     async def version(self, stream: str) -> int:
         """Return the version of the last event of a stream; 0: there is no such stream."""
-        check_option_name("EventLog.version", "stream", stream)
+        checks.check_stream("EventLog.version", "stream", stream)
         rows = await self.rows(Query(streams=(stream,), backwards=True), None, 1)
         return int(rows[0][2]) if rows else 0
 
     async def position_at(self, moment: datetime) -> int:
         """Return the position of the last event that was recorded up to a time; 0: none was."""
-        if not isinstance(moment, datetime) or not is_place(moment):
+        if not isinstance(moment, datetime) or not checks.is_place(moment):
             raise OptionError("EventLog.position_at", "moment", "a datetime with a time zone", moment)
         return await position_at(self, to_micros(moment))
 
@@ -332,8 +330,8 @@ class EventLog:
 
     async def bounds(self, start: At, until: At) -> tuple[int, int | None]:
         """Return the first and the last position (inclusive) of a part that is given by positions or times."""
-        check_at("EventLog", "start", start)
-        check_at("EventLog", "until", until)
+        checks.check_at("EventLog", "start", start)
+        checks.check_at("EventLog", "until", until)
         first = 1
         if isinstance(start, datetime):
             first = await position_at(self, to_micros(start) - 1) + 1
@@ -377,8 +375,8 @@ class EventLog:
                 expected = "a position, a datetime with a time zone, 'end', or None"
                 raise OptionError("EventLog.producer", "start", expected, start)
         else:
-            check_at("EventLog.producer", "start", start)
-        check_at("EventLog.producer", "until", until)
+            checks.check_at("EventLog.producer", "start", start)
+        checks.check_at("EventLog.producer", "until", until)
         check_count("EventLog.producer", "batch", batch, 1)
         options.setdefault("id", options.get("name") or "log")
         names, kinds = tuple(stream_names(streams)), tuple(self.types.names_of(types))
@@ -404,11 +402,11 @@ class EventLog:
             **options: The options of `Child`.
         """
         if stream is not None and not callable(stream):
-            check_option_name("EventLog.consumer", "stream", stream, ", or a function of an event, or None")
+            checks.check_option_name("EventLog.consumer", "stream", stream, ", or a function of an event, or None")
         if event_id is not None and not callable(event_id):
             raise OptionError("EventLog.consumer", "event_id", "a function of an event, or None", event_id)
         defaults(actor, reason, None, None)
-        check_text_or_none("EventLog.consumer", "reason", reason)
+        checks.check_text_or_none("EventLog.consumer", "reason", reason)
         options.setdefault("id", options.get("name") or "append")
         return Child(LogConsumer, self, stream, event_id, {"actor": actor, "reason": reason}, **options)
 
@@ -437,7 +435,7 @@ class EventLog:
 
     async def checkpoint(self, name: str) -> int:
         """Return the position of a checkpoint; 0: there is none."""
-        check_option_name("EventLog.checkpoint", "name", name)
+        checks.check_option_name("EventLog.checkpoint", "name", name)
         return (await checkpoints.load(self.store, name)).position
 
     async def save_checkpoint(self, name: str, position: int) -> None:
@@ -446,8 +444,8 @@ class EventLog:
         Raises:
             FencedError: Somebody else has moved it at the same time.
         """
-        check_option_name("EventLog.save_checkpoint", "name", name)
-        check_number("EventLog.save_checkpoint", "position", position)
+        checks.check_option_name("EventLog.save_checkpoint", "name", name)
+        checks.check_number("EventLog.save_checkpoint", "position", position)
         old = await checkpoints.load(self.store, name)
         now = int(self.clock() * 1e6)
         taken = old._replace(epoch=old.epoch + 1)
@@ -463,8 +461,8 @@ class EventLog:
             projection: What to keep.
             batch: How many events are folded in one transaction.
         """
-        check_kind("EventLog.projector", "projection", projection, Projection, "a Projection")
-        check_number("EventLog.projector", "batch", batch, 1)
+        checks.check_kind("EventLog.projector", "projection", projection, Projection, "a Projection")
+        checks.check_number("EventLog.projector", "batch", batch, 1)
         return Projector(self, projection, batch=batch)
 
     async def fold(
@@ -479,11 +477,11 @@ class EventLog:
             snapshots: Keep a snapshot when more events than these were needed, so that the next time is quick. None:
                 none are used or kept.
         """
-        check_kind("EventLog.fold", "projection", projection, Projection, "a Projection")
-        check_option_name("EventLog.fold", "entity", entity)
-        check_at("EventLog.fold", "until", until)
+        checks.check_kind("EventLog.fold", "projection", projection, Projection, "a Projection")
+        checks.check_option_name("EventLog.fold", "entity", entity)
+        checks.check_at("EventLog.fold", "until", until)
         if snapshots is not None:
-            check_number("EventLog.fold", "snapshots", snapshots, 0, ", or None")
+            checks.check_number("EventLog.fold", "snapshots", snapshots, 0, ", or None")
         return await fold(self, projection, entity, until=until, snapshots=snapshots)
 
     # -- personal data ------------------------------------------------------------------------------------------------
@@ -501,7 +499,7 @@ class EventLog:
         Raises:
             OptionError: The log was opened without ``master_key``.
         """
-        check_option_name("EventLog.shred", "subject", subject)
+        checks.check_option_name("EventLog.shred", "subject", subject)
         if self._vault is None:
             raise OptionError("EventLog", "master_key", "given, to find the keys of subjects", None)
         return await self._vault.destroy(subject)

@@ -6,8 +6,9 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from headgate.errors import OptionError, short
-from headgate.eventlog.checks import check_kind, check_number, check_option_name
+from headgate.errors import EventError, OptionError
+from headgate.eventlog.checks import ONE_STREAM, check_kind, check_number, check_option_name
+from headgate.eventlog.events import check_text
 from headgate.eventlog.reading import Reading
 from headgate.eventlog.record import from_micros
 from headgate.eventlog.store import Query, Statement, after_prefix
@@ -31,7 +32,9 @@ def as_append(given: Any) -> Append:
     if not isinstance(given, (tuple, list)) or not 2 <= len(given) <= len(Append._fields):  # noqa: PLR2004
         raise OptionError("append", "appends", "Append(...), or tuples of a stream and its events", given)
     append = Append(*given)
-    where = f"append to {short(append.stream)}"
+    if check_text("append", "stream", append.stream).endswith("*"):
+        raise EventError("append", "stream", f"one stream: {ONE_STREAM}", append.stream)
+    where = f"append to {append.stream!r}"
     if append.expected_version is not None:
         check_number(where, "expected_version", append.expected_version, 0, ", or None")
     if append.unless is not None:

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from headgate.errors import EventError, OptionError, ReversalError
-from headgate.eventlog.checks import check_option_name, is_place
+from headgate.eventlog.checks import check_stream, is_place
 from headgate.eventlog.events import Event
 from headgate.eventlog.log_types import Append
 from headgate.eventlog.planning import Appended
@@ -82,7 +82,7 @@ async def reverse_stream(
     Raises:
         ReversalError: For one of them nothing is known that undoes it: none is undone.
     """
-    check_option_name("reverse_stream", "stream", stream)
+    check_stream("reverse_stream", "stream", stream)
     if not is_place(back_to):  # None would stand for the beginning
         raise OptionError("reverse_stream", "back_to", "a position or a datetime with a time zone", back_to)
     _, last = await log.bounds(None, back_to)
