@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
@@ -133,6 +132,17 @@ class IterableProducer(_Source):
         return events
 
 
+async def cancelled(task: asyncio.Future[Any]) -> None:
+    """Cancel a task, and wait until it has ended: by that, or by what it has raised.
+
+    Unlike ``await task``, it does not take the cancellation of the one who waits here for that of the task.
+    """
+    task.cancel()
+    await asyncio.wait([task])
+    if not task.cancelled():
+        task.exception()  # it has been looked at
+
+
 class Pumped(Producer):
     """A producer with a task of its own, its pump, which emits events as they come, as long as they are wanted."""
 
@@ -155,9 +165,7 @@ class Pumped(Producer):
     async def terminate(self, reason: Any) -> None:  # noqa: ARG002 (a callback's form)
         """Stop the pump."""
         if self._pump is not None:
-            self._pump.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._pump
+            await cancelled(self._pump)
 
     async def demanded(self) -> None:
         """Wait until something is owed."""

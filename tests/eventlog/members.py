@@ -220,7 +220,9 @@ class World:
 
     def look(self, db):
         """See that no checkpoint goes back."""
-        for partition, position in db.execute("SELECT partition, position FROM headgate_checkpoints WHERE name = 'g'"):
+        for partition, position in db.execute(
+            "SELECT partition, position FROM headgate_checkpoints WHERE name = 'group g'"
+        ):
             before = self.positions.get(partition, 0)
             if position < before:
                 self.faults.append(f"the checkpoint of partition {partition} goes back from {before} to {position}")

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from headgate.eventlog import checkpoints, planning, postgres_schema, projection, record
+from headgate.eventlog import checkpoints, planning, postgres_schema, projection, record, registry
 from headgate.eventlog.archive import Archives
 from headgate.eventlog.groups import Group, Held
 from headgate.eventlog.leases import Leases
@@ -17,6 +17,7 @@ from headgate.eventlog.planning import Plan
 from headgate.eventlog.projector import Projector, _Beside
 from headgate.eventlog.sqlite import SqliteStore
 from headgate.eventlog.stages import LogProducer
+from headgate.eventlog.vault import Vault
 from tests.mutants.planted import CannotPlantError, edit
 
 # The package has functions of these names.
@@ -292,3 +293,24 @@ def a_rebuild_begins_on_what_was_swapped_meanwhile():
 @mutant(TESTS + "test_rebuilding.py")
 def one_who_was_taken_for_dead_swaps():
     edit(_Beside, "swap", ("checkpoints.moved(store, checkpoint, checkpoint.position, now),", ""))
+
+
+@mutant(TESTS + "test_personal.py")
+def personal_fields_are_looked_for_by_the_names_that_the_class_has():
+    edit_function(registry, "_encoded", ("if codec is None or not fields:", "if True:"))
+
+
+@mutant(TESTS + "test_personal.py")
+def any_master_key_writes():
+    edit(Vault, "ensure", ("await self._prove()", "pass"))
+    edit(Vault, "_check", ("for (proof,) in proofs:", "for (proof,) in ():"))
+
+
+@mutant(TESTS + "test_personal.py", "-k", "snapshot and not postgres")
+def a_snapshot_is_kept_of_what_was_read_with_a_destroyed_key():
+    edit_function(projection, "_keep", ("no_shred_since(shredded, _ShreddedError()), ", ""))
+
+
+@mutant(TESTS + "test_personal.py", "-k", "no_file or reads_meanwhile")
+def a_destroyed_key_stays_in_the_wal():
+    edit(SqliteStore, "_emptied", ("wal_checkpoint(TRUNCATE)", "wal_checkpoint(PASSIVE)"))

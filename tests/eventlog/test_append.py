@@ -447,3 +447,30 @@ def test_ids_are_ordered_by_time():
     assert ids == sorted(set(ids))
     assert {(uuid.UUID(bytes=each).version, uuid.UUID(bytes=each).variant) for each in ids} == {(7, uuid.RFC_4122)}
     assert timedelta(milliseconds=int.from_bytes(ids[0][:6], "big")) == timedelta(seconds=1)
+
+
+def test_an_append_in_a_transaction_of_somebody_else_is_whole_or_not_there(tmp_path):
+    """Whatever his connection makes of rows; and when he goes on after an error, nothing of it is there."""
+
+    @run
+    async def _():
+        async with EventLog(str(tmp_path / "log.db")) as log:
+            await log.append("a", [Event("e", {})])
+            db = sqlite3.connect(tmp_path / "log.db", isolation_level=None)
+            for factory in (None, sqlite3.Row, lambda cursor, row: {"row": row}):
+                db.row_factory = factory
+                db.execute("BEGIN")
+                await log.append("a", [Event("e", {})], connection=db)
+                assert db.row_factory is factory
+                db.execute("COMMIT")
+            db.row_factory = None
+            db.execute("BEGIN")
+            db.execute(
+                "CREATE TEMP TRIGGER no BEFORE INSERT ON headgate_events WHEN NEW.stream = 'c' "
+                "BEGIN SELECT RAISE(ABORT, 'no'); END"
+            )
+            with pytest.raises(StoreError, match="no"):
+                await log.append_all([("b", events(*range(45))), ("c", events(1))], connection=db)
+            db.execute("COMMIT")
+            db.close()
+            assert [(each.name, each.version) for each in await log.streams()] == [("a", 4)]

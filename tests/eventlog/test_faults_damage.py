@@ -429,8 +429,12 @@ def test_tables_of_an_older_version_are_brought_up(shared, tmp_path, version):
     @run
     async def _():
         prefix = "headgate_" if shared.kind == "file" else "headgate."
-        newer = ["archived_in", *(["archived_ids"] if version == 1 else [])]
-        before = [f"DROP TABLE {prefix}{each}" for each in newer]
+        before = [f"DROP TABLE {prefix}{each}" for each in ("parked", "archived_in")]
+        before += [f"DROP INDEX {prefix}archived_reverses"]
+        before.append(f"ALTER TABLE {prefix}archived_ids DROP COLUMN reverses")
+        before.append(f"ALTER TABLE {prefix}archives DROP COLUMN discarded_at")
+        if version == 1:
+            before.append(f"DROP TABLE {prefix}archived_ids")
         before.append(f"UPDATE {prefix}meta SET value = '{version}' WHERE name = 'schema'")
         async with shared.log() as log:
             for number in range(1, 6):

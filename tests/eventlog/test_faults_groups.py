@@ -27,13 +27,13 @@ def streams_of(group):
 
 
 async def checkpoints(log):
-    sql = "SELECT partition, position FROM ~checkpoints WHERE name = 'g' ORDER BY partition"
+    sql = "SELECT partition, position FROM ~checkpoints WHERE name = 'group g' ORDER BY partition"
     return dict((await log.store.transact([Statement(sql)]))[0])
 
 
 async def take_away(log, partition):
     """As another member does when a lease is over."""
-    sql = "UPDATE ~checkpoints SET owner = 'other', epoch = epoch + 1 WHERE name = 'g' AND partition = ?"
+    sql = "UPDATE ~checkpoints SET owner = 'other', epoch = epoch + 1 WHERE name = 'group g' AND partition = ?"
     await log.store.transact([Statement(sql, (partition,))])
 
 

@@ -12,13 +12,13 @@ from tests.eventlog.conftest import run
 from tests.eventlog.test_faults_groups import checkpoints, events, numbers, streams_of, take_away
 
 
-async def owners(log, name="g"):
+async def owners(log, name="group g"):
     sql = "SELECT owner FROM ~checkpoints WHERE name = ? ORDER BY partition"
     return [row[0] for row in (await log.store.transact([Statement(sql, (name,))]))[0]]
 
 
 def leases(log, owner, partitions=2):
-    return Leases(log.store, log.clock, "g", owner, partitions, 30.0)
+    return Leases(log.store, "g", owner, partitions, 30.0)
 
 
 async def cancelled(task):
@@ -104,9 +104,10 @@ def test_a_checkpoint_does_not_go_back_when_its_partition_is_let_go(shared):
     async def _():
         async with shared.log() as log:
             mine = leases(log, "a" * 32)
+            await mine.begin()
             await mine.renew([])
             first, second = [await mine.claim(partition) for partition in (0, 1)]
-            sql = "UPDATE ~checkpoints SET position = 7 WHERE name = 'g'"
+            sql = "UPDATE ~checkpoints SET position = 7 WHERE name = 'group g'"
             await log.store.transact([Statement(sql)])  # as a transaction does that was under way
             await mine.release([(first, 3)])
             await mine.leave([(second, 9)])
@@ -214,7 +215,7 @@ def test_a_partition_that_is_taken_up_while_the_lost_are_looked_for_stays(shared
     async def _():
         async with shared.log() as log:
             group = log.group("g", partitions=2)
-            sql = "UPDATE ~checkpoints SET owner = 'other', lease_until = ? WHERE name = 'g' AND partition = 1"
+            sql = "UPDATE ~checkpoints SET owner = 'other', lease_until = ? WHERE name = 'group g' AND partition = 1"
             await group.join()
             one, two = streams_of(group)
             await log.append_all([(one, events(1)), (two, events(2))])
@@ -276,7 +277,7 @@ def test_who_leaves_gives_back_what_a_cancelled_call_took_up(shared):
             del group._held[1]
             await group.leave()
             assert await owners(log) == [None, None]
-            assert await owners(log, "g:members") == []
+            assert await owners(log, "members of g") == []
 
 
 def test_members_that_are_long_dead_are_forgotten(shared):
@@ -291,14 +292,14 @@ def test_members_that_are_long_dead_are_forgotten(shared):
             now += 250
             for each in (slow, alive):
                 await each.renew([])
-            assert await owners(log, "g:members") == ["a" * 32, "b" * 32, "c" * 32]
+            assert await owners(log, "members of g") == ["a" * 32, "b" * 32, "c" * 32]
             now += 90
             standing = await alive.renew([])
             assert standing.members == 1
-            assert await owners(log, "g:members") == ["b" * 32, "c" * 32]
+            assert await owners(log, "members of g") == ["b" * 32, "c" * 32]
             now += 1000
             await alive.renew([])
-            assert await owners(log, "g:members") == ["c" * 32]
+            assert await owners(log, "members of g") == ["c" * 32]
             assert (await slow.renew([])).members == 2
 
 
@@ -314,4 +315,4 @@ def test_long_dead_members_are_removed_by_many_at_once(shared):
             now += 1000
             those = [leases(log, f"{number:07x}{'0' * 25}") for number in range(100, 106)]
             await asyncio.gather(*(each.renew([]) for each in those))
-            assert len(await owners(log, "g:members")) == len(those)
+            assert len(await owners(log, "members of g")) == len(those)

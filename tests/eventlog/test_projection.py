@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headgate import EventError, FencedError, OptionError, StoreError, Supervisor
-from headgate.eventlog import Event, EventLog, Projection, compare, compare_handlers
+from headgate.eventlog import Event, EventLog, Projection, compare, compare_handlers, explain
 from tests.eventlog.conftest import run
 from tests.eventlog.ledger import Deposited, Moved, Opened, Withdrawn, apply, balances, types, wrong_balances
 
@@ -216,11 +216,107 @@ def test_a_state_of_none_is_removed(place):
 
 
 @pytest.mark.parametrize(
-    "options", [{"name": "a#b"}, {"name": ""}, {"apply": 5}, {"logic": 2}, {"state": int}, {"name": "a\nb"}]
+    "options",
+    [
+        *({"name": "a#b"}, {"name": ""}, {"apply": 5}, {"logic": 2}, {"state": int}, {"name": "a\nb"}),
+        *({"types": 5}, {"types": ["a", 5]}, {"streams": 5}, {"streams": [b"a"]}, {"streams": Opened}),
+    ],
 )
 def test_options_of_a_projection_are_checked(options):
     with pytest.raises(OptionError):
         Projection(**{"name": "p", "apply": apply, **options})
+
+
+# -- which entities, types and streams ---------------------------------------------------------------------------------
+
+
+def counting(state, event):
+    return {"n": state.get("n", 0) + 1}
+
+
+@pytest.mark.parametrize("found", [5, [5], ["a", None], b"ab", [["a"]]])
+def test_an_entity_that_is_no_text_is_refused_as_it_would_be_another_one_after_a_restart(place, found):
+    @run
+    async def _():
+        async with place.log() as log:
+            await log.append("s", [Event("e", {})])
+            projection = Projection("p", counting, entity=lambda event: found)
+            for make in (log.projector(projection).catch_up, lambda: log.fold(projection, "5")):
+                with pytest.raises(EventError, match="projection 'p': expected its entity to be text"):
+                    await make()
+            with pytest.raises(EventError, match="projection 'p': expected its entity to be text"):
+                await explain(log, projection, "5")
+            assert await log.projector(projection).all() == {}
+
+
+@pytest.mark.parametrize(
+    ("found", "names"),
+    [(["a", "a"], ["a"]), (["b", "a", "b"], ["a", "b"]), ([], []), (None, [])],
+)
+def test_an_event_counts_once_for_an_entity_that_it_names_twice(place, found, names):
+    @run
+    async def _():
+        async with place.log() as log:
+            await log.append("s", [Event("e", {}), Event("e", {})])
+            projection = Projection("p", counting, entity=lambda event: found and iter(found))
+            await log.projector(projection).catch_up()
+            assert await log.projector(projection).all() == {name: {"n": 2} for name in names}
+            for name in names:
+                assert (await log.fold(projection, name)).state == {"n": 2}
+                assert [step.state for step in await explain(log, projection, name)] == [{"n": 1}, {"n": 2}]
+
+
+@pytest.mark.parametrize("streams", ["x*", ["x-1", "y-*"], ["x-1"], []])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"entity": lambda event: event.plain["of"]}, {"entity": lambda event: "all", "streams_of": lambda name: "x*"}],
+)
+def test_fold_and_explain_see_what_the_projector_sees(place, streams, options):
+    @run
+    async def _():
+        async with place.log() as log:
+            for name in ("x-1", "y-1", "z", "x-2"):
+                await log.append(
+                    name, [Event("e", {"of": "x-1"}), Event("other", {"of": "x-1"}), Event("e", {"of": "z"})]
+                )
+            projection = Projection("p", counting, streams=streams, types="e", **options)
+            if options.get("streams_of") and streams != "x*":  # it has to give them all
+                projection.streams_of = lambda name: ["*"]
+            await log.projector(projection).catch_up()
+            kept = await log.projector(projection).all()
+            assert kept
+            for name in ("x-1", "x-2", "y-1", "z", "all", "x*"):
+                assert (await log.fold(projection, name)).state == kept.get(name), name
+                assert len(await explain(log, projection, name)) == kept.get(name, {"n": 0})["n"], name
+            found = await compare(log, projection)
+            assert (found.changes, found.entities) == ([], len(kept))
+            found = await compare(log, projection, projection)
+            assert (found.changes, found.entities) == ([], len(kept))
+
+
+def test_no_stream_has_a_name_that_reads_take_for_a_prefix(place):
+    @run
+    async def _():
+        async with place.log() as log:
+            with pytest.raises(EventError, match=r"does not end in '\*'"):
+                await log.append("q*", [Event("e", {})])
+            await log.append("*q", [Event("e", {})])
+            assert await log.version("*q") == 1
+
+
+@pytest.mark.parametrize(
+    ("types_", "seen"), [("Opened", 1), (Opened, 1), ({"Opened", "other"}, 2), (iter([Opened]), 1)]
+)
+def test_a_projection_is_of_one_type_or_several(types_, seen):
+    @run
+    async def _():
+        async with EventLog(":memory:", types=types) as log:
+            await log.append("s", [Opened("Ada"), Deposited(1), Event("other", {})])
+            projection = Projection("p", counting, types=types_, streams=iter(["s"]))
+            for _ in range(2):  # as what was given may be read only once
+                await log.projector(projection).rebuild()
+                assert await log.projector(projection).get("s") == {"n": seen}
+            assert (await log.fold(projection, "s")).state == {"n": seen}
 
 
 # -- the state of one entity, now and then -----------------------------------------------------------------------------

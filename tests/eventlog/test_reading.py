@@ -5,6 +5,7 @@ import random
 import uuid
 from datetime import UTC, datetime
 
+import asyncpg
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from headgate import EventError, OptionError
 from headgate.eventlog import Event, EventLog, Page, archive
 from headgate.eventlog.postgres import _field_is, _one_sided, numbered
+from headgate.eventlog.sqlite import _field_is as _is
 from headgate.eventlog.store import Query, select
 from tests.eventlog.conftest import run
 from tests.eventlog.server import server
@@ -214,6 +216,52 @@ def test_fields_are_compared_alike_in_every_store_and_in_archives(place, tmp_pat
                 await archive(log, tmp_path / place.kind, 3)
 
 
+def test_an_index_of_a_field_changes_nothing_but_the_way(place):
+    @run
+    async def _():
+        async with place.log() as log:
+            for name in ODD:
+                if set(name) & set("?~'{}"):
+                    continue
+                await log.index(name)
+                await log.index(name)
+            for fields in (ODD, dict.fromkeys(ODD, "other"), {"unlike": 1}, {}):
+                await log.append("a", [Event("e", fields)])
+            for name, value in ODD.items():
+                if name != "nul":
+                    assert [each.position for each in await log.read(fields={name: value}).all()] == [1], name
+            assert await log.read(fields={"yes": 1}).all() == []
+            assert await log.read(fields={"number": True}).all() == []
+            with pytest.raises(OptionError, match="field"):
+                await log.index("what?")
+            with pytest.raises(OptionError, match="field"):
+                await log.index('"')
+
+
+@pytest.mark.parametrize("value", ["c777", 777, True])
+def test_an_index_of_a_field_is_used(shared, value):
+    @run
+    async def _():
+        async with shared.log() as log:
+            await log.index("course")
+            many = [Event("enrolled", {"course": number if number % 2 else f"c{number}"}) for number in range(20_000)]
+            await log.append("a", many)
+            await log.append("a", [Event("enrolled", {"course": True}), Event("enrolled", {"course": "c777"})])
+            reading = log.read(types="enrolled", fields={"course": value})
+            assert len(await reading.all()) == 1
+            sql, values = select(reading.condition(5).query, None, 1, _field_is if shared.kind == "postgres" else _is)
+            if shared.kind == "postgres":
+                db = await asyncpg.connect(shared.url)
+                await db.execute("ANALYZE headgate.events")
+                sql = numbered(sql.replace("~", "headgate."))
+                plan = "\n".join(row[0] for row in await db.fetch(f"EXPLAIN {sql}", *values))
+                await db.close()
+            else:
+                sql = f"EXPLAIN QUERY PLAN {sql.replace('~', 'headgate_')}"
+                plan = str(await log.store.run(lambda db: db.execute(sql, values).fetchall()))
+            assert "events_field_" in plan
+
+
 @pytest.mark.parametrize("fields", [{"": 1}, {'a"b': 1}, {"a\\b": 1}, {"a\n": 1}, {7: 1}, {"a": 1.5}, {"a": []}])
 def test_fields_that_cannot_be_compared_are_refused(fields):
     with pytest.raises(OptionError, match="fields"):
@@ -237,7 +285,6 @@ def test_an_event_is_found_by_its_id_wherever_it_is(place, tmp_path):
 @pytest.mark.parametrize("backwards", [False, True])
 def test_a_page_of_a_new_log_in_postgresql_is_read_without_sorting_the_rest(backwards):
     """Without statistics both bounds together seemed to be few rows: each page then sorted all that was left."""
-    asyncpg = pytest.importorskip("asyncpg")
     url = server().database()
 
     @run

@@ -172,14 +172,14 @@ def test_a_rebuild_that_begins_when_another_has_just_swapped_leaves_its_states_a
         async with place.log() as log:
             await fill(log, 10)
             late = log.projector(Projection("counts", count))
-            original = late._live
+            original = late._entered
 
-            async def live():
+            async def entered():
                 found = await original()
                 await log.projector(Projection("counts", count)).rebuild()
                 return found
 
-            late._live = live
+            late._entered = entered
             with pytest.raises(RebuildingError):
                 await late.rebuild()
             assert await log.projector(Projection("counts", count)).get("a") == {"n": 10}

@@ -2,13 +2,15 @@
 
 import asyncio
 import random
+import sys
+import uuid
 from datetime import UTC, datetime
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headgate import EventError, ReversalError
+from headgate import AppendConditionError, AppendConflictError, EventError, OptionError, ReversalError
 from headgate.eventlog import Event, EventLog, reverse, reverse_correlation, reverse_stream
 from tests.eventlog.conftest import run
 from tests.eventlog.ledger import Deposited, Moved, Opened, Withdrawn, balances, types
@@ -125,6 +127,88 @@ def test_a_stream_that_went_back_has_the_state_that_it_had(seed, back_to):
             assert (now or {}).get("balance", 0) == (then or {}).get("balance", 0)
             reversed_ones = [each.reverses for each in await log.read().all() if each.reverses]
             assert len(reversed_ones) == len(set(reversed_ones)), "never twice"
+
+
+@pytest.fixture
+def meanwhile(monkeypatch):
+    """Do something between the time when events were read and the time when they are undone."""
+    module = sys.modules["headgate.eventlog.reverse"]
+    original = module.in_effect
+
+    def put(action):
+        async def in_effect(log, events):
+            monkeypatch.setattr(module, "in_effect", original)
+            await action()
+            return await original(log, events)
+
+        monkeypatch.setattr(module, "in_effect", in_effect)
+
+    return put
+
+
+def test_a_stream_goes_back_with_all_that_stands_before_what_undoes_it_or_not_at_all(place, meanwhile):
+    """Also when what was read last needs no undoing."""
+
+    @run
+    async def _():
+        async with place.log(types=types) as log:
+            await log.append("a", [Deposited(1), Deposited(2), Deposited(4)])
+            await reverse(log, 3)
+            meanwhile(lambda: log.append("a", [Deposited(8)]))
+            with pytest.raises(AppendConflictError) as found:
+                await reverse_stream(log, "a", 1)
+            assert (found.value.expected_version, found.value.version) == (4, 5)
+            assert await log.head() == 5
+            meanwhile(lambda: log.append("b", [Deposited(8)]))  # another stream is another matter
+            await reverse_stream(log, "a", 1)
+            assert (await log.fold(balances, "a")).state == {"balance": 1}
+
+
+def test_a_command_that_goes_on_is_undone_as_a_whole_or_not_at_all(place, meanwhile):
+    """Also in a stream that it had not touched; what undoes it may have its correlation."""
+
+    @run
+    async def _():
+        async with place.log(types=types) as log:
+            await log.append_all([("a", [Deposited(1)]), ("b", [Deposited(2)])], correlation_id="c")
+            meanwhile(lambda: log.append("x", [Deposited(4)], correlation_id="c"))
+            with pytest.raises(AppendConditionError):
+                await reverse_correlation(log, "c")
+            assert await log.head() == 3
+            meanwhile(lambda: log.append("y", [Deposited(4)], correlation_id="d"))
+            same = await reverse_correlation(
+                log, "c", inverse=lambda event: Event(Withdrawn(event.data.amount), correlation_id="c")
+            )
+            assert len(same) == 3
+            assert [(await log.fold(balances, name)).state["balance"] for name in "abxy"] == [0, 0, 0, 4]
+
+
+def test_an_inverse_that_was_refused_can_be_given_again(place, meanwhile):
+    @run
+    async def _():
+        async with place.log(types=types) as log:
+            await log.append("a", [Opened("Ada"), Opened("Eve")])
+            undone = Event("closed", {})
+            meanwhile(lambda: log.append("a", [Deposited(8)]))
+            with pytest.raises(AppendConflictError):
+                await reverse_stream(log, "a", 0, inverse=undone)
+            await reverse_stream(log, "a", 0, inverse=undone)
+            assert [each.type for each in await log.read(start=4).all()] == ["closed"] * 3
+            assert undone.event_id is undone.reverses is None
+            await log.append("a", [Opened("Ada")])
+            with pytest.raises(ReversalError, match="without 'event_id'"):
+                await reverse(log, 7, inverse=Event("closed", {}, event_id=uuid.uuid4()))
+
+
+@pytest.mark.parametrize("back_to", [None, -1, "1", 1.5, datetime(2026, 1, 1), True])  # noqa: DTZ001 (it is refused)
+def test_where_a_stream_goes_back_to_is_checked(back_to):
+    @run
+    async def _():
+        async with EventLog(":memory:", types=types) as log:
+            await log.append("a", [Deposited(1)])
+            with pytest.raises(OptionError, match="back_to"):
+                await reverse_stream(log, "a", back_to)
+            assert await log.head() == 1
 
 
 def test_a_move_is_undone_the_other_way_round(place):

@@ -18,9 +18,15 @@ def test_it_keeps_what_a_source_promises(tmp_path):
         return Opening(log, log.group("g", partitions=4))
 
     report = check_source(
-        make, put=put, number=lambda message: message.data.data["number"], virtual=False, seeds=range(3)
+        make,
+        put=put,
+        number=lambda message: message.data.data["number"],
+        letters=lambda source: source.letters,
+        # What was acknowledged behind an event that was not comes again to the next member: checkpoints are prefixes.
+        skip=("script",),
+        virtual=False,
     )
-    assert report.ran
+    assert "letter-kept" in report.ran
 
 
 class Opening(LogSource):
@@ -29,6 +35,12 @@ class Opening(LogSource):
     def __init__(self, log, group):
         super().__init__(group)
         self.log = log
+        self.letters = []
+
+    async def dead_letter(self, messages):
+        lost = await super().dead_letter(messages)
+        self.letters = [each.event.data["number"] for each in await self._group.parked()]
+        return lost
 
     async def open(self):
         await self.log.__aenter__()
@@ -76,7 +88,7 @@ def test_a_pipeline_handles_each_event_and_moves_the_checkpoints(tmp_path):
 
 
 def test_an_event_that_always_fails_is_a_dead_letter_and_its_partition_goes_on(tmp_path):
-    """The log keeps no dead letters: they go to ``dead_letters=``, and the checkpoint moves past them."""
+    """It is given to ``dead_letters=`` and parked, and the checkpoint moves past it."""
 
     @run
     async def _():
@@ -103,6 +115,7 @@ def test_an_event_that_always_fails_is_a_dead_letter_and_its_partition_goes_on(t
             (letter,) = letters
             assert (letter.event.data.position, letter.deliveries, str(letter.reason)) == (3, 3, "never")
             assert handled == {0, 1, 3, 4}
+            assert [each.event.position for each in await log.group("g", partitions=1).parked()] == [3]
             again = log.group("g", partitions=1)
             await again.join()
             await log.append("s", [Event("put", {"number": 99})])

@@ -249,12 +249,12 @@ def test_one_who_was_replaced_cannot_move_a_checkpoint(shared):
             with pytest.raises(FencedError):
                 await slow.done_in(begun, lambda db: None)
             await other.done(again)
-            assert (await log.store.transact([_position(log, "g")]))[0] == [(3,)]
+            assert (await log.store.transact([_position("group g")]))[0] == [(3,)]
             await slow.leave()
             await other.leave()
 
 
-def _position(log, name):
+def _position(name):
     return Statement("SELECT position FROM ~checkpoints WHERE name = ?", (name,))
 
 
@@ -268,9 +268,9 @@ def test_a_checkpoint_never_passes_what_is_not_handled(shared):
             one, two, three = await group.take(2), await group.take(2), await group.take(2)
             await group.done(three)
             await group.done(two)
-            assert (await log.store.transact([_position(log, "g")]))[0] == [(0,)]
+            assert (await log.store.transact([_position("group g")]))[0] == [(0,)]
             await group.done(one)
-            assert (await log.store.transact([_position(log, "g")]))[0] == [(6,)]
+            assert (await log.store.transact([_position("group g")]))[0] == [(6,)]
             await group.leave()
 
 

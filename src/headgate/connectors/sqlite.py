@@ -17,9 +17,10 @@ from headgate.connectors.sqlite_database import DEAD, DONE, FAIR_INDEX, ORDER_IN
 from headgate.connectors.sqlite_group import Group
 from headgate.connectors.sqlite_inspection import Inspection
 from headgate.connectors.sqlite_putting import Putting
-from headgate.connectors.sqlite_records import Codec, QueueCounts, QueuedMessage, check_text, why, why_unreadable
+from headgate.connectors.sqlite_records import Codec, QueueCounts, QueuedMessage, check_text, why_unreadable
 from headgate.connectors.sqlite_store import Store
 from headgate.errors import OptionError
+from headgate.failures import why
 from headgate.types import Message, Source
 
 __all__ = ["QueueCounts", "QueuedMessage", "SQLiteQueue"]

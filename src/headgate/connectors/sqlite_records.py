@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from headgate.connectors.options import check_seconds
-from headgate.errors import OptionError, short
+from headgate.errors import OptionError
+from headgate.failures import cut
 from headgate.types import Message
 
 STATES: Final = ("waiting", "delayed", "leased", "behind", "dead", "done")
@@ -18,7 +19,6 @@ STATES: Final = ("waiting", "delayed", "leased", "behind", "dead", "done")
 
 LONGEST_KEY: Final = 1_000
 """Characters of a key, user or dedupe key at most: they stand in indexes as well."""
-_LONGEST_TEXT: Final = 64_000
 _SMALLEST: Final = -(2**63)
 
 COLUMNS: Final = (
@@ -240,30 +240,7 @@ def check_integer(where: str, option: str, value: Any, expected: str = "an integ
         raise OptionError(where, option, expected, value)
 
 
-def why(message: Message) -> tuple[str | None, str | None]:
-    """Return why a message has failed, in one line and in full; None and None: it has not."""
-    reason = message.reason
-    if reason is None:
-        return None, None
-    try:
-        if isinstance(reason, BaseException):
-            line = " ".join("".join(tracebacks.format_exception_only(reason)).split())
-        else:
-            line = reason if isinstance(reason, str) else short(reason)
-        full = message.traceback
-    except Exception:  # noqa: BLE001 (a repr of the user's; the letter must not be lost over it)
-        line = full = short(reason)
-    return _cut(line), _cut(full)
-
-
 def why_unreadable(error: Exception) -> tuple[str, str]:
     """Return why a message that cannot be decoded has failed."""
     line = " ".join("".join(tracebacks.format_exception_only(error)).split())
-    return _cut(f"it cannot be decoded: {line}"), _cut("".join(tracebacks.format_exception(error)))
-
-
-def _cut(text: str) -> str:
-    """Bound a text, of which the end says most, and make it writable as UTF-8."""
-    if len(text) > _LONGEST_TEXT:
-        text = text[: _LONGEST_TEXT // 4] + "\n[...]\n" + text[-_LONGEST_TEXT * 3 // 4 :]
-    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
+    return cut(f"it cannot be decoded: {line}"), cut("".join(tracebacks.format_exception(error)))

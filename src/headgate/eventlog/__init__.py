@@ -1,7 +1,7 @@
 """The event log: every event kept, in order, and what one wants from that."""
 
 from headgate.eventlog.access import Access, accesses, note_access
-from headgate.eventlog.archive import Archived, archive
+from headgate.eventlog.archive import Archived, archive, discard
 from headgate.eventlog.events import Event
 from headgate.eventlog.explain import Step, explain
 from headgate.eventlog.export import export_lines
@@ -10,6 +10,7 @@ from headgate.eventlog.groups import Group
 from headgate.eventlog.log import EventLog
 from headgate.eventlog.log_types import Append, StreamInfo
 from headgate.eventlog.masking import Policy
+from headgate.eventlog.parking import Parked
 from headgate.eventlog.planning import Appended
 from headgate.eventlog.projection import Folded, Projection
 from headgate.eventlog.projector import Lag, Projector
@@ -39,6 +40,7 @@ __all__ = [
     "Lag",
     "OutputChange",
     "Page",
+    "Parked",
     "Policy",
     "Projection",
     "Projector",
@@ -52,6 +54,7 @@ __all__ = [
     "archive",
     "compare",
     "compare_handlers",
+    "discard",
     "explain",
     "export_lines",
     "fork",

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from headgate.errors import DamagedLogError, EventLogError
-from headgate.eventlog.record import DIGEST, EVENT_ID, REVERSES, Row
+from headgate.eventlog.record import DIGEST, EVENT_ID, ORIGIN, REVERSES, Row
 from headgate.eventlog.store import Query, Statement, in_streams, matches
 
 if TYPE_CHECKING:
@@ -89,6 +89,44 @@ async def archive(log: EventLog, folder: str | Path, until: Any) -> list[Archive
         done.append(Archived(rows[0][0], rows[-1][0], str(file)))
 
 
+async def discard(log: EventLog, until: Any) -> list[Archived]:
+    """Give up the oldest archives for good: their files are deleted, and their events are read no more.
+
+    It is for rules that say for how long something may be kept. Only whole archives go. What is left is sound to
+    `verify`, as the digest at their end is kept. Streams go on at their versions, and an event that is appended again
+    is still recognised. A file that could not be deleted is tried again by the next call.
+
+    Args:
+        log: The log.
+        until: Last position or time: archives that end there or before it.
+
+    Returns:
+        The archives that are gone.
+
+    Raises:
+        EventLogError: A file cannot be deleted.
+    """
+    _, last = await log.bounds(None, until)
+    mark = "UPDATE ~archives SET discarded_at = ? WHERE last <= ? AND discarded_at IS NULL RETURNING first, last, file"
+    every = "SELECT file FROM ~archives WHERE discarded_at IS NOT NULL"
+    position = await log.head() if last is None else last
+    gone, files = await log.store.transact([Statement(mark, (int(log.clock() * 1e6), position)), Statement(every)])
+    log.archives.forget()
+    for (file,) in files:
+        try:
+            await asyncio.to_thread(Path(file).unlink, missing_ok=True)
+        except OSError as error:
+            raise EventLogError(file, f"the archive is discarded, and cannot be deleted: {error}") from error
+    return sorted(Archived(*row) for row in gone)
+
+
+async def discarded(log: EventLog) -> tuple[int, bytes]:
+    """Return the last position that was discarded, and the digest there; 0: none was."""
+    sql = "SELECT last, digest FROM ~archives WHERE discarded_at IS NOT NULL ORDER BY last DESC LIMIT 1"
+    (rows,) = await log.store.transact([Statement(sql)])
+    return (rows[0][0], bytes(rows[0][1])) if rows else (0, ORIGIN)
+
+
 async def _remove(log: EventLog, file: Path, rows: list[Row]) -> None:
     first, versions = rows[0][0], {row[1]: row[2] for row in rows}
     note = "INSERT INTO ~archives (first, last, file, digest) VALUES (?, ?, ?, ?)"
@@ -98,8 +136,8 @@ async def _remove(log: EventLog, file: Path, rows: list[Row]) -> None:
     )
     within = "INSERT INTO ~archived_in (first, stream) VALUES (?, ?)"
     ids = (
-        "INSERT INTO ~archived_ids (event_id, position, stream, version) "
-        "SELECT event_id, position, stream, version FROM ~events WHERE position <= ?"
+        "INSERT INTO ~archived_ids (event_id, position, stream, version, reverses) "
+        "SELECT event_id, position, stream, version, reverses FROM ~events WHERE position <= ?"
     )
     drop = "DELETE FROM ~events WHERE position <= ?"
     await log.store.transact(
@@ -214,13 +252,14 @@ class Archives:
         self._file, self._rows = "", []
 
     async def known(self) -> list[Archived]:
-        """Return the archives, in order."""
-        (rows,) = await self._log.store.transact([Statement("SELECT first, last, file FROM ~archives ORDER BY first")])
+        """Return the archives, in order; discarded ones are none any more."""
+        sql = "SELECT first, last, file FROM ~archives WHERE discarded_at IS NULL ORDER BY first"
+        (rows,) = await self._log.store.transact([Statement(sql)])
         return [Archived(*row) for row in rows]
 
     async def _of(self, query: Query, low: int) -> list[Archived]:
         """Return the archives that may have events of a query from a position on, in order."""
-        sql = "SELECT first, last, file FROM ~archives AS a WHERE last >= ?"
+        sql = "SELECT first, last, file FROM ~archives AS a WHERE discarded_at IS NULL AND last >= ?"
         values: list[Any] = [low]
         if query.until is not None:
             sql += " AND first <= ?"

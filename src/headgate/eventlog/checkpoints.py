@@ -6,10 +6,31 @@ epoch, and gets a `FencedError`: what he did does not count, and he learns it.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
-from headgate.errors import FencedError
+from headgate.errors import FencedError, OptionError
 from headgate.eventlog.store import Statement, Store
+
+_GROUP: Final = "group "
+_MEMBERS: Final = "members of "
+_OURS: Final = (_GROUP, _MEMBERS, "projection ")  # how the names of checkpoints begin that are not a user's own
+
+
+def group_name(group: str) -> str:
+    """Return the name of the checkpoints of a group."""
+    return _GROUP + group
+
+
+def members_name(group: str) -> str:
+    """Return the name of the rows that say who is in a group."""
+    return _MEMBERS + group
+
+
+def check_own(where: str, name: str) -> str:
+    """Refuse names that are not for a user's own checkpoints: groups and projections keep theirs beside them."""
+    if name.startswith(_OURS):
+        raise OptionError(where, "name", f"a name that begins with none of {', '.join(map(repr, _OURS))}", name)
+    return name
 
 
 class Checkpoint(NamedTuple):
@@ -51,6 +72,16 @@ def taken(store: Store, old: Checkpoint, now: int) -> list[Statement]:
             take, (now, old.name, old.partition, old.position, old.epoch), changes=1, otherwise=fenced(store, old)
         ),
     ]
+
+
+def taken_over(name: str, now: int) -> list[Statement]:
+    """Return the statements that take a checkpoint up wherever it is; the last one gives its position and epoch."""
+    add = (
+        "INSERT INTO ~checkpoints AS old (name, partition, position, epoch, updated_at) VALUES (?, 0, 0, 1, ?) "
+        "ON CONFLICT (name, partition) DO UPDATE SET epoch = old.epoch + 1, updated_at = excluded.updated_at"
+    )
+    found = "SELECT position, epoch FROM ~checkpoints WHERE name = ? AND partition = 0"
+    return [Statement(add, (name, now)), Statement(found, (name,))]
 
 
 def moved(store: Store, old: Checkpoint, position: int, now: int) -> Statement:

@@ -74,7 +74,15 @@ loads: Final = json.loads
 
 
 class Codec(Protocol):
-    """Turns instances of one class into JSON text and back."""
+    """Turns instances of one class into JSON text and back.
+
+    Attributes:
+        array_like: They are a list in JSON, without names.
+        omits: A field that has its default may be missing in JSON.
+    """
+
+    array_like: bool
+    omits: bool
 
     def encode(self, value: Any) -> str:
         """Return JSON text of an object."""
@@ -84,15 +92,25 @@ class Codec(Protocol):
         """Make an instance of what JSON gave; raise anything when it does not fit."""
         ...
 
+    def names(self) -> dict[str, tuple[str, ...]]:
+        """Return each field with the names that it may have in JSON: first the one that it is encoded by.
+
+        Raises:
+            ValueError: They cannot be told.
+        """
+        ...
+
 
 class DataclassCodec:
     """For dataclasses: each field by its type."""
+
+    array_like = omits = False
 
     def __init__(self, cls: type[Any]) -> None:
         """Look at the fields once."""
         self._cls = cls
         self._names = [each.name for each in dataclasses.fields(cls)]
-        self._count = len(self._names)
+        self._set = set(self._names)
         self._quick: Callable[[Any], bytes] | None = None
         self._looked = False
         self._converters: dict[str, Callable[[Any], Any] | None] | None = None
@@ -109,7 +127,7 @@ class DataclassCodec:
             if "null" not in text:  # it may have been NaN, which msgspec does not refuse
                 return text
         fields: dict[str, Any] | None = getattr(value, "__dict__", None)
-        if fields is None or len(fields) != self._count:  # it has slots, or more than its fields
+        if fields is None or fields.keys() != self._set:  # it has slots, or other attributes than its fields
             fields = {name: getattr(value, name) for name in self._names}
         return dumps(fields)
 
@@ -118,6 +136,10 @@ class DataclassCodec:
         if self._converters is None:  # not before it is needed: the types may be defined later in a module
             self._converters = _field_converters(self._cls)
         return _build(self._cls, self._converters, fields)
+
+    def names(self) -> dict[str, tuple[str, ...]]:
+        """Return the fields: each is encoded by its own name."""
+        return {name: (name,) for name in self._names}
 
 
 _SIMPLE: Final = (str, int, bool, type(None))
@@ -267,6 +289,9 @@ class StructCodec:
         self._msgspec: Any = sys.modules["msgspec"]
         self._cls = cls
         self._encode = self._msgspec.json.Encoder().encode
+        config, unset = cls.__struct_config__, self._msgspec.UNSET
+        self.array_like: bool = config.array_like
+        self.omits: bool = config.omit_defaults or any(each is unset for each in cls.__struct_defaults__)
 
     def encode(self, value: Any) -> str:
         """Return JSON text of an object."""
@@ -276,9 +301,16 @@ class StructCodec:
         """Make an instance."""
         return self._msgspec.convert(fields, self._cls, strict=False)
 
+    def names(self) -> dict[str, tuple[str, ...]]:
+        """Return the fields with the names that ``rename`` has given them."""
+        own, encoded = self._cls.__struct_fields__, self._cls.__struct_encode_fields__
+        return {name: (alias, name) for name, alias in zip(own, encoded, strict=True)}
+
 
 class ModelCodec:
     """For pydantic models."""
+
+    array_like = omits = False
 
     def __init__(self, cls: type[Any]) -> None:
         """Keep the class."""
@@ -292,6 +324,23 @@ class ModelCodec:
     def decode(self, fields: dict[str, Any]) -> Any:
         """Make an instance, by the rules for JSON."""
         return self._cls.model_validate_json(dumps(fields))
+
+    def names(self) -> dict[str, tuple[str, ...]]:
+        """Return the fields, computed ones too, with their aliases."""
+        cls = self._cls
+        if getattr(cls, "__pydantic_root_model__", False):
+            return {}
+        if cls.__pydantic_decorators__.model_serializers:
+            raise ValueError("its model_serializer may name them as it likes")
+        if not cls.__pydantic_complete__ and not cls.model_rebuild(raise_errors=False):
+            raise ValueError("some of its types are not defined yet, and aliases are not known before they are")
+        found = {}
+        for name, each in cls.model_fields.items():
+            aliases = (each.serialization_alias or name, name, each.alias, each.validation_alias)
+            found[name] = tuple(dict.fromkeys(alias for alias in aliases if isinstance(alias, str)))
+        for name, each in cls.model_computed_fields.items():
+            found[name] = (each.alias or name, name)
+        return found
 
 
 def codec_for(cls: type[Any]) -> Codec | None:

@@ -84,6 +84,8 @@ class Drafter:
                 self._check(draft)
             if kind is not None and kind.personal:
                 personal.append((len(drafts), kind))
+                if type(event) is Event:  # while keys are looked up, it may be appended by somebody else too
+                    draft, special = draft._replace(known=True), True
             drafts.append(draft)
         if personal:
             await self._seal(stream, drafts, personal)
@@ -180,6 +182,9 @@ class Drafter:
             if subject not in keys:
                 raise EventError(draft.type, "its subject", "one whose key was not destroyed", subject)
             secret = {name: fields.pop(name) for name in kind.personal if name in fields}
+            if not secret and kind.codec is not None and not kind.codec.omits:
+                expected = f"one with at least one of its personal fields ({', '.join(kind.personal)})"
+                raise EventError(draft.type, "data", expected, sorted(fields))
             if secret:
                 box = sealing.seal(keys[subject], secret, draft.event_id)
                 fields[BOX] = {"fields": sorted(secret), "box": box}

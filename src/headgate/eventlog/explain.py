@@ -10,6 +10,7 @@ from headgate.eventlog.projection import Projection
 from headgate.eventlog.record import Recorded
 from headgate.eventlog.replay import MISSING, FieldChange, differences
 from headgate.eventlog.reverse import reversals
+from headgate.eventlog.store import matches
 
 if TYPE_CHECKING:
     from headgate.eventlog.log import EventLog
@@ -45,14 +46,13 @@ async def explain(log: EventLog, projection: Projection, entity: str, *, until: 
     """
     check_kind("explain", "projection", projection, Projection, "a Projection")
     check_option_name("explain", "entity", entity)
-    own = projection.reads(entity)
+    query = projection.query(log)
     state: Any = None
     before: Any = MISSING
     steps: list[Step] = []
     positions: dict[bytes, int] = {}
-    streams = own if own is not None else projection.streams
-    async for event in log.read(streams, until=until, types=projection.types):
-        if entity not in projection.entities(event):
+    async for event in log.read(projection.reads(entity), until=until, types=projection.types):
+        if entity not in projection.entities(event) or not matches(query, event.row):
             continue
         state = projection.next(state, event, entity)
         after = MISSING if state is None else json.loads(projection.dump(state))

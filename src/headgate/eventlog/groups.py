@@ -9,30 +9,31 @@ handled again: at least once, and exactly once in effect when handler and checkp
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import functools
-import inspect
 import itertools
+import logging
 import uuid
 from collections import deque
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-from headgate.errors import FencedError, OptionError
+from headgate.errors import EventLogError, FencedError, OptionError
 from headgate.eventlog import checkpoints
 from headgate.eventlog.bell import Bell
 from headgate.eventlog.checkpoints import Checkpoint
+from headgate.eventlog.group_stages import GroupConsumer, GroupProducer, is_async
 from headgate.eventlog.leases import Leases
+from headgate.eventlog.parking import Parked, ParkedSource, Parking
 from headgate.eventlog.record import Page, Recorded, Row
 from headgate.eventlog.source import LogSource
-from headgate.eventlog.stages import Taking
-from headgate.eventlog.store import Query
+from headgate.eventlog.store import Query, passing
 from headgate.protocol.dispatch.partition import stable_hash
 from headgate.runtime.options import Child, check_count, check_name, check_seconds
-from headgate.stage import Consumer
+from headgate.sources import cancelled
 
 if TYPE_CHECKING:
     from headgate.eventlog.log import EventLog
+
+logger = logging.getLogger("headgate")
 
 
 class Held:
@@ -119,9 +120,13 @@ class Group:
         self._most_open = 10 * batch  # one event that is never handled stops its partition here, not the others
         self._held: dict[int, Held] = {}
         self._changed = Bell()
+        self._turn = asyncio.Lock()  # to join or to leave
         self._keeper: asyncio.Task[None] | None = None
-        self._failed: BaseException | None = None
-        self._leases = Leases(log.store, log.clock, name, self.owner, partitions, self.lease)
+        self._until = 0.0  # by the loop's clock: when the leases run out that were renewed last
+        self._end: asyncio.TimerHandle | None = None  # of them
+        self._failed: BaseException | None = None  # what the last renewal has, if it is nothing that passes
+        self.parking = Parking(log, name)
+        self._leases = Leases(log.store, name, self.owner, partitions, self.lease)
 
     # -- stages -------------------------------------------------------------------------------------------------------
 
@@ -139,37 +144,79 @@ class Group:
         """Return a source for a pipeline: its messages are the events, with their stream as key."""
         return LogSource(self)
 
+    async def parked(self, limit: int = 100, *, after: int = 0) -> list[Parked]:
+        """Return up to ``limit`` events that pipelines over this group have given up, in the order of their positions.
+
+        Args:
+            limit: How many at most.
+            after: Only those behind this position.
+        """
+        check_count(f"group {self.name!r}", "limit", limit, 1)
+        check_count(f"group {self.name!r}", "after", after, 0)
+        return await self.parking.events(limit, after)
+
+    def parked_source(self) -> ParkedSource:
+        """Return a source for a pipeline that handles what is parked again, each event once, and ends.
+
+        What is handled is parked no more. It is for one pipeline at a time, and needs no part in the group.
+        """
+        return ParkedSource(self.parking)
+
+    async def forget_parked(self, positions: Iterable[int] | None = None) -> int:
+        """Park events no more, without handling them: those at these positions, by default all; return how many."""
+        return await self.parking.forget(positions)
+
     def consumer(self, handler: Callable[..., Any], *, transaction: bool = False, **options: Any) -> Child:
         """Return the recipe of a stage that hands batches to a function, and marks them as handled when it returns.
 
         Args:
             handler: Of a list of `Recorded`, plain or async. With ``transaction``: of a list and a connection.
             transaction: Run the handler in the transaction that moves the checkpoints: what it writes there is written
-                exactly once. On SQLite the handler is then plain and runs in the writer's thread.
+                exactly once. It must not commit or roll back itself. On SQLite the handler is then plain and runs in
+                the writer's thread.
             **options: The options of `Child`.
+
+        Raises:
+            OptionError: The handler is async, and the store runs plain ones only.
         """
+        if transaction and not self._log.store.awaits and is_async(handler):
+            expected = "a plain function with transaction=True, as it runs in the writer's thread of SQLite"
+            raise OptionError(f"group {self.name!r}", "handler", expected, handler)
         options.setdefault("id", options.get("name") or f"group {self.name} consumer")
         return Child(GroupConsumer, self, handler, transaction, **options)
 
     # -- membership ---------------------------------------------------------------------------------------------------
 
     async def join(self) -> None:
-        """Take part: from now on this member takes its share of the partitions, and keeps its leases."""
-        if self._keeper is None:
+        """Take part: from now on this member takes its share of the partitions, and keeps its leases.
+
+        Raises:
+            OptionError: The group has another number of partitions.
+        """
+        async with self._turn:
+            if self._keeper is not None:
+                return
+            await self._leases.begin()
+            try:
+                await self._balance()
+            except BaseException:
+                self._let_go()
+                raise
             self._failed = None
-            await self._balance()
             self._keeper = asyncio.create_task(self._keep(), name=f"headgate: group {self.name}")
 
     async def leave(self) -> None:
-        """Give all partitions back, where they are, at once."""
-        if self._keeper is None:
-            return
-        self._keeper.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._keeper
-        self._keeper = None
-        held, self._held = self._held, {}
-        await self._leases.leave((each.checkpoint, each.reached) for each in held.values())
+        """Give all partitions back, where they are, at once.
+
+        If the database cannot be told, this member holds nothing all the same: its leases run out.
+        """
+        async with self._turn:
+            keeper, self._keeper = self._keeper, None
+            if keeper is None:
+                return
+            held = self._let_go()
+            await cancelled(keeper)
+            await self._leases.leave((each.checkpoint, each.reached) for each in held.values())
 
     @property
     def held(self) -> list[int]:
@@ -180,20 +227,52 @@ class Group:
         """Return the partition of a stream."""
         return stable_hash(stream) % self.partitions
 
+    def _let_go(self) -> dict[int, Held]:
+        """Hold nothing from now on; return what was held."""
+        if self._end is not None:
+            self._end.cancel()
+        held, self._held = self._held, {}
+        self._changed.ring()
+        return held
+
     async def _keep(self) -> None:
-        """Renew the leases, and take or give partitions so that all members have about the same."""
+        """Renew the leases, and take or give partitions so that all members have about the same, come what may."""
+        failures = 0
         while True:
             await asyncio.sleep(self.lease / 4)
             try:
                 await self._balance()
-            except Exception as error:  # noqa: BLE001 (whoever takes events gets it)
-                self._failed = error
-                self._changed.ring()
-                return
+            except Exception as error:  # noqa: BLE001 (it is tried again; what does not pass is told to who takes events)
+                failures += 1
+                if failures == 1:
+                    logger.warning("group %r: cannot renew its leases, and tries again: %s", self.name, error)
+                self._failed = None if passing(error) else error
+                if self._failed is not None:
+                    self._changed.ring()
+            else:
+                failures, self._failed = 0, None
 
     async def _balance(self) -> None:
+        try:
+            async with asyncio.timeout(self.lease):
+                await self._share()
+        except TimeoutError as error:
+            why = f"group {self.name!r}: no answer within the {self.lease:g} s of a lease"
+            raise EventLogError(self._log.store.name, why) from error
+
+    def _renewed(self, begun: float) -> None:
+        """Hold what is held until its leases run out: then others may have it."""
+        if self._end is not None:
+            self._end.cancel()
+        self._until = begun + self.lease
+        self._end = asyncio.get_running_loop().call_at(self._until, self._let_go)
+
+    async def _share(self) -> None:
+        clock = asyncio.get_running_loop().time
+        begun = clock()
         before = dict(self._held)
         standing = await self._leases.renew(before)
+        self._renewed(begun)
         self._compare(before, standing.own)
         share = -(-self.partitions // max(standing.members, 1))
         staying = [each for each, held in self._held.items() if not held.leaving]
@@ -207,7 +286,7 @@ class Group:
         lost = [each for each in standing.own if each not in before]
         for partition in [*lost, *standing.free][: max(0, share - len(self._held))]:
             checkpoint = await self._leases.claim(partition)
-            if checkpoint is not None:
+            if checkpoint is not None and clock() < self._until:
                 self._held[partition] = Held(checkpoint)
                 self._changed.ring()
 
@@ -243,7 +322,11 @@ class Group:
         """Return up to ``count`` events of this member's partitions, at least one: wait until there is one.
 
         Each is to be given to `done` when it is handled.
+
+        Raises:
+            EventLogError: The log cannot be read. It can be called again.
         """
+        check_count(f"group {self.name!r}", "count", count, 1)
         store = self._log.store
         while True:
             if self._failed is not None:
@@ -308,9 +391,7 @@ class Group:
             if news.done():
                 news.result()
         finally:
-            news.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await news
+            await cancelled(news)
 
     async def done(self, events: Iterable[Recorded]) -> None:
         """Mark events as handled, and move the checkpoints.
@@ -403,59 +484,3 @@ class Group:
                         raise
                 else:
                     held.moved(reached)
-
-
-class GroupProducer(Taking):
-    """Gives the events of a member's partitions."""
-
-    def __init__(self, group: Group) -> None:
-        """Keep the member."""
-        super().__init__()
-        self._group = group
-
-    async def started(self) -> None:
-        """Join."""
-        await self._group.join()
-
-    async def take(self, count: int) -> list[Recorded]:
-        """Wait for events."""
-        return await self._group.take(count)
-
-    async def terminate(self, reason: Any) -> None:
-        """Leave."""
-        await super().terminate(reason)
-        await self._group.leave()
-
-
-class GroupConsumer(Consumer):
-    """Hands events to a function, and marks them as handled."""
-
-    def __init__(self, group: Group, handler: Callable[..., Any], transaction: bool) -> None:  # noqa: FBT001 (of a recipe)
-        """Keep the function."""
-        self._group = group
-        self._handler = handler
-        self._transaction = transaction
-
-    async def handle_events(self, events: Any, source: Any) -> None:  # noqa: ARG002 (a callback's form)
-        """Handle, then mark."""
-        batch = list(events)
-        if self._transaction:
-            await self._handle_in_transaction(batch)
-            return
-        result = self._handler(batch)
-        if inspect.isawaitable(result):
-            await result
-        with contextlib.suppress(FencedError):  # who has them by now handles them again
-            await self._group.done(batch)
-
-    async def _handle_in_transaction(self, batch: list[Recorded]) -> None:
-        while batch:
-            try:
-                await self._group.done_in(batch, functools.partial(self._handler, batch))
-            except FencedError:  # who has some of them by now handles them
-                left = self._group.mine(batch)
-                if len(left) == len(batch):
-                    raise
-                batch = left
-            else:
-                return

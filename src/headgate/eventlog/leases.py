@@ -6,10 +6,11 @@ it was taken up. Whoever takes it up raises the epoch, and so fences off all tha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Final, NamedTuple
 
-from headgate.eventlog.checkpoints import Checkpoint
+from headgate.errors import EventLogError, OptionError
+from headgate.eventlog.checkpoints import Checkpoint, group_name, members_name
 from headgate.eventlog.store import Statement, Store
 
 _FORGOTTEN: Final = 10  # leases after which a member that was not heard of is removed
@@ -33,35 +34,65 @@ class Leases:
     """What a member of a group holds.
 
     Args:
-        store: Where.
-        clock: Unix time in seconds.
-        name: The group's.
+        store: Where; its clock is that of all members.
+        group: The group's name.
         owner: The member's: 32 hexadecimal digits.
         partitions: How many there are.
         lease: Seconds.
     """
 
-    def __init__(
-        self, store: Store, clock: Callable[[], float], name: str, owner: str, partitions: int, lease: float
-    ) -> None:
+    def __init__(self, store: Store, group: str, owner: str, partitions: int, lease: float) -> None:
         """Keep them; nothing is written yet."""
         self._store = store
-        self._clock = clock
-        self._name = name
+        self._group = group
+        self._name = group_name(group)
+        self._members = members_name(group)
         self._owner = owner
         self._partitions = partitions
         self._lease = int(lease * 1e6)
 
-    @property
-    def _members(self) -> str:
-        return f"{self._name}:members"
+    async def begin(self) -> None:
+        """Make the partitions, if nobody has before.
 
-    def _now(self) -> int:
-        return int(self._clock() * 1e6)
+        Raises:
+            OptionError: The group has another number of them.
+        """
+        found = await self._count()
+        if not found:
+            await self._make()
+            found = await self._count()
+        if found != self._partitions:
+            expected = f"{found}, as for those who came before"
+            raise OptionError(f"group {self._group!r}", "partitions", expected, self._partitions)
+
+    async def _count(self) -> int:
+        sql = "SELECT count(*) FROM ~checkpoints WHERE name = ?"
+        (((found,),),) = await self._store.transact([Statement(sql, (self._name,))])
+        return int(found)
+
+    async def _make(self) -> None:
+        """Make all of them, or none: whoever makes the first, makes the others too."""
+        now = await self._store.now()
+        add = (
+            "INSERT INTO ~checkpoints (name, partition, position, epoch, updated_at) VALUES (?, ?, 0, 0, ?) "
+            "ON CONFLICT (name, partition) DO NOTHING"
+        )
+        late = EventLogError(self._store.name, f"group {self._group!r}: somebody else has made its partitions")
+        others = [(self._name, each, now) for each in range(1, self._partitions)]
+        try:
+            await self._store.transact(
+                [
+                    Statement(add, (self._name, 0, now), changes=1, otherwise=late),
+                    Statement(add, many=others),
+                ]
+            )
+        except EventLogError as error:
+            if error is not late:
+                raise
 
     async def renew(self, held: Iterable[int]) -> Standing:
         """Be there, go on holding what is held, and say how things are."""
-        now = self._now()
+        now = await self._store.now()
         until = now + self._lease
         present = (
             "INSERT INTO ~checkpoints (name, partition, position, epoch, owner, lease_until, updated_at) "
@@ -72,10 +103,6 @@ class Leases:
         # One by one, in order, as `Group.done_in` does: else the two could wait for each other in the database.
         renew = "UPDATE ~checkpoints SET lease_until = ? WHERE name = ? AND owner = ? AND partition = ?"
         members = "SELECT partition, lease_until FROM ~checkpoints WHERE name = ? ORDER BY partition"
-        add = (
-            "INSERT INTO ~checkpoints (name, partition, position, epoch, updated_at) VALUES (?, ?, 0, 0, ?) "
-            "ON CONFLICT (name, partition) DO NOTHING"
-        )
         state = (
             "SELECT partition, position, epoch, owner, lease_until FROM ~checkpoints WHERE name = ? ORDER BY partition"
         )
@@ -83,7 +110,6 @@ class Leases:
             [
                 Statement(present, (self._members, number, self._owner, until, now)),
                 Statement(renew, many=[(until, self._name, self._owner, each) for each in sorted(held)]),
-                Statement(add, many=[(self._name, each, now) for each in range(self._partitions)]),
                 Statement(members, (self._members,)),
                 Statement(state, (self._name,)),
             ]
@@ -113,7 +139,7 @@ class Leases:
 
     async def claim(self, partition: int) -> Checkpoint | None:
         """Take a partition up that is free, or this member's own already; None: somebody was quicker."""
-        now = self._now()
+        now = await self._store.now()
         sql = (
             "UPDATE ~checkpoints SET owner = ?, epoch = epoch + 1, lease_until = ?, updated_at = ? "
             "WHERE name = ? AND partition = ? AND (owner IS NULL OR owner = ? OR lease_until < ?) "

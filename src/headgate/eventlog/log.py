@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from datetime import datetime
 from types import TracebackType
 from typing import Any, Self
@@ -18,14 +19,14 @@ from headgate.eventlog.groups import Group
 from headgate.eventlog.log_types import Append, StreamInfo, as_append, list_streams
 from headgate.eventlog.masking import Policy
 from headgate.eventlog.opening import checked_clock, make_store, members
-from headgate.eventlog.planning import Appended, Order
+from headgate.eventlog.planning import Appended, ArchivedMeanwhileError, Condition, Order
 from headgate.eventlog.projection import Folded, Projection, fold
 from headgate.eventlog.projector import Projector
-from headgate.eventlog.reading import At, Reading, correlation, field_values, position_at, stream_names
+from headgate.eventlog.reading import At, Reading, check_field, correlation, field_values, position_at, stream_names
 from headgate.eventlog.record import Page, Recorded, Row, to_micros
 from headgate.eventlog.registry import Types
 from headgate.eventlog.stages import END, LogConsumer, LogProducer, TakenUp
-from headgate.eventlog.store import FieldValue, Query, Statement
+from headgate.eventlog.store import FieldValue, Query, Statement, is_literal
 from headgate.eventlog.vault import Vault
 from headgate.runtime.options import Child, check_choice, check_count
 
@@ -211,13 +212,34 @@ class EventLog:
         wanted = list(map(as_append, appends))
         several = [list(_several(each.events)) for each in wanted]
         ids = iter(new_ids(sum(map(len, several)), self.clock()))
+        conditions = [
+            None if each.unless is None else await self._held_against_archives(each.unless.condition(each.after))
+            for each in wanted
+        ]
         orders: list[Order] = []
-        for (stream, _, expected, unless, after), events in zip(wanted, several, strict=True):
+        for (stream, _, expected, _, _), events, condition in zip(wanted, several, conditions, strict=True):
             order = await self._drafter.order(stream, expected, events, common, ids)
-            orders.append(order if unless is None else order._replace(condition=unless.condition(after)))
-        if connection is not None:
-            return await self.store.append_in(connection, orders)
-        return await self.store.append(orders)
+            orders.append(order if condition is None else order._replace(condition=condition))
+        while True:
+            try:
+                if connection is not None:
+                    return await self.store.append_in(connection, orders)
+                return await self.store.append(orders)
+            except ArchivedMeanwhileError:
+                orders = [
+                    order
+                    if order.condition is None
+                    else order._replace(condition=await self._held_against_archives(order.condition))
+                    for order in orders
+                ]
+
+    async def _held_against_archives(self, condition: Condition) -> Condition:
+        """Look for what must not be there in the archives; in the database that is done while nobody else appends."""
+        ((last,),) = (await self.store.transact([Statement("SELECT coalesce(max(last), 0) FROM ~archives")]))[0]
+        found: list[Row] = []
+        if last > condition.after:
+            found = await self.rows(replace(condition.query, until=last), None, 1)
+        return condition._replace(archived=last, found=found[0][0] if found else 0)
 
     # -- reading ------------------------------------------------------------------------------------------------------
 
@@ -243,7 +265,7 @@ class EventLog:
             types: Only events of these types: classes or names.
             correlation_id: Only events of this command or request.
             fields: Only events whose data has these values (text, integers, booleans, None) in these fields; sealed
-                ones are not seen. It looks at every event that fits otherwise.
+                ones are not seen. It looks at every event that fits otherwise, unless there is an `index` of one.
             backwards: From the end to the beginning.
             limit: How many at most.
             batch: How many are fetched at once.
@@ -268,6 +290,23 @@ class EventLog:
             fields=field_values(fields),
         )
         return Reading(self, query, start, until, limit, batch)
+
+    async def index(self, field: str) -> None:
+        """Make an index of a field of the data: ``read(fields=)`` and ``append(unless=)`` then find its values quickly.
+
+        It is kept with the log, and costs a little with each append. A second time it does nothing. Making it on a
+        large log takes a while, in which nobody can append.
+
+        Args:
+            field: Its name, at the top of the data.
+
+        Raises:
+            OptionError: It cannot be the name of one.
+        """
+        check_field("EventLog.index", "field", field)
+        if not is_literal(field):
+            raise OptionError("EventLog.index", "field", "a name without any of ? ~ ' { }", field)
+        await self.store.index(field)
 
     async def event(self, which: int | uuid.UUID) -> Recorded:
         """Return one event, by its position or its id.
@@ -443,9 +482,11 @@ class EventLog:
 
         Raises:
             FencedError: Somebody else has moved it at the same time.
+            OptionError: It is a name of ours: those of groups and projections begin with what they are.
         """
         checks.check_option_name("EventLog.save_checkpoint", "name", name)
         checks.check_number("EventLog.save_checkpoint", "position", position)
+        checkpoints.check_own("EventLog.save_checkpoint", name)
         old = await checkpoints.load(self.store, name)
         now = int(self.clock() * 1e6)
         taken = old._replace(epoch=old.epoch + 1)

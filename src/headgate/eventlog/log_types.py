@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from headgate.errors import EventError, OptionError
+from headgate.eventlog.archive import discarded
 from headgate.eventlog.checks import ONE_STREAM, check_kind, check_number, check_option_name
 from headgate.eventlog.events import check_text
 from headgate.eventlog.reading import Reading
@@ -70,10 +71,13 @@ async def list_streams(log: EventLog, prefix: str, limit: int | None) -> list[St
     if limit is not None:
         check_number("EventLog.streams", "limit", limit, 0, ", or None")
     values: tuple[Any, ...] = (prefix, after_prefix(prefix))
-    part = "SELECT stream, version, position FROM ~{} WHERE stream >= ? AND stream < ?"
-    every = part.format("events")
+    every = "SELECT stream, version, position FROM ~events WHERE stream >= ? AND stream < ?"
     if await log.archives.known():  # only then, as the index of the streams does not help with both
-        every, values = f"{every} UNION ALL {part.format('archived_ids')}", values * 2
+        archived = (
+            "SELECT stream, version, position FROM ~archived_ids WHERE stream >= ? AND stream < ? AND position > ?"
+        )
+        gone, _ = await discarded(log)
+        every, values = f"{every} UNION ALL {archived}", (*values, *values, gone)
     sql = (
         "SELECT stream, max(version), count(*), min(position), max(position) "  # noqa: S608 (no value is in it)
         f"FROM ({every}) AS every GROUP BY stream ORDER BY stream"
@@ -87,6 +91,6 @@ async def list_streams(log: EventLog, prefix: str, limit: int | None) -> list[St
         (pairs,) = await log.store.transact([Statement(found, last)])
         times.update(dict(pairs))
     for position in sorted(row[4] for row in rows if row[4] not in times):  # in an archive; each is read once
-        (archived,) = await log.rows(Query(start=position, until=position), None, 1)
-        times[position] = archived[6]
+        (row,) = await log.rows(Query(start=position, until=position), None, 1)
+        times[position] = row[6]
     return [StreamInfo._make((*row, from_micros(times[row[4]]))) for row in rows]

@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from headgate.errors import AppendConditionError, AppendConflictError, EventError, ReversalError
+from headgate.errors import AppendConditionError, AppendConflictError, EventError, HeadgateError, ReversalError
 from headgate.eventlog.record import Head, Row
 from headgate.eventlog.store import Query, matches
 
@@ -38,10 +38,23 @@ class Draft(NamedTuple):
 
 
 class Condition(NamedTuple):
-    """No event of a query may be behind a position."""
+    """No event of a query may be behind a position.
+
+    Attributes:
+        query: Which events.
+        after: The position.
+        archived: Up to where archives were looked at.
+        found: The position of one of them that is in an archive; 0: none is.
+    """
 
     query: Query
     after: int
+    archived: int = 0
+    found: int = 0
+
+
+class ArchivedMeanwhileError(HeadgateError):
+    """There is an archive that a condition has not been held against yet; it never leaves the log."""
 
 
 class Alike(NamedTuple):
@@ -141,6 +154,7 @@ class Plan:
         known: What is in the log already, by event_id.
         reversed_by: Which of the events that are to be reversed were already, and at which position.
         unmet: The conditions that do not hold, with the position of an event that is in their way.
+        archived: The last position that is in an archive.
 
     Attributes:
         rows: What is to be inserted.
@@ -157,6 +171,7 @@ class Plan:
         known: Mapping[bytes, Found],
         reversed_by: Mapping[bytes, int],
         unmet: Mapping[Condition, int],
+        archived: int = 0,
     ) -> None:
         """Begin at the end of the log."""
         self.rows: list[Row] = []
@@ -168,6 +183,8 @@ class Plan:
         self._known = dict(known)
         self._reversed_by = dict(reversed_by)
         self._unmet = unmet
+        self._archived = archived
+        self._remembered = 0  # rows whose ids are among the known ones
 
     def place(self, orders: Iterable[Order]) -> list[Appended]:
         """Place the events of some orders: all of them, or none.
@@ -181,13 +198,14 @@ class Plan:
             ReversalError: An event is reversed already.
             EventError: An event's id is another one's.
         """
-        rows, head, versions = len(self.rows), self.head, dict(self.versions)
+        rows, head, versions, remembered = len(self.rows), self.head, dict(self.versions), self._remembered
         known, reversals = dict(self._known), dict(self._reversed_by)
         try:
             return [self._place(order) for order in orders]
         except Exception:
             del self.rows[rows:]
             self.head, self.versions, self._known, self._reversed_by = head, versions, known, reversals
+            self._remembered = remembered
             raise
 
     def _place(self, order: Order) -> Appended:
@@ -212,9 +230,6 @@ class Plan:
         if special:
             self._check_reversals(fresh)
         first = self._write(stream, version, fresh)
-        if special and fresh:  # the same event may be in this transaction a second time
-            for row in self.rows[-len(fresh) :]:
-                self._known[row[5]] = Found(row[0], stream, row[2])
         version += len(fresh)
         self.versions[stream] = version
         return Appended(stream, version, first, self.head.position if fresh else 0, repeated)
@@ -293,7 +308,10 @@ class Plan:
         return Appended(stream, version, first, position)
 
     def _fresh(self, stream: str, drafts: list[Draft]) -> list[Draft]:
-        """Leave out what is in the log already."""
+        """Leave out what is in the log already, or was placed in this transaction."""
+        for row in self.rows[self._remembered :]:
+            self._known[row[5]] = Found(row[0], row[1], row[2])
+        self._remembered = len(self.rows)
         fresh: list[Draft] = []
         here: set[bytes] = set()
         for draft in drafts:
@@ -310,7 +328,9 @@ class Plan:
 
     def _check_condition(self, stream: str, condition: Condition) -> None:
         """Refuse when the log, or what was placed in this transaction, has what must not be there."""
-        position = self._unmet.get(condition)
+        if self._archived > max(condition.after, condition.archived):
+            raise ArchivedMeanwhileError
+        position = condition.found or self._unmet.get(condition)
         if position is None:
             position = next((row[0] for row in self.rows if matches(condition.query, row)), None)
         if position is not None:

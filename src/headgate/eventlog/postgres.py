@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import hashlib
 import inspect
 import json
 import time
@@ -24,7 +25,7 @@ from headgate.eventlog.committing import Committer, Result
 from headgate.eventlog.planning import Appended, Condition, Found, Needs, Order, Plan, needs
 from headgate.eventlog.postgres_schema import migrations
 from headgate.eventlog.record import COLUMNS, Head, Row
-from headgate.eventlog.store import SCHEMA_VERSION, FieldValue, Query, Statement, select
+from headgate.eventlog.store import SCHEMA_VERSION, FieldValue, Query, Statement, is_literal, select
 
 _HEAD: Final = "SELECT position, recorded_at, digest FROM ~events ORDER BY position DESC LIMIT 1"
 KINDS: Final = (
@@ -52,6 +53,8 @@ class PostgresStore:
         create: False: the tables have to be there already.
         clock: Unix time in seconds; ``time.time`` stands for the server's clock.
     """
+
+    awaits = True
 
     def __init__(
         self,
@@ -224,6 +227,9 @@ class PostgresStore:
         now = found["now"] if self._clock is time.time else int(self._clock() * 1e6)
         # Numbers come from a sequence, which is ahead of the last event when something was taken back.
         head = Head(found["first"] - 1, found["recorded_at"], found["digest"])
+        archived = 0
+        if need.conditions:
+            archived = await db.fetchval(self._here("SELECT coalesce(max(last), 0) FROM ~archives"))
         unmet: dict[Condition, int] = {}
         for condition in need.conditions:
             sql, values = select(condition.query, None, 1, _field_is)
@@ -231,7 +237,7 @@ class PostgresStore:
             if position is not None:
                 unmet[condition] = position
         versions = dict(zip(streams, found["versions"], strict=True))
-        return Plan(self.name, head, now, versions, known, reversed_by, unmet)
+        return Plan(self.name, head, now, versions, known, reversed_by, unmet, archived)
 
     async def _insert(self, db: Any, rows: list[Row]) -> None:
         if not rows:
@@ -250,7 +256,7 @@ class PostgresStore:
         if not hasattr(connection, "is_in_transaction") or not connection.is_in_transaction():
             expected = "an asyncpg.Connection to the same database on which a transaction was begun"
             raise OptionError("EventLog.append", "connection", expected, connection)
-        async with self._translated():
+        async with self._translated(), connection.transaction():  # a savepoint
             plan = await self._plan(connection, orders)
             results = plan.place(orders)
             await self._insert(connection, plan.rows)
@@ -328,9 +334,21 @@ class PostgresStore:
             row = await db.fetchrow(self._here(_HEAD))
         return Head() if row is None else Head(row[0], row[1], row[2] or b"")
 
+    async def index(self, field: str) -> None:
+        """Make an index of a field of the data, if there is none."""
+        self._check_open()
+        text, _ = _field(field)
+        name = hashlib.sha256(field.encode()).hexdigest()[:16]
+        sql = f"CREATE INDEX IF NOT EXISTS events_field_{name} ON ~events ({text.format('->>')}, type, position)"
+        async with self._translated(), self._ours() as db:
+            await db.execute(self._here(sql))
+
     async def check(self) -> list[str]:
         """Nothing is to be looked at: the server sums its pages itself."""
         return []
+
+    async def scrub(self) -> None:
+        """Nothing can be done: when old rows, its WAL and its backups go is up to the server and who keeps it."""
 
     async def wait(self, after: int) -> None:
         """Wait until there may be something after this position."""
@@ -341,6 +359,14 @@ class PostgresStore:
             if (await self.head()).position > after:
                 return
             await asyncio.shield(rung)
+
+    async def now(self) -> int:
+        """Say what time it is, by the server's clock as for appends."""
+        if self._clock is not time.time:
+            return int(self._clock() * 1e6)
+        self._check_open()
+        async with self._translated(), self._pool.acquire() as db:
+            return int(await db.fetchval("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint"))
 
     async def _listen(self) -> None:
         """Ring when something was appended; connect again when the connection is lost."""
@@ -405,10 +431,22 @@ def _one_sided(query: Query) -> Query:
     return replace(query, start=1) if query.backwards else replace(query, until=None)
 
 
-def _field_is(name: str, value: FieldValue) -> tuple[str, str, str]:
+def _field_is(name: str, value: FieldValue) -> tuple[str, tuple[str, ...]]:
+    """Compare what is indexed, text; then the kind, where it is no text."""
+    field, given = _field(name)
     if isinstance(value, str):
-        return f"{_DATA} ->> ?::text = ?", name, value
-    return f"({_DATA} -> ?::text)::text = ?", name, json.dumps(value)
+        return f"{field.format('->>')} = ?", (*given, value)
+    alike, text = f"({field.format('->')})::text = ?", json.dumps(value)
+    if value is None:
+        return alike, (*given, text)
+    return f"{field.format('->>')} = ? AND {alike}", (*given, text, *given, text)
+
+
+def _field(name: str) -> tuple[str, tuple[str, ...]]:
+    """Return the SQL of a field of the data, with its operator left out, and what is to be put in for ``?``."""
+    if is_literal(name):
+        return f"({_DATA} {{}} '{name}')", ()
+    return f"({_DATA} {{}} ?::text)", (name,)
 
 
 def _set(event: asyncio.Event, _: Any) -> None:

@@ -89,6 +89,21 @@ ARCHIVED = """
 CREATE TABLE {s}.archived_ids (
     event_id bytea PRIMARY KEY, position bigint NOT NULL, stream text COLLATE "C" NOT NULL, version bigint NOT NULL
 );
+"""
+
+ARCHIVED_IN = """
+CREATE TABLE {s}.archived_in (
+    first bigint NOT NULL, stream text COLLATE "C" NOT NULL, PRIMARY KEY (first, stream)
+);
+INSERT INTO {s}.archived_in
+    SELECT DISTINCT (SELECT max(first) FROM {s}.archives WHERE first <= position), stream FROM {s}.archived_ids;
+ALTER TABLE {s}.archived_ids ADD COLUMN reverses bytea;
+ALTER TABLE {s}.archives ADD COLUMN discarded_at bigint;
+CREATE TABLE {s}.parked (
+    name text COLLATE "C" NOT NULL, position bigint NOT NULL, reason text NOT NULL, traceback text NOT NULL,
+    deliveries bigint NOT NULL, parked_at bigint NOT NULL, PRIMARY KEY (name, position)
+);
+CREATE UNIQUE INDEX archived_reverses ON {s}.archived_ids (reverses) WHERE reverses IS NOT NULL;
 
 -- Takes the lock first: each statement below then sees what was committed before it.
 CREATE OR REPLACE FUNCTION {s}.begin_append(
@@ -124,17 +139,13 @@ BEGIN
     END IF;
     IF cardinality(reversals) > 0 THEN
         SELECT array_agg(e.reverses), array_agg(e.position) INTO reversed_ids, reversed_at
-            FROM {s}.events e WHERE e.reverses = ANY (reversals);
+            FROM (
+                SELECT reverses, position FROM {s}.events WHERE reverses = ANY (reversals)
+                UNION ALL
+                SELECT reverses, position FROM {s}.archived_ids WHERE reverses = ANY (reversals)
+            ) AS e;
     END IF;
 END $$;
-"""
-
-ARCHIVED_IN = """
-CREATE TABLE {s}.archived_in (
-    first bigint NOT NULL, stream text COLLATE "C" NOT NULL, PRIMARY KEY (first, stream)
-);
-INSERT INTO {s}.archived_in
-    SELECT DISTINCT (SELECT max(first) FROM {s}.archives WHERE first <= position), stream FROM {s}.archived_ids;
 """
 
 

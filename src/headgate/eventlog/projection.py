@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import json
 from collections.abc import AsyncIterator, Callable, Iterable
@@ -10,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from headgate.errors import EventError, OptionError
 from headgate.eventlog.codecs import codec_for, loads
 from headgate.eventlog.record import Page, Recorded
-from headgate.eventlog.store import Statement
+from headgate.eventlog.store import Query, Statement, matches
+from headgate.eventlog.vault import LAST_SHRED, no_shred_since
 
 if TYPE_CHECKING:
     from headgate.eventlog.log import EventLog
@@ -42,10 +44,10 @@ class Projection:
             the state that it is given, and has to return it. It is run as often as needed, and does nothing else.
         initial: Returns the state before the first event. Default: an empty dict.
         entity: Which entity an event is about: its name, several, or None. Default: the event's stream.
-        streams_of: Which streams an entity's events are in, to look at one entity quickly. Default: the stream of its
-            name, when ``entity`` is left out; else all.
-        types: Only events of these types: classes or names.
-        streams: Only events of these streams.
+        streams_of: Which streams an entity's events are in (all of them), to look at one entity quickly. Default: the
+            stream of its name, when ``entity`` is left out; else all.
+        types: Only events of these types: a class or a name, or several.
+        streams: Only events of these streams: a name, a prefix that ends in ``*``, or several.
         state: The class of the states: a dataclass, msgspec struct or pydantic model. Default: what JSON holds.
         logic: The version of ``apply``: another one does not go on with the states of this one.
 
@@ -61,7 +63,7 @@ class Projection:
         initial: Callable[[], Any] = dict,
         entity: Callable[[Recorded], Any] | None = None,
         streams_of: Callable[[str], Iterable[str]] | None = None,
-        types: Iterable[str | type[Any]] | None = None,
+        types: str | type[Any] | Iterable[str | type[Any]] | None = None,
         streams: Iterable[str] | str | None = None,
         state: type[Any] | None = None,
         logic: str = "1",
@@ -77,8 +79,8 @@ class Projection:
         self.name = name
         self.logic = logic
         self.initial = initial
-        self.types = None if types is None else list(types)
-        self.streams = streams
+        self.types = _several(where, "types", types, (str, type))
+        self.streams = _several(where, "streams", streams, (str,))
         self.streams_of = streams_of
         self._entity = entity
         self._apply = apply
@@ -94,13 +96,22 @@ class Projection:
         return f"<Projection {self.name!r} logic {self.logic!r}>"
 
     def entities(self, event: Recorded) -> list[str]:
-        """Return the names of the entities that an event is about."""
+        """Return the names of the entities that an event is about, each once.
+
+        Raises:
+            EventError: A name is no text: it would be another one when it is read from the database.
+        """
         if self._entity is None:
             return [event.stream]
         found = self._entity(event)
         if found is None:
             return []
-        return [found] if isinstance(found, str) else list(found)
+        if isinstance(found, str):
+            return [found]
+        several = list(found) if isinstance(found, Iterable) else [found]
+        if not all(isinstance(each, str) for each in several):
+            raise EventError(f"projection {self.name!r}", "its entity", "text, several of them, or None", found)
+        return list(dict.fromkeys(several))
 
     def step(self, states: dict[str, Any], event: Recorded) -> list[str]:
         """Apply an event to states, and return the entities that it was about.
@@ -137,16 +148,20 @@ class Projection:
         found = loads(text)
         return found if self._codec is None else self._codec.decode(found)
 
-    def reads(self, entity: str) -> list[str] | None:
-        """Return the streams that hold all events of an entity; None: any may."""
-        if self.streams_of is not None:
-            return list(self.streams_of(entity))
-        return [entity] if self._entity is None else None
+    def query(self, log: EventLog) -> Query:
+        """Return which events of a log it is about."""
+        return Query(streams=tuple(self.streams or ()), types=tuple(log.types.names_of(self.types)))
 
     async def pages(self, log: EventLog, start: At, until: At, batch: int = 1000) -> AsyncIterator[Page]:
         """Read the events that it is about."""
         async for page in log.read(self.streams, start=start, until=until, types=self.types, batch=batch).pages():
             yield page
+
+    def reads(self, entity: str) -> list[str] | None:
+        """Return the streams that hold all events of an entity, and maybe others; None: any may."""
+        if self.streams_of is not None:
+            return _several(f"Projection({self.name!r})", "streams_of", self.streams_of(entity), (str,))
+        return [entity] if self._entity is None else self.streams
 
 
 async def fold(
@@ -164,41 +179,60 @@ async def fold(
     """
     _, last = await log.bounds(None, until)
     last = await log.head() if last is None else last
-    state, position, version = None, 0, 0
+    state, position, version, shredded = None, 0, 0, ""
     if snapshots is not None:
-        state, position, version = await _snapshot(log, projection, entity, last)
-    own = projection.reads(entity)
-    streams = own if own is not None else projection.streams
+        state, position, version, shredded = await _snapshot(log, projection, entity, last)
+    query = projection.query(log)  # the streams of the entity need not be among its
+    streams = projection.reads(entity)
     count = 0
     async for page in log.read(streams, start=position + 1, until=last, types=projection.types).pages():
         for event in page:
-            if entity in projection.entities(event):
+            if entity in projection.entities(event) and matches(query, event.row):
                 state = projection.next(state, event, entity)
                 position, version = event.position, event.version
             count += 1
     folded = Folded(state, version, position)
     if snapshots is not None and count > snapshots and folded.state is not None:
-        await _keep(log, projection, entity, folded)
+        await _keep(log, projection, entity, folded, shredded)
     return folded
 
 
-async def _snapshot(log: EventLog, projection: Projection, entity: str, last: int) -> tuple[Any, int, int]:
+async def _snapshot(log: EventLog, projection: Projection, entity: str, last: int) -> tuple[Any, int, int, str]:
+    """Return the state, position and version of the last snapshot, and which key was destroyed last before it."""
     sql = (
         "SELECT position, data FROM ~snapshots WHERE name = ? AND logic = ? AND entity = ? AND position <= ? "
         "ORDER BY position DESC LIMIT 1"
     )
-    (rows,) = await log.store.transact([Statement(sql, (projection.name, projection.logic, entity, last))])
+    found = Statement(sql, (projection.name, projection.logic, entity, last))
+    marks, rows = await log.store.transact([LAST_SHRED, found])
+    shredded = marks[0][0] if marks else ""
     if not rows:
-        return None, 0, 0
+        return None, 0, 0, shredded
     kept = loads(rows[0][1])
-    return projection.load(kept["state"]), rows[0][0], kept["version"]
+    return projection.load(kept["state"]), rows[0][0], kept["version"], shredded
 
 
-async def _keep(log: EventLog, projection: Projection, entity: str, folded: Folded) -> None:
+class _ShreddedError(Exception):
+    """A key was destroyed since a fold began: it may hold what was read with it."""
+
+
+async def _keep(log: EventLog, projection: Projection, entity: str, folded: Folded, shredded: str) -> None:
+    """Keep a snapshot, unless a key was destroyed meanwhile: its holder wants nothing left that was read with it."""
     sql = (
         "INSERT INTO ~snapshots (name, logic, entity, position, data) VALUES (?, ?, ?, ?, ?) "
         "ON CONFLICT (name, logic, entity, position) DO NOTHING"
     )
     data = json.dumps({"version": folded.version, "state": projection.dump(folded.state)})
     values = (projection.name, projection.logic, entity, folded.position, data)
-    await log.store.transact([Statement(sql, values)])
+    with contextlib.suppress(_ShreddedError):
+        await log.store.transact([no_shred_since(shredded, _ShreddedError()), Statement(sql, values)])
+
+
+def _several(where: str, name: str, given: Any, kinds: tuple[type, ...]) -> list[Any] | None:
+    """Return what may be given alone or with others as a list."""
+    if given is None:
+        return None
+    several = [given] if isinstance(given, kinds) or not isinstance(given, Iterable) else list(given)
+    if not all(isinstance(each, kinds) for each in several):
+        raise OptionError(where, name, f"{'text' if kinds == (str,) else 'a class, a name'}, several, or None", given)
+    return several

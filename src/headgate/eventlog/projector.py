@@ -7,6 +7,7 @@ has caught up.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -17,7 +18,7 @@ from headgate.eventlog.checkpoints import Checkpoint
 from headgate.eventlog.projection import Projection
 from headgate.eventlog.record import Recorded
 from headgate.eventlog.store import Statement, after_prefix
-from headgate.runtime.options import Child, To
+from headgate.runtime.options import Child, To, check_count
 from headgate.stage import Consumer
 
 if TYPE_CHECKING:
@@ -26,6 +27,11 @@ if TYPE_CHECKING:
 _CACHED: Final = 50_000  # states that are kept in memory
 _CHUNK: Final = 500
 _LEASE: Final = 30_000_000  # microseconds without progress after which another may build a projection anew
+_LIVE: Final = (  # as checkpoint_name
+    "FROM ~projections AS p LEFT JOIN ~checkpoints AS c "
+    "ON c.name = 'projection ' || p.name || '#' || p.generation AND c.partition = 0"
+)
+_OF: Final = "WHERE p.name = ?"
 
 
 class Lag(NamedTuple):
@@ -41,7 +47,7 @@ class Lag(NamedTuple):
 
 
 class Projector:
-    """Keeps a projection up to date. Make it by `EventLog.projector`.
+    """Keeps a projection up to date. Make it by `EventLog.projector`. What several tasks do with it goes in turn.
 
     Args:
         log: The log.
@@ -51,12 +57,14 @@ class Projector:
 
     def __init__(self, log: EventLog, projection: Projection, *, batch: int = 1000) -> None:
         """Keep them; nothing is read yet."""
+        check_count("EventLog.projector", "batch", batch, 1)
         self.log = log
         self.projection = projection
         self.batch = batch
         self._generation = 0
         self._checkpoint: Checkpoint | None = None
         self._states: dict[str, Any] = {}
+        self._turn = asyncio.Lock()  # states in memory are those of one batch at a time
 
     def __repr__(self) -> str:
         """Show the projection."""
@@ -77,24 +85,35 @@ class Projector:
         Raises:
             EventLogError: It was built with another logic: `rebuild` it.
         """
-        store, projection = self.log.store, self.projection
-        now = int(self.log.clock() * 1e6)
-        add = "INSERT INTO ~projections (name, generation, logic) VALUES (?, 1, ?) ON CONFLICT (name) DO NOTHING"
-        await store.transact([Statement(add, (projection.name, projection.logic))])
-        self._generation, logic = await self._live()
-        if logic != projection.logic:
-            why = f"projection {projection.name!r} was built with logic {logic!r}, and this is {projection.logic!r}"
-            raise EventLogError(store.name, f"{why}; rebuild it")
-        old = await checkpoints.load(store, self._own)
-        await store.transact(checkpoints.taken(store, old, now))
-        self._checkpoint = old._replace(epoch=old.epoch + 1)
-        self._states.clear()
-        return old.position
+        async with self._turn:
+            return await self._take_up()
 
-    async def _live(self) -> tuple[int, str]:
+    async def _take_up(self) -> int:
+        store, projection = self.log.store, self.projection
+        self._checkpoint = None
+        self._states.clear()
+        while True:
+            generation, logic = await self._entered()
+            if logic != projection.logic:
+                why = f"projection {projection.name!r} was built with logic {logic!r}, and this is {projection.logic!r}"
+                raise EventLogError(store.name, f"{why}; rebuild it")
+            name = checkpoint_name(projection, generation)
+            taken = checkpoints.taken_over(name, int(self.log.clock() * 1e6))
+            # After that: a swap moves the old checkpoint before it changes this.
+            live = Statement("SELECT generation FROM ~projections WHERE name = ?", (projection.name,))
+            *_, ((position, epoch),), ((now_live,),) = await store.transact([*taken, live])
+            if now_live == generation:
+                self._generation = generation
+                self._checkpoint = Checkpoint(name, 0, position, epoch)
+                return int(position)
+
+    async def _entered(self) -> tuple[int, str]:
+        """Return the generation that is live, and its logic; a projection that is new begins with this logic."""
+        name, logic = self.projection.name, self.projection.logic
+        add = "INSERT INTO ~projections (name, generation, logic) VALUES (?, 1, ?) ON CONFLICT (name) DO NOTHING"
         sql = "SELECT generation, logic FROM ~projections WHERE name = ?"
-        (rows,) = await self.log.store.transact([Statement(sql, (self.projection.name,))])
-        return (rows[0][0], rows[0][1]) if rows else (0, self.projection.logic)
+        _, (found,) = await self.log.store.transact([Statement(add, (name, logic)), Statement(sql, (name,))])
+        return found[0], found[1]
 
     async def handle(self, events: Sequence[Recorded], *, upto: int | None = None) -> int:
         """Fold a batch of events, and write states and checkpoint in one transaction.
@@ -109,13 +128,17 @@ class Projector:
         Raises:
             FencedError: Somebody else keeps this projection by now.
         """
+        async with self._turn:
+            return await self._handle(events, upto)
+
+    async def _handle(self, events: Sequence[Recorded], upto: int | None = None) -> int:
         checkpoint = self._checkpoint
         if checkpoint is None:
-            await self.take_up()
+            await self._take_up()
             if events:  # what it is taken up at may be behind the one who has these events
-                await self.catch_up(events[0].position - 1)
+                await self._catch_up(events[0].position - 1)
             checkpoint = self._checkpoint
-            assert checkpoint is not None  # noqa: S101 (take_up sets it)
+            assert checkpoint is not None  # noqa: S101 (_take_up sets it)
         fresh = [event for event in events if event.position > checkpoint.position]
         position = upto if upto is not None else fresh[-1].position if fresh else checkpoint.position
         if position <= checkpoint.position:
@@ -130,7 +153,7 @@ class Projector:
                     changed[entity] = event.position
             await self._write(changed, checkpoint, position)
         except BaseException:
-            self._checkpoint = None  # what is in memory may be ahead of what is written
+            self._checkpoint = None  # what is in memory may be ahead of what is written, or behind it
             raise
         self._checkpoint = checkpoint._replace(position=position)
         if len(states) > _CACHED:
@@ -181,13 +204,17 @@ class Projector:
         Returns:
             How many events were folded.
         """
-        at = await self.take_up() if self._checkpoint is None else self._checkpoint.position
+        async with self._turn:
+            return await self._catch_up(until)
+
+    async def _catch_up(self, until: int | None) -> int:
+        at = await self._take_up() if self._checkpoint is None else self._checkpoint.position
         head = await self.log.head()
         last = head if until is None else min(until, head)
         count = 0
         async for page in self.projection.pages(self.log, at + 1, last, self.batch):
-            count += await self.handle(list(page))
-        await self.handle([], upto=last)  # what is not of its types is behind it too
+            count += await self._handle(list(page))
+        await self._handle([], last)  # what is not of its types is behind it too
         return count
 
     def stages(self, name: str | None = None, **options: Any) -> list[Child]:
@@ -230,8 +257,18 @@ class Projector:
 
     async def position(self) -> int:
         """Return the position that the states are at."""
-        generation, _ = await self._live()
-        return (await checkpoints.load(self.log.store, checkpoint_name(self.projection, generation))).position
+        sql = f"SELECT c.position {_LIVE} {_OF}"
+        (rows,) = await self.log.store.transact([Statement(sql, (self.projection.name,))])
+        return rows[0][0] or 0 if rows else 0
+
+    async def stored(self) -> tuple[int, dict[str, Any]]:
+        """Return the position, and all states as they are at it, while they may be kept by others."""
+        # One statement: in PostgreSQL, each one of a transaction sees what was committed before it.
+        states = "LEFT JOIN ~states AS s ON s.projection = p.name AND s.generation = p.generation"
+        sql = f"SELECT c.position, s.entity, s.data {_LIVE} {states} {_OF} ORDER BY s.entity"
+        (rows,) = await self.log.store.transact([Statement(sql, (self.projection.name,))])
+        found = {entity: self.projection.load(data) for _, entity, data in rows if entity is not None}
+        return (rows[0][0] or 0 if rows else 0), found
 
     async def lag(self) -> Lag:
         """Return how far it is behind."""
@@ -263,12 +300,12 @@ class Projector:
     async def rebuild(self, *, until: int | None = None) -> int:
         """Build the states anew from the beginning, beside those that are read, and swap them when they are complete.
 
-        Whoever keeps the old states is fenced off at the swap: he gets a `FencedError`, and goes on with the new ones
-        when he is started again, if he has this logic. One rebuild at a time: it is taken for dead after thirty seconds
-        without a batch, and fenced off when another begins then.
+        This one may go on with the old states meanwhile. Whoever else keeps them is fenced off at the swap: he gets a
+        `FencedError`, and goes on with the new ones when he is started again, if he has this logic. One rebuild at a
+        time: it is taken for dead after thirty seconds without a batch, and fenced off when another begins then.
 
         Args:
-            until: Fold up to this position before the swap. Default: until nothing is left.
+            until: Fold up to this position before the swap. Default: until no more than a batch is left.
 
         Returns:
             How many events were folded.
@@ -277,19 +314,22 @@ class Projector:
             RebuildingError: Somebody else is at it.
             FencedError: It was taken for dead.
         """
-        live, _ = await self._live()
+        live, _ = await self._entered()  # so that what is built is never what others take up
         new = _Beside(self.log, self.projection, live, batch=self.batch)
         await new.begin()
         try:
             count = await new.catch_up(until)
-            while until is None and (more := await new.catch_up()):
+            more = self.batch
+            while until is None and more >= self.batch:  # where events come all the time, something is always left
+                more = await new.catch_up()
                 count += more
-            await new.swap()
+            async with self._turn:  # this one writes nothing to the old states then, and goes on with the new ones
+                self._checkpoint = None
+                await new.swap()
         except BaseException:
             with contextlib.suppress(Exception):  # it ends by itself
                 await new.give_up()
             raise
-        self._checkpoint = None
         if until is None:  # what the old states had that came last; who has taken up the new ones does it himself
             with contextlib.suppress(FencedError):
                 count += await new.catch_up()

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime
 from types import NoneType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from headgate.errors import OptionError
 from headgate.eventlog.checks import LAST, check_kind, check_option_name, check_text_or_none, listed
@@ -118,10 +118,15 @@ def field_values(fields: Mapping[str, FieldValue] | None) -> tuple[tuple[str, Fi
         return ()
     check_kind("EventLog.read", "fields", fields, Mapping, "a mapping of names and values, or None")
     for name, value in fields.items():
-        if not isinstance(name, str) or not name or not name.isprintable() or '"' in name or "\\" in name:
-            raise OptionError("EventLog.read", "fields", "names of fields, without quotes or backslashes", name)
+        check_field("EventLog.read", "fields", name)
         if not isinstance(value, (str, int, NoneType)):
             raise OptionError("EventLog.read", f"fields[{name!r}]", "text, an integer, a boolean or None", value)
         if isinstance(value, str):
             check_text_or_none("EventLog.read", f"fields[{name!r}]", value)
     return tuple(fields.items())
+
+
+def check_field(where: str, option: str, name: Any) -> None:
+    """Refuse what is no name of a field that can be compared."""
+    if not isinstance(name, str) or not name or not name.isprintable() or '"' in name or "\\" in name:
+        raise OptionError(where, option, "names of fields, without quotes or backslashes", name)

@@ -7,7 +7,7 @@ import functools
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, TypeVar, overload
 
-from headgate.errors import EventError, OptionError
+from headgate.errors import DamagedLogError, EventError, HeadgateError, OptionError
 from headgate.eventlog import sealing
 from headgate.eventlog.checks import listed
 from headgate.eventlog.codecs import Codec, codec_for, dumps, loads
@@ -95,11 +95,14 @@ class Types:
             cls: A dataclass, a msgspec struct or a pydantic model; or the name of a type without a class.
             name: What it is called in the log. Default: the class's name.
             version: Of its schema. What was written with an older one is brought up by `upcast`.
-            personal: Fields that are sealed with the key of their subject, so that they can be made unreadable.
+            personal: Names of fields that are sealed with the key of their subject, so that they can be made
+                unreadable. Of a class they have to be its own, however they are encoded. Of a type without a class they
+                are what stands in its dicts, and nothing can tell a misspelt one from one that an event does not have.
             subject: Whose: a field of it, or a function of the data. Default: what the `Event` says, or the stream.
 
         Raises:
-            OptionError: It is of no such kind, or the name is taken.
+            OptionError: It is of no such kind, its instances are not encoded as objects, the name is taken, or it has
+                no such fields.
         """
         if cls is None:
             return functools.partial(self.add, name=name, version=version, personal=personal, subject=subject)
@@ -110,13 +113,18 @@ class Types:
             codec = codec_for(cls) if isinstance(cls, type) else None
             if codec is None:
                 raise OptionError(where, "cls", "a dataclass, a msgspec struct, a pydantic model or a name", cls)
+            if codec.array_like:
+                raise OptionError(where, "cls", "encoded as an object with names (without array_like)", cls)
             label = check_text(where, "name", name or cls.__name__)
         if type(version) is not int or version < 1:
             raise OptionError(where, "version", "an integer of at least 1", version)
         kind = self._kind(label)
         if kind.cls is not None and kind.cls is not cls:
             raise OptionError(where, "name", f"a free one: {label!r} is {kind.cls.__qualname__}", label)
-        kind.codec, kind.version, kind.personal, kind.subject = codec, version, tuple(personal), subject
+        found = _encoded(where, "personal", codec, _texts(where, personal))
+        if isinstance(subject, str):
+            subject = _encoded(where, "subject", codec, (subject,))[0]
+        kind.codec, kind.version, kind.personal, kind.subject = codec, version, found, subject
         if not isinstance(cls, str):
             kind.cls = cls
             self._by_class[cls] = kind
@@ -204,17 +212,20 @@ class Types:
         Raises:
             EventError: It cannot be JSON.
         """
+        where = name if kind is None else kind.name
         try:
             if isinstance(data, dict):
                 return dumps(data)
             if kind is None or kind.codec is None:
                 raise EventError(name, "data", "a dict, as its type has no class", data)
-            return kind.codec.encode(data)
+            text = kind.codec.encode(data)
         except (ValueError, TypeError, RecursionError, OverflowError) as error:
-            if isinstance(error, EventError):
+            if isinstance(error, HeadgateError):
                 raise
-            where = name if kind is None else kind.name
             raise EventError(where, "data", f"such that JSON can hold it ({error})", data) from error
+        if text[0] != "{":
+            raise EventError(where, "data", "encoded as an object with names", data)
+        return text
 
     # -- reading ------------------------------------------------------------------------------------------------------
 
@@ -229,15 +240,21 @@ class Types:
         return loads(text)
 
     def open(self, row: Row) -> dict[str, Any]:
-        """Return the data of a row as a fresh dict, as it was written; what cannot be unsealed is marked."""
+        """Return the data of a row as a fresh dict, as it was written; what there is no key for is marked.
+
+        Raises:
+            DamagedLogError: What was sealed, or its key, was changed.
+        """
         fields: dict[str, Any] = loads(row[DATA])
         if BOX not in fields or row[SUBJECT] is None:
             return fields
         box = fields.pop(BOX)
         if row[SUBJECT] in self._keys:
             key = self._keys[row[SUBJECT]]
+            if key == sealing.DAMAGED:
+                raise sealing.damaged_key(row[SUBJECT], row[POSITION])
             if key is not None:
-                fields.update(sealing.unseal(key, box["box"], row[EVENT_ID]))
+                fields.update(_unsealed(key, box, row))
                 return fields
             mark = ERASED
         else:
@@ -290,3 +307,34 @@ class Types:
             where = f"event {row[POSITION]} ({row[TYPE]})"
             expected = f"fit for {getattr(kind.cls, '__name__', kind.name)} ({type(error).__name__}: {error})"
             raise EventError(where, "data", expected, fields) from error
+
+
+def _unsealed(key: bytes, box: Any, row: Row) -> dict[str, Any]:
+    try:
+        return sealing.unseal(key, box["box"], row[EVENT_ID])
+    except (ValueError, TypeError, KeyError) as error:
+        why = f"its sealed fields cannot be opened: {error}"
+        raise DamagedLogError(f"event {row[EVENT_ID].hex()}", why, row[POSITION]) from error
+
+
+def _texts(where: str, names: Any) -> tuple[str, ...]:
+    """Refuse what are no names of fields; a text would be taken for its letters."""
+    found = None if isinstance(names, str) or not isinstance(names, Iterable) else tuple(names)
+    if found is None or not all(isinstance(each, str) and each for each in found):
+        raise OptionError(where, "personal", "a list of names of fields", names)
+    return found
+
+
+def _encoded(where: str, option: str, codec: Codec | None, fields: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the names that fields of a class may have in JSON text, that of its encoding first."""
+    if codec is None or not fields:
+        return fields
+    try:
+        names = codec.names()
+    except ValueError as error:
+        raise OptionError(where, option, f"left out: {error}", list(fields)) from error
+    known = {alias: aliases for aliases in names.values() for alias in aliases} | names
+    for each in fields:
+        if each not in known:
+            raise OptionError(where, option, f"of its fields ({', '.join(names) or 'it has none'})", each)
+    return tuple(dict.fromkeys(alias for each in fields for alias in known[each]))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from headgate.eventlog.codecs import plain
 from headgate.eventlog.projection import Projection
 from headgate.eventlog.record import Recorded
+from headgate.eventlog.store import matches
 
 if TYPE_CHECKING:
     from headgate.eventlog.log import EventLog
@@ -102,7 +103,9 @@ async def compare(
     after: dict[str, Any] = {}
     since: dict[str, int] = {}
     events = 0
-    last = await log.head() if last is None else last
+    of_old, of_new = old.query(log), new.query(log)
+    head = await log.head()
+    last = head if last is None else min(last, head)
     async for page in log.read(until=last).pages():
         for event in page:
             if event.position >= first:
@@ -110,11 +113,11 @@ async def compare(
                     after = _copies(old, new, before)
                 events += 1
             touched: set[str] = set()
-            if _about(log, old, event):
+            if matches(of_old, event.row):
                 touched.update(old.step(before, event))
             if event.position < first:
                 continue
-            if _about(log, new, event):
+            if matches(of_new, event.row):
                 touched.update(new.step(after, event))
             for entity in touched:
                 if _text(before.get(entity)) == _text(after.get(entity)):
@@ -166,16 +169,6 @@ async def compare_handlers(
         if _text(before) != _text(after):
             found.append(OutputChange(event, before, after))
     return found
-
-
-def _about(log: EventLog, projection: Projection, event: Recorded) -> bool:
-    if projection.types is not None and event.type not in log.types.names_of(projection.types):
-        return False
-    streams = projection.streams
-    if streams is None:
-        return True
-    names = [streams] if isinstance(streams, str) else streams
-    return any(event.stream.startswith(each[:-1]) if each.endswith("*") else event.stream == each for each in names)
 
 
 def _copies(old: Projection, new: Projection, states: dict[str, Any]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import uuid
 from collections.abc import Callable, Iterable
 from datetime import datetime
@@ -12,6 +13,7 @@ from headgate.eventlog.checks import check_stream, is_place
 from headgate.eventlog.events import Event
 from headgate.eventlog.log_types import Append
 from headgate.eventlog.planning import Appended
+from headgate.eventlog.reading import Reading
 from headgate.eventlog.record import Recorded
 from headgate.eventlog.store import Statement
 
@@ -36,7 +38,7 @@ async def reverse(log: EventLog, which: int | uuid.UUID | Recorded, *, inverse: 
         AppendConflictError: Somebody has appended to the stream at the same time.
     """
     event = which if isinstance(which, Recorded) else await log.event(which)
-    (done,) = await _undo(log, [event], inverse, options)
+    (done,) = await _undo(log, [event], inverse, options, {})
     return done
 
 
@@ -55,13 +57,17 @@ async def reverse_correlation(
 
     Raises:
         ReversalError: For one of them nothing is known that undoes it: none is undone.
+        AppendConditionError: The command has gone on at the same time; none is undone.
+        AppendConflictError: Somebody has appended to one of the streams at the same time; none is undone.
     """
     if correlation_id is None:  # of a caller without types; it would stand for everything
         raise OptionError("reverse_correlation", "correlation_id", "that of an event in the log", correlation_id)
-    events = await log.read(correlation_id=correlation_id).all()
+    head = await log.head()
+    command = log.read(correlation_id=correlation_id, until=head)
+    events = await command.all()
     if not events:
         raise EventError(log.store.name, "correlation_id", "that of an event in the log", correlation_id)
-    return await _undo(log, await in_effect(log, events), inverse, options)
+    return await _undo(log, await in_effect(log, events), inverse, options, {}, command, head)
 
 
 async def reverse_stream(
@@ -81,13 +87,16 @@ async def reverse_stream(
 
     Raises:
         ReversalError: For one of them nothing is known that undoes it: none is undone.
+        AppendConflictError: Somebody has appended to the stream at the same time; none is undone.
     """
     check_stream("reverse_stream", "stream", stream)
     if not is_place(back_to):  # None would stand for the beginning
         raise OptionError("reverse_stream", "back_to", "a position or a datetime with a time zone", back_to)
     _, last = await log.bounds(None, back_to)
     events = await log.read(stream, start=(last or 0) + 1).all()
-    return await _undo(log, await in_effect(log, events), inverse, options)
+    # The last version that was read, be it of an event that needs no undoing: what comes after it would stay.
+    read = {event.stream: event.version for event in events}
+    return await _undo(log, await in_effect(log, events), inverse, options, read)
 
 
 async def in_effect(log: EventLog, events: list[Recorded]) -> list[Recorded]:
@@ -128,15 +137,34 @@ async def reversals(log: EventLog, ids: Iterable[bytes]) -> dict[bytes, int]:
     for at in range(0, len(wanted), 500):
         some = tuple(wanted[at : at + 500])
         marks = ", ".join("?" * len(some))
-        sql = f"SELECT reverses, position FROM ~events WHERE reverses IN ({marks})"  # noqa: S608 (marks only)
-        (rows,) = await log.store.transact([Statement(sql, some)])
-        found.update((bytes(row[0]), row[1]) for row in rows)
+        sql = "SELECT reverses, position FROM ~{} WHERE reverses IN ({})"
+        both = [Statement(sql.format(table, marks), some) for table in ("events", "archived_ids")]
+        for rows in await log.store.transact(both):
+            found.update((bytes(row[0]), row[1]) for row in rows)
     return found
 
 
-async def _undo(log: EventLog, events: list[Recorded], inverse: Any, options: dict[str, Any]) -> list[Appended]:
-    """Append what undoes these events, in reverse order; each stream has to be as it was read."""
-    versions: dict[str, int] = {}
+async def _undo(
+    log: EventLog,
+    events: list[Recorded],
+    inverse: Any,
+    options: dict[str, Any],
+    read: dict[str, int],
+    unless: Reading | None = None,
+    after: int = 0,
+) -> list[Appended]:
+    """Append what undoes these events, in reverse order.
+
+    Args:
+        log: The log.
+        events: Those.
+        inverse: As for `reverse`.
+        options: As for `reverse`.
+        read: The versions up to which streams were read; each has to be there still. Others: where they are now.
+        unless: Nothing of this may be ...
+        after: ... behind this position.
+    """
+    versions = dict(read)
     streams: dict[str, list[Event]] = {}
     archived = max((each.last for each in await log.archives.known()), default=0)
     for event in sorted(events, key=lambda each: -each.position):
@@ -149,7 +177,11 @@ async def _undo(log: EventLog, events: list[Recorded], inverse: Any, options: di
         made.causation_id = made.causation_id or str(event.event_id)
         streams.setdefault(event.stream, []).append(made)
     appends = [Append(stream, made, versions[stream]) for stream, made in streams.items()]
-    return await log.append_all(appends, **options) if appends else []
+    if not appends:
+        return []
+    # Only the first one, as those after it would find what it appends.
+    appends[0] = appends[0]._replace(unless=unless, after=after)
+    return await log.append_all(appends, **options)
 
 
 def _inverse(log: EventLog, event: Recorded, inverse: Any) -> Event:
@@ -165,5 +197,5 @@ def _inverse(log: EventLog, event: Recorded, inverse: Any) -> Event:
     if not isinstance(made, Event):
         return Event(made)
     if made.reverses is not None or made.event_id is not None:
-        raise ReversalError(what, "its inverse has to be a new event each time, without 'reverses'")
-    return made
+        raise ReversalError(what, "its inverse has to be an event without 'event_id' and 'reverses'")
+    return copy.copy(made)  # so that it can be given again, when this is refused

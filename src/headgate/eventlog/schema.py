@@ -103,6 +103,18 @@ CREATE TABLE headgate_archived_in (
 INSERT INTO headgate_archived_in
     SELECT DISTINCT (SELECT max(first) FROM headgate_archives WHERE first <= position), stream
     FROM headgate_archived_ids;
+ALTER TABLE headgate_archived_ids ADD COLUMN reverses BLOB;
+ALTER TABLE headgate_archives ADD COLUMN discarded_at INTEGER;
+CREATE TABLE headgate_parked (
+    name TEXT NOT NULL,
+    position INTEGER NOT NULL,
+    reason TEXT NOT NULL,
+    traceback TEXT NOT NULL,
+    deliveries INTEGER NOT NULL,
+    parked_at INTEGER NOT NULL,
+    PRIMARY KEY (name, position)
+) WITHOUT ROWID;
+CREATE UNIQUE INDEX headgate_archived_reverses ON headgate_archived_ids (reverses) WHERE reverses IS NOT NULL;
 """
 
 MIGRATIONS: Final[tuple[str, ...]] = (EVENTS + BESIDE, ARCHIVED, ARCHIVED_IN)

@@ -14,6 +14,8 @@ from typing import Any, Final
 from headgate.errors import DamagedLogError, OptionError
 
 KEY_BYTES: Final = 32
+DAMAGED: Final = b""
+"""Stands for a key that was changed: nothing is sealed or opened with it."""
 _NONCE: Final = 12
 
 
@@ -52,18 +54,18 @@ def encrypt(key: bytes, plain: bytes, context: bytes) -> bytes:
     return nonce + sealed
 
 
-def decrypt(key: bytes, sealed: bytes, context: bytes, what: str) -> bytes:
+def decrypt(key: bytes, sealed: bytes, context: bytes) -> bytes:
     """Decrypt.
 
     Raises:
-        DamagedLogError: It was changed, or it is another key's.
+        ValueError: It was changed, or it is another key's.
     """
     from cryptography.exceptions import InvalidTag  # noqa: PLC0415 (an extra)
 
     try:
         plain: bytes = _cipher(key).decrypt(sealed[:_NONCE], sealed[_NONCE:], context)
     except InvalidTag:
-        raise DamagedLogError(what, "it cannot be unsealed: it was changed, or it belongs to another key") from None
+        raise ValueError("it was changed, or it belongs to another key") from None
     return plain
 
 
@@ -73,6 +75,21 @@ def seal(key: bytes, fields: dict[str, Any], event_id: bytes) -> str:
 
 
 def unseal(key: bytes, box: str, event_id: bytes) -> dict[str, Any]:
-    """Return the fields of a box."""
-    fields: dict[str, Any] = json.loads(decrypt(key, base64.b64decode(box), event_id, f"event {event_id.hex()}"))
+    """Return the fields of a box.
+
+    Raises:
+        ValueError: It was changed, or it is another key's.
+    """
+    fields: dict[str, Any] = json.loads(decrypt(key, base64.b64decode(box), event_id))
     return fields
+
+
+def another_master() -> OptionError:
+    """Return the error for a master key that is not the log's."""
+    expected = "the key that the keys in this log are sealed with"
+    return OptionError("EventLog", "master_key", expected, "another one (not shown)")
+
+
+def damaged_key(subject: str, position: int | None = None) -> DamagedLogError:
+    """Return the error for a subject's key that the right master key does not open."""
+    return DamagedLogError(f"the key of subject {subject!r}", "it was changed, and opens nothing any more", position)

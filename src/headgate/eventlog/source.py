@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from headgate.errors import FencedError
 from headgate.eventlog.bell import Bell
 from headgate.eventlog.record import Recorded
+from headgate.sources import cancelled
 from headgate.types import Message, Source
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ class LogSource(Source):
     """
 
     redelivers = True
+    keeps_letters = True
 
     def __init__(self, group: Group) -> None:
         """Keep the member."""
@@ -48,13 +49,13 @@ class LogSource(Source):
         """Leave it: what is not acknowledged goes to others."""
         for timer in self._timers:
             timer.cancel()
-        if self._taking is not None:
-            self._taking.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._taking
-            self._taking = None
         self._back.clear()
-        await self._group.leave()
+        taking, self._taking = self._taking, None
+        try:
+            if taking is not None:
+                await cancelled(taking)
+        finally:
+            await self._group.leave()
 
     async def fetch(self, count: int) -> list[Message]:
         """Wait for events."""
@@ -70,8 +71,8 @@ class LogSource(Source):
             waiting: list[asyncio.Future[Any]] = [self._taking, changed]
             await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
             if self._taking.done():
-                taken, self._taking = self._taking.result(), None
-                messages = [Message(event, key=event.stream, receipt=event) for event in taken]
+                taking, self._taking = self._taking, None
+                messages = [Message(event, key=event.stream, receipt=event) for event in taking.result()]
                 for message in messages[count:]:  # it was asked for when more was wanted
                     self._put_back(message, loop.time())
                 return messages[:count]
@@ -111,6 +112,11 @@ class LogSource(Source):
         else:
             self._changed.ring()
         return []
+
+    async def dead_letter(self, messages: Sequence[Message]) -> list[Message]:
+        """Park them, and go on behind them; those whose partition was lost are returned, and parked all the same."""
+        await self._group.parking.put(messages)
+        return await self.ack(messages)
 
     def drain(self) -> None:
         """Hand out nothing more."""

@@ -11,6 +11,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import hashlib
+import inspect
 import itertools
 import json
 import random
@@ -27,7 +29,7 @@ from headgate.eventlog.bell import Bell
 from headgate.eventlog.committing import Committer, Result
 from headgate.eventlog.planning import Appended, Condition, Found, Needs, Order, Plan, needs
 from headgate.eventlog.record import COLUMNS, Head, Row
-from headgate.eventlog.store import SCHEMA_VERSION, FieldValue, Query, Statement, select
+from headgate.eventlog.store import SCHEMA_VERSION, FieldValue, Query, Statement, is_literal, select
 
 T = TypeVar("T")
 
@@ -54,6 +56,8 @@ class SqliteStore:
         create: False: the tables have to be there already.
         clock: Unix time in seconds.
     """
+
+    awaits = False  # a function of a connection runs in the writer's thread
 
     def __init__(
         self,
@@ -248,14 +252,21 @@ class SqliteStore:
             for table in ("events", "archived_ids")
             for row in _among(db, table, "event_id, position, stream, version", "event_id", need.ids)
         }
-        reversed_by = dict(_among(db, "events", "reverses, position", "reverses", need.reversals))
+        reversed_by = dict(
+            row
+            for table in ("events", "archived_ids")
+            for row in _among(db, table, "reverses, position", "reverses", need.reversals)
+        )
+        archived = 0
+        if need.conditions:
+            (archived,) = db.execute("SELECT coalesce(max(last), 0) FROM headgate_archives").fetchone()
         unmet: dict[Condition, int] = {}
         for condition in need.conditions:
             sql, values = select(condition.query, None, 1, _field_is)
             row = db.execute(_here(sql), values).fetchone()
             if row is not None:
                 unmet[condition] = row[0]
-        return Plan(self.name, head, int(self._clock() * 1e6), versions, known, reversed_by, unmet)
+        return Plan(self.name, head, int(self._clock() * 1e6), versions, known, reversed_by, unmet, archived)
 
     async def append_in(self, connection: Any, orders: Sequence[Order]) -> list[Appended]:
         """Append in a transaction of somebody else, who commits it. It blocks like any statement of that connection."""
@@ -264,9 +275,17 @@ class SqliteStore:
             raise OptionError("EventLog.append", "connection", expected, connection)
         with self._translated(), _plain_rows(connection):
             connection.execute("UPDATE headgate_meta SET value = value WHERE 0")  # takes the write lock before it reads
-            plan = self._plan(connection, needs(orders))
-            results = plan.place(orders)
-            _insert(connection, plan.rows)
+            connection.execute("SAVEPOINT headgate_append")
+            try:
+                plan = self._plan(connection, needs(orders))
+                results = plan.place(orders)
+                _insert(connection, plan.rows)
+            except BaseException:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK TO headgate_append")
+                    connection.execute("RELEASE headgate_append")
+                raise
+            connection.execute("RELEASE headgate_append")
             return results
 
     async def adopt(self, rows: Sequence[Row]) -> None:
@@ -278,6 +297,17 @@ class SqliteStore:
     def _adopt(self, rows: Sequence[Row]) -> None:
         with self._translated():
             self._transact(lambda db: _insert(db, rows), ())
+
+    async def index(self, field: str) -> None:
+        """Make an index of a field of the data, if there is none."""
+        self._check_open()
+        name = hashlib.sha256(field.encode()).hexdigest()[:16]
+        text, _ = _field(field)
+        sql = (
+            f"CREATE INDEX IF NOT EXISTS headgate_events_field_{name} ON headgate_events "
+            f"(CAST({text.format('->>')} AS TEXT), type)"
+        )
+        await self._write_there(functools.partial(self._transact, None, [Statement(sql)]))
 
     # -- transactions -------------------------------------------------------------------------------------------------
 
@@ -333,7 +363,7 @@ class SqliteStore:
         with self._translated(user=work is not None):
             self._begin()
             try:
-                result = None if work is None else work(self._db)
+                result = None if work is None else self._work(work)
                 rows = [_execute(self._db, each) for each in statements]
                 self._db.execute("COMMIT")
             except BaseException:
@@ -342,6 +372,19 @@ class SqliteStore:
             if work is not None:
                 self._seen = -1  # it may have appended
             return rows if work is None else result
+
+    def _work(self, work: Callable[[Any], Any]) -> Any:
+        """Run a user's function within the transaction that is open, and see that it still is."""
+        result = work(self._db)
+        if inspect.isawaitable(result):
+            if inspect.iscoroutine(result):
+                result.close()
+            expected = "plain in a transaction on SQLite, where it runs in the writer's thread"
+            raise OptionError(self.name, "handler", expected, work)
+        if not self._db.in_transaction:
+            why = "the function that was run in a transaction has ended it: it must not commit, roll back or use 'with'"
+            raise EventLogError(self.name, why)
+        return result
 
     # -- reading ------------------------------------------------------------------------------------------------------
 
@@ -375,6 +418,20 @@ class SqliteStore:
             return [str(error)]
         return [] if found == ["ok"] else [line for each in found for line in each.splitlines() if line]
 
+    async def scrub(self) -> None:
+        """Empty the -wal file, which has what was overwritten until it is used anew."""
+        deadline = time.monotonic() + self._busy_timeout
+        while not await self._write_there(self._emptied):
+            if time.monotonic() >= deadline:
+                why = "it is done, but others who read keep what was there before in the -wal file: do it again"
+                raise EventLogError(self.name, why)
+            await asyncio.sleep(_LOOKS[0])
+
+    def _emptied(self) -> bool:
+        with self._translated():
+            (busy, _, _) = self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        return not busy
+
     async def wait(self, after: int) -> None:
         """Wait until there may be something after this position."""
         while True:
@@ -386,6 +443,10 @@ class SqliteStore:
             if (await self.head()).position > after:
                 return
             await asyncio.shield(rung)
+
+    async def now(self) -> int:
+        """Say what time it is: all who use a file have the clock of its machine."""
+        return int(self._clock() * 1e6)
 
     def _begin_to_look(self) -> asyncio.Task[None]:
         (seen,) = self._watcher.execute("PRAGMA data_version").fetchone()
@@ -440,14 +501,14 @@ class SqliteStore:
 
 
 @contextlib.contextmanager
-def _plain_rows(connection: sqlite3.Connection) -> Generator[None]:
-    """Let a connection of somebody else give rows as we expect them, whatever he wants them to be like."""
-    his = connection.row_factory, connection.text_factory
-    connection.row_factory, connection.text_factory = None, str
+def _plain_rows(db: sqlite3.Connection) -> Generator[None]:
+    """Let a connection of somebody else give rows as tuples, and text as text."""
+    before = db.row_factory, db.text_factory
+    db.row_factory, db.text_factory = None, str
     try:
         yield
     finally:
-        connection.row_factory, connection.text_factory = his
+        db.row_factory, db.text_factory = before
 
 
 def _insert(db: sqlite3.Connection, rows: Sequence[Row]) -> None:
@@ -484,11 +545,24 @@ def _among(db: sqlite3.Connection, table: str, columns: str, column: str, values
         yield from db.execute(f"SELECT {columns} FROM headgate_{table} WHERE {column} IN ({marks})", some)  # noqa: S608
 
 
-def _field_is(name: str, value: FieldValue) -> tuple[str, str, str]:
-    path = f'$."{name}"'  # a name alone would be taken for a path, too
+def _field_is(name: str, value: FieldValue) -> tuple[str, tuple[str, ...]]:
+    """Compare what is indexed, text; then the kind, where it is no text."""
+    field, given = _field(name)
     if isinstance(value, str):
-        return "CAST(data ->> ? AS TEXT) = ?", path, value
-    return "data -> ? = ?", path, json.dumps(value)
+        return f"CAST({field.format('->>')} AS TEXT) = ?", (*given, value)
+    alike = f"{field.format('->')} = ?"
+    if value is None:
+        return alike, (*given, "null")
+    text = str(int(value))  # true is 1
+    return f"CAST({field.format('->>')} AS TEXT) = ? AND {alike}", (*given, text, *given, json.dumps(value))
+
+
+def _field(name: str) -> tuple[str, tuple[str, ...]]:
+    """Return the SQL of a field of the data, with its operator left out, and what is to be put in for ``?``."""
+    path = f'$."{name}"'  # a name alone would be taken for a path, too
+    if is_literal(name):
+        return f"data {{}} '{path}'", ()
+    return "data {} ?", (path,)
 
 
 @functools.lru_cache(maxsize=256)

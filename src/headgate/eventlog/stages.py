@@ -2,33 +2,51 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
+import random
 import uuid
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from headgate.errors import EventError
+from headgate.errors import EventError, EventLogError
 from headgate.eventlog import checkpoints
 from headgate.eventlog.events import Event
 from headgate.eventlog.reading import At
 from headgate.eventlog.record import Page, Row
-from headgate.eventlog.store import Query
+from headgate.eventlog.store import Query, passing
+from headgate.protocol.children import Backoff
 from headgate.sources import Pumped
 from headgate.stage import Consumer
 
 if TYPE_CHECKING:
     from headgate.eventlog.log import EventLog
 
+logger = logging.getLogger("headgate")
+
 END: Final = "end"
+_BACKOFF: Final = Backoff(first=0.1, most=5.0)
 
 
 class Taking(Pumped):
     """Takes as much as is owed from somewhere, as it comes."""
 
     async def pump(self) -> None:
-        """Take and emit, until there is no more."""
+        """Take and emit, until there is no more; what fails for a while only is tried again until it works."""
+        failures = 0
         while True:
             await self.demanded()
-            events = await self.take(self.stage.demand)
+            try:
+                events = await self.take(self.stage.demand)
+            except EventLogError as error:
+                if not passing(error):
+                    raise
+                if not failures:
+                    logger.warning("stage %r: cannot read, and tries again: %s", self.stage.name, error)
+                await asyncio.sleep(_BACKOFF.delay(failures, random.random()))  # noqa: S311 (no secret)
+                failures += 1
+                continue
+            failures = 0
             if events is None:
                 self.stage.finish()
                 return

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
+from headgate.errors import EventLogError
 from headgate.eventlog.record import COLUMNS, Head, Row
 
 if TYPE_CHECKING:
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
 
 FieldValue = str | int | bool | None
 """What a field of the data can be compared with."""
-FieldIs = Callable[[str, FieldValue], tuple[str, str, str]]
-"""How a database says that a field has a value: SQL with two ``?``, and the texts for them."""
+FieldIs = Callable[[str, FieldValue], tuple[str, tuple[str, ...]]]
+"""How a database says that a field has a value: SQL with ``?``, and the texts for them."""
 
 SCHEMA_VERSION = 3
 """Of our own tables. `Store.open` brings older ones up, and refuses newer ones."""
@@ -77,9 +78,11 @@ class Store(Protocol):
 
     Attributes:
         name: For errors: a path, or an address without its password.
+        awaits: What is given to `run` may be async.
     """
 
     name: str
+    awaits: bool
 
     async def open(self) -> None:
         """Make or bring up the tables, and be ready."""
@@ -111,8 +114,16 @@ class Store(Protocol):
         """Write rows of another log as they are, positions included; nobody else writes to this one meanwhile."""
         ...
 
+    async def index(self, field: str) -> None:
+        """Make an index of a field of the data, if there is none."""
+        ...
+
     async def check(self) -> list[str]:
         """Let the database look at its own structures; an empty list: it found nothing wrong."""
+        ...
+
+    async def scrub(self) -> None:
+        """Leave nothing behind, as far as it is in our hands, of what was overwritten or deleted."""
         ...
 
     async def head(self) -> Head:
@@ -121,6 +132,10 @@ class Store(Protocol):
 
     async def wait(self, after: int) -> None:
         """Wait until there may be something after this position."""
+        ...
+
+    async def now(self) -> int:
+        """Say what time it is, in microseconds of Unix time, by the clock that all who use it have in common."""
         ...
 
     async def transact(self, statements: Sequence[Statement]) -> list[list[tuple[Any, ...]]]:
@@ -134,6 +149,14 @@ class Store(Protocol):
         be async, of an ``asyncpg.Connection``.
         """
         ...
+
+
+def passing(error: BaseException) -> bool:
+    """Whether it is a failure of the database, or of the way to it, that may be over when it is tried again.
+
+    What we say ourselves has no cause (the log is not open), or is of a kind of its own (it is damaged, ...).
+    """
+    return type(error) is EventLogError and error.__cause__ is not None
 
 
 def select(query: Query, cursor: Row | None, limit: int, field_is: FieldIs) -> tuple[str, tuple[Any, ...]]:
@@ -167,7 +190,8 @@ def select(query: Query, cursor: Row | None, limit: int, field_is: FieldIs) -> t
     if query.correlation_id is not None:
         condition("correlation_id = ?", query.correlation_id)
     for name, value in query.fields:
-        condition(*field_is(name, value))
+        sql, texts = field_is(name, value)
+        condition(sql, *texts)
     order = "version" if query.single else "position"
     text = (
         f"SELECT {', '.join(COLUMNS)} FROM ~events{' WHERE ' if where else ''}{' AND '.join(where)} "  # noqa: S608 (no value is in it)
@@ -188,6 +212,11 @@ def in_streams(streams: Sequence[str]) -> tuple[str, list[str]]:
             parts.append("stream = ?")
             values.append(each)
     return f"({' OR '.join(parts)})", values
+
+
+def is_literal(name: str) -> bool:
+    """Whether the name of a field can stand in SQL as it is, so that an index of it is found."""
+    return not set(name) & set("?~'{}")
 
 
 def after_prefix(prefix: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from headgate.errors import DamagedLogError, EventLogError
-from headgate.eventlog.archive import Archived
+from headgate.eventlog.archive import Archived, discarded
 from headgate.eventlog.record import ORIGIN, Row, digest_of
 from headgate.eventlog.store import Query, Statement
 
@@ -66,10 +66,10 @@ async def verify(log: EventLog, *, anchor: tuple[int, bytes] | None = None) -> V
     """
     log.archives.forget()  # what is in memory may be sound when the file is not
     damages: list[Damage] = []
-    before, events, last = ORIGIN, 0, 0
-    anchored = anchor is None or anchor[0] == 0
+    last, before = await discarded(log)
+    events, start = 0, last + 1
+    anchored = anchor is None or anchor[0] == 0 or anchor == (last, before)
     rows: list[Row | Damage | bytes]
-    start = 1
     while True:
         rows, after = await _rows(log, start)
         if not rows:
@@ -95,7 +95,8 @@ async def verify(log: EventLog, *, anchor: tuple[int, bytes] | None = None) -> V
             break
         start = after
     if not anchored and anchor is not None:
-        damages.append(Damage(anchor[0], "the event of the anchor is missing"))
+        why = "was discarded" if anchor[0] < start else "is missing"
+        damages.append(Damage(anchor[0], f"the event of the anchor {why}"))
     damages += await _ahead(log, last)
     damages += [Damage(None, f"the database says: {each}") for each in await log.store.check()]
     return Verified(events, last, before, damages)
