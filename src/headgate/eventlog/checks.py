@@ -9,8 +9,8 @@ from typing import Any, Final
 from headgate.errors import OptionError
 from headgate.eventlog.events import NAME, is_name
 
-ONE_STREAM: Final = "with '*' at its end, it stands for all whose names begin so"
-"""Why a stream cannot have such a name, for messages."""
+ONE_STREAM: Final = "a name that does not end in '*'"
+"""What the name of a single stream is besides, for messages: reads take another for the beginning of names."""
 LAST: Final = 2**63 - 1
 """The last position that there can be: databases count in 64 bits."""
 
@@ -33,7 +33,7 @@ def check_stream(where: str, option: str, value: Any) -> None:
     """Refuse what is not the name of a single stream."""
     check_option_name(where, option, value)
     if value.endswith("*"):
-        raise OptionError(where, option, f"one stream: {ONE_STREAM}", value)
+        raise OptionError(where, option, ONE_STREAM, value)
 
 
 def check_number(where: str, option: str, value: Any, least: int = 0, more: str = "") -> int:
@@ -71,10 +71,9 @@ def is_place(value: Any) -> bool:
 
 
 def listed(where: str, option: str, values: Any, expected: str) -> list[Any]:
-    """Return what is given as one text or class, or as several, in a list; there is at least one."""
+    """Return what is given as one text or class, or as several, in a list."""
     if isinstance(values, (str, type)):
         return [values]
-    found = list(values) if isinstance(values, Iterable) and not isinstance(values, (bytes, bytearray)) else []
-    if not found:
+    if not isinstance(values, Iterable):
         raise OptionError(where, option, expected, values)
-    return found
+    return list(values)

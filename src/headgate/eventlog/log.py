@@ -53,7 +53,7 @@ class EventLog:
         master_key: 32 bytes that the keys of subjects are sealed with (extra ``[encryption]``). Types with personal
             fields need it.
         max_event_size: Characters that the JSON text of an event may have. Default 16 Mi.
-        busy_timeout: Seconds to wait for other writers, from a thousandth on.
+        busy_timeout: Seconds to wait for other writers, at most 1,000,000.
         create: False: it has to be there already.
         projections: What is made of it, for tools that look at it.
         policy: What of it may be seen outside, for tools that export or fork it.

@@ -34,7 +34,7 @@ def as_append(given: Any) -> Append:
         raise OptionError("append", "appends", "Append(...), or tuples of a stream and its events", given)
     append = Append(*given)
     if check_text("append", "stream", append.stream).endswith("*"):
-        raise EventError("append", "stream", f"one stream: {ONE_STREAM}", append.stream)
+        raise EventError("append", "stream", ONE_STREAM, append.stream)
     where = f"append to {append.stream!r}"
     if append.expected_version is not None:
         check_number(where, "expected_version", append.expected_version, 0, ", or None")

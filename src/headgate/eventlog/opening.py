@@ -16,7 +16,7 @@ from headgate.runtime.options import check_choice
 
 _SCHEMA: Final = re.compile(r"(?!pg_)[a-z_][a-z0-9_]{0,53}")  # longer, there is no channel of that name to listen to
 _OTHER: Final = re.compile(r"//|[A-Za-z][A-Za-z0-9+.-]*://")
-_WAITS: Final = (0.001, 1e6)  # seconds; PostgreSQL counts milliseconds, and takes 0 for no end
+_LONGEST_WAIT: Final = 1e6  # seconds; PostgreSQL counts milliseconds in 32 bits
 _YEAR_10000: Final = 253_402_300_800
 _ADDRESS: Final = "a path, ':memory:', sqlite:PATH, or postgresql://USER:PASSWORD@HOST:PORT/DATABASE"
 
@@ -37,8 +37,8 @@ def make_store(url: str, schema: str, *, durability: str, busy_timeout: float, c
     """
     check_choice("EventLog", "durability", durability, ("normal", "power"))
     check_choice("EventLog", "create", create, (True, False))
-    if type(busy_timeout) not in (int, float) or not _WAITS[0] <= busy_timeout <= _WAITS[1]:
-        raise OptionError("EventLog", "busy_timeout", "a number of seconds from 0.001 to 1,000,000", busy_timeout)
+    if type(busy_timeout) not in (int, float) or not 0 <= busy_timeout <= _LONGEST_WAIT:
+        raise OptionError("EventLog", "busy_timeout", "a number of seconds from 0 to 1,000,000", busy_timeout)
     if not isinstance(schema, str) or not _SCHEMA.fullmatch(schema):
         expected = "a plain name in small letters, of at most 54, that does not begin with 'pg_'"
         raise OptionError("EventLog", "schema", expected, schema)
