@@ -88,13 +88,13 @@ def test_a_part_is_what_a_filter_gives(streams, start, until, types, correlation
 @pytest.mark.parametrize("streams", [None, "a-1", "a-*", ["a-1", "c"]])
 @pytest.mark.parametrize("backwards", [False, True])
 def test_every_store_reads_the_same(place, streams, backwards):
-    clock = Clock()
+    clock, another = Clock(), Clock()
 
     @run
     async def _():
-        async with place.log(clock=clock) as log, EventLog(":memory:", clock=Clock()) as other:
+        async with place.log(clock=clock) as log, EventLog(":memory:", clock=another) as other:
             await fill(log, clock)
-            await fill(other, other.clock)
+            await fill(other, another)
             for options in ({}, {"types": "one"}, {"start": 20, "until": 40}, {"correlation_id": "c2"}):
                 here = await log.read(streams, backwards=backwards, batch=7, **options).all()
                 there = await other.read(streams, backwards=backwards, batch=7, **options).all()

@@ -173,6 +173,9 @@ def common(command: Command) -> Callable[..., None]:
     @click.option("--reason", metavar="TEXT", default=None, help="Why, e.g. the number of a ticket.")
     @functools.wraps(command)
     def run(target: str, *, as_json_: bool, actor: str | None, reason: str | None, **options: Any) -> None:
+        if sys.stdout is None:  # closed; the first file that is opened would take its place
+            _give_up("there is no standard output to write to")
+
         async def main() -> None:
             async with Look(target, actor, reason, as_json=as_json_).open(command.__name__, options) as look:
                 await command(look, **_packed(options))

@@ -12,10 +12,11 @@ from headgate.cli.load import LoadError
 from headgate.cli.load import find as find_object
 from headgate.errors import HeadgateError
 from headgate.eventlog import EventLog, Policy, Projection
+from headgate.eventlog.checks import LAST
 
 _DAY: Final = re.compile(r"\d{4}-\d{2}-\d{2}")
 _TIMES: Final = range(2, 9999)  # years that can be moved by a day, or to another zone
-_LAST: Final = 2**63 - 1  # the last position that there can be
+_NUMBER: Final = re.compile(r"[0-9]{1,19}")  # no position has more digits, and Python reads no number of thousands
 
 T = TypeVar("T")
 
@@ -127,7 +128,7 @@ def parse_at(text: str | None, *, end: bool = False) -> int | datetime | None:
     """
     if text is None:
         return None
-    if text.isascii() and text.isdigit() and int(text) <= _LAST:
+    if _NUMBER.fullmatch(text) and int(text) <= LAST:
         return int(text)
     try:
         moment = datetime.fromisoformat(text)
@@ -144,7 +145,7 @@ def parse_at(text: str | None, *, end: bool = False) -> int | datetime | None:
 def parse_anchor(text: str) -> tuple[int, bytes]:
     """Return a position and a digest, as `verify` prints them."""
     position, _, digest = text.removeprefix("anchor:").strip().partition(":")
-    if not (position.isascii() and position.isdigit()) or not re.fullmatch(r"[0-9a-fA-F]{32}", digest):
+    if not _NUMBER.fullmatch(position) or not re.fullmatch(r"[0-9a-fA-F]{32}", digest):
         raise TargetError(
             f"expected --anchor POSITION:DIGEST with 32 hexadecimal digits, as it was printed; got {text!r}"
         )

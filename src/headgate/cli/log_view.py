@@ -22,6 +22,7 @@ from headgate.eventlog.replay import MISSING, FieldChange
 _COLOURS: Final = ("cyan", "green", "yellow", "magenta", "bright_cyan", "bright_green", "bright_blue")
 _WIDEST: Final = 40  # a column that is wider than that is not made so for all rows
 _BELOW: Final = 8  # where a line goes on that does not fit
+_COLUMNS: Final = 80  # of a terminal that does not say it
 _LEAST: Final = 20  # columns that there are for it at least
 _GLUE: Final = "\ue000"  # a space at which a line is not broken; `clean` leaves none in what comes from elsewhere
 
@@ -55,7 +56,10 @@ def when(event: Recorded) -> str:
 
 @functools.cache
 def _console() -> Console:
-    return Console(highlight=False, emoji=False, markup=False)
+    made = Console(highlight=False, emoji=False, markup=False)
+    if not made.width:  # COLUMNS=0, where nobody knows: it would write nothing at all
+        made.width = _COLUMNS
+    return made
 
 
 def put(*parts: Part | Text, below: int = _BELOW) -> None:

@@ -6,6 +6,8 @@ import json
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from headgate.errors import OptionError
+from headgate.eventlog.checks import check_kind, check_number, check_option_name, check_text_or_none
 from headgate.eventlog.record import from_micros
 from headgate.eventlog.store import Statement
 
@@ -42,14 +44,26 @@ async def note_access(
         command: How.
         details: What is asked for, as JSON can hold it.
         reason: Why.
+
+    Raises:
+        OptionError: It cannot be written down so.
     """
+    for option, value in (("actor", actor), ("command", command)):
+        check_option_name("note_access", option, value)
+    check_kind("note_access", "details", details, dict, "a dict")
+    check_text_or_none("note_access", "reason", reason)
+    try:
+        text = json.dumps(details, default=str, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise OptionError("note_access", "details", f"such that JSON can hold it ({error})", details) from error
     sql = "INSERT INTO ~accesses (at, actor, reason, command, details) VALUES (?, ?, ?, ?, ?)"
-    values = (int(log.clock() * 1e6), actor, reason, command, json.dumps(details, default=str))
+    values = (int(log.clock() * 1e6), actor, reason, command, text)
     await log.store.transact([Statement(sql, values)])
 
 
 async def accesses(log: EventLog, limit: int = 100) -> list[Access]:
-    """Return the last looks, the newest first."""
-    sql = f"SELECT at, actor, reason, command, details FROM ~accesses ORDER BY id DESC LIMIT {int(limit)}"  # noqa: S608
+    """Return the last looks, the newest first; at most so many."""
+    check_number("accesses", "limit", limit)
+    sql = f"SELECT at, actor, reason, command, details FROM ~accesses ORDER BY id DESC LIMIT {limit}"  # noqa: S608
     (rows,) = await log.store.transact([Statement(sql)])
     return [Access(from_micros(row[0]), row[1], row[2], row[3], json.loads(row[4])) for row in rows]

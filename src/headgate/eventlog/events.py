@@ -9,9 +9,13 @@ from datetime import datetime
 from typing import Any, Final
 
 from headgate.errors import EventError
+from headgate.eventlog.record import is_moment
 
 _RANDOM_BITS: Final = 1 << 62
 _ROOM: Final = 1 << 32  # ids that may follow one another before the random part would overflow
+_LONGEST: Final = 1000  # bytes of a name: names are in indexes, and those of PostgreSQL take 2,700
+NAME: Final = f"text that is not empty and can be printed, of at most {_LONGEST:,} bytes in UTF-8"
+"""What a name is, for messages."""
 
 
 def new_ids(count: int, now: float | None = None) -> list[bytes]:
@@ -31,13 +35,15 @@ def new_ids(count: int, now: float | None = None) -> list[bytes]:
 class Event:
     """An event that is to be appended. Where nothing more is to be said, its data can be appended as it is.
 
+    Its type, ids, actor and subject are names: text that can be printed, of at most 1,000 bytes in UTF-8.
+
     Args:
         data: An instance of a registered type (dataclass, msgspec struct, pydantic model), or a dict. Or a string: the
             name of a type, with the data as the second argument.
         fields: The data when ``data`` is a name: a dict. Default: none.
         event_id: Its identity, a UUID: an event whose id is in the log already is not appended again. Default: a new
             one, which the object keeps.
-        effective_at: When it is meant to count from, an aware time. Default: when it is recorded.
+        effective_at: When it is meant to count from, an aware time that UTC has too. Default: when it is recorded.
         correlation_id: What command or request it belongs to.
         causation_id: What caused it; a `Recorded` stands for its id.
         reverses: What it undoes: a `Recorded` or an ``event_id``. An event can be undone once.
@@ -88,8 +94,9 @@ class Event:
         if event_id is not None and not isinstance(event_id, uuid.UUID):
             raise EventError("Event", "event_id", "a UUID", event_id)
         self.event_id: bytes | None = None if event_id is None else event_id.bytes
-        if effective_at is not None and (not isinstance(effective_at, datetime) or effective_at.tzinfo is None):
-            raise EventError("Event", "effective_at", "a datetime with a time zone", effective_at)
+        if effective_at is not None and not is_moment(effective_at):
+            expected = "a datetime with a time zone, in the years 1 to 9999 of UTC"
+            raise EventError("Event", "effective_at", expected, effective_at)
         self.effective_at = effective_at
         self.correlation_id = reference("correlation_id", correlation_id)
         self.causation_id = reference("causation_id", causation_id)
@@ -103,6 +110,8 @@ class Event:
         if meta is not None and not isinstance(meta, dict):
             raise EventError("Event", "meta", "a dict", meta)
         if reason is not None:
+            if type(reason) is not str:
+                raise EventError("Event", "reason", "text", reason)
             meta = {"reason": reason, **(meta or {})}
         self.meta = meta
 
@@ -121,6 +130,13 @@ def reference(name: str, value: Any) -> str | None:
 
 def check_text(where: str, name: str, value: Any) -> str:
     """Refuse what cannot be a name: it is shown, joined and summed, so it holds no control characters."""
+    if not is_name(value):
+        raise EventError(where, name, NAME, value)
+    return value  # type: ignore[no-any-return]
+
+
+def is_name(value: Any) -> bool:
+    """Whether it is text that can be a name."""
     if type(value) is not str or not value or not value.isprintable():
-        raise EventError(where, name, "text that is not empty and can be printed", value)
-    return value
+        return False
+    return len(value) <= _LONGEST // 4 or len(value.encode()) <= _LONGEST  # no character takes more than 4 bytes

@@ -8,12 +8,13 @@ from collections.abc import AsyncIterator
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from headgate.eventlog.checks import check_kind
 from headgate.eventlog.masking import Policy
+from headgate.eventlog.reading import Reading
 from headgate.eventlog.record import Recorded
 
 if TYPE_CHECKING:
     from headgate.eventlog.log import EventLog
-    from headgate.eventlog.reading import Reading
 
 
 def as_dict(event: Recorded, policy: Policy | None = None, personal: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -54,6 +55,9 @@ async def export_lines(log: EventLog, reading: Reading, policy: Policy | None = 
         reading: Which events: `EventLog.read`.
         policy: What of them may be seen. Default: everything; `EventLog.policy` is the log's own.
     """
+    check_kind("export_lines", "reading", reading, Reading, "EventLog.read(...)")
+    if policy is not None:
+        check_kind("export_lines", "policy", policy, Policy, "a Policy, or None")
     async for event in reading:
         yield one_line(as_dict(event, policy, log.types.personal_of(event.row)))
 

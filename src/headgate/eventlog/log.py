@@ -6,30 +6,30 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from types import TracebackType
 from typing import Any, Self
 from weakref import WeakKeyDictionary
 
 from headgate.errors import EventError, OptionError
-from headgate.eventlog import checkpoints, sealing
+from headgate.eventlog import checkpoints, checks, sealing
 from headgate.eventlog.archive import Archives
 from headgate.eventlog.drafting import Drafter, defaults
-from headgate.eventlog.events import check_text, new_ids
+from headgate.eventlog.events import new_ids
 from headgate.eventlog.groups import Group
-from headgate.eventlog.log_types import Append, StreamInfo, list_streams
+from headgate.eventlog.log_types import Append, StreamInfo, as_append, list_streams
 from headgate.eventlog.masking import Policy
-from headgate.eventlog.opening import make_store
+from headgate.eventlog.opening import checked_clock, make_store, members
 from headgate.eventlog.planning import Appended, ArchivedMeanwhileError, Condition, Order
 from headgate.eventlog.projection import Folded, Projection, fold
 from headgate.eventlog.projector import Projector
-from headgate.eventlog.reading import At, Reading, check_at, check_field, field_values, stream_names
+from headgate.eventlog.reading import At, Reading, check_field, correlation, field_values, position_at, stream_names
 from headgate.eventlog.record import Page, Recorded, Row, to_micros
 from headgate.eventlog.registry import Types
 from headgate.eventlog.stages import END, LogConsumer, LogProducer, TakenUp
 from headgate.eventlog.store import FieldValue, Query, Statement, is_literal
 from headgate.eventlog.vault import Vault
-from headgate.runtime.options import Child, check_count
+from headgate.runtime.options import Child, check_choice, check_count
 
 
 class EventLog:
@@ -42,8 +42,11 @@ class EventLog:
             async for event in log.read("account-1"):
                 print(event.position, event.data)
 
+    Names (of streams, types, actors, subjects, correlations, checkpoints, ...) are text that is not empty and can be
+    printed, of at most 1,000 bytes in UTF-8.
+
     Args:
-        url: A path, ``":memory:"``, or ``postgresql://...`` (extra ``[postgres]``).
+        url: A path, ``":memory:"``, ``sqlite:PATH``, or ``postgresql://...`` (extra ``[postgres]``).
         types: The classes of its events, or a `Types` registry. What is not registered is read as a dict.
         durability: ``"normal"`` (default): what is appended survives the end of the process; ``"power"``: it also
             survives a power failure, at one fsync for each transaction. PostgreSQL: as the server is
@@ -51,11 +54,11 @@ class EventLog:
         master_key: 32 bytes that the keys of subjects are sealed with (extra ``[encryption]``). Types with personal
             fields need it.
         max_event_size: Characters that the JSON text of an event may have. Default 16 Mi.
-        busy_timeout: Seconds to wait for other writers.
+        busy_timeout: Seconds to wait for other writers, at most 1,000,000.
         create: False: it has to be there already.
         projections: What is made of it, for tools that look at it.
         policy: What of it may be seen outside, for tools that export or fork it.
-        schema: PostgreSQL: the schema of our tables.
+        schema: PostgreSQL: the schema of our tables; a plain name in small letters, of at most 54.
         clock: Unix time in seconds.
 
     Raises:
@@ -78,14 +81,16 @@ class EventLog:
         clock: Callable[[], float] = time.time,
     ) -> None:
         """Check the options; nothing is opened yet."""
-        check_count("EventLog", "max_event_size", max_event_size, 1)
+        checks.check_number("EventLog", "max_event_size", max_event_size, 1)
         self.url = url
-        self.types = types if isinstance(types, Types) else Types(*types)
-        self.projections = list(projections)
+        self.types = types if isinstance(types, Types) else Types(*members("types", types, (type, str), "classes"))
+        self.projections: list[Projection] = members("projections", projections, Projection, "Projections")
+        if policy is not None:
+            checks.check_kind("EventLog", "policy", policy, Policy, "a Policy, or None")
         self.policy = policy
+        self.clock = clock = checked_clock(clock)
         options: dict[str, Any] = {"durability": durability, "busy_timeout": busy_timeout, "clock": clock}
         self.store = make_store(url, schema, create=create, **options)
-        self.clock = clock
         master = sealing.check_master(master_key)
         self._vault = None if master is None else Vault(self.store, master, clock)
         self.archives = Archives(self)
@@ -147,7 +152,7 @@ class EventLog:
         append whose outcome is unknown can be repeated.
 
         Args:
-            stream: Its name.
+            stream: Its name; without ``*`` at its end, by which `read` tells names from beginnings of names.
             events: Data, or `Event`; or one of them.
             expected_version: What the stream has to be at: the version of its last event, 0 for a new stream.
                 Default: any.
@@ -201,8 +206,11 @@ class EventLog:
         Raises:
             HeadgateError: As for `append`.
         """
+        checks.check_text_or_none("append", "reason", reason)
         common = defaults(actor, reason, correlation_id, causation_id)
-        wanted = [each if isinstance(each, Append) else Append(*each) for each in appends]
+        if not isinstance(appends, Iterable):
+            raise OptionError("EventLog.append_all", "appends", "a list of Append(...) or tuples", appends)
+        wanted = list(map(as_append, appends))
         several = [list(self._several(each.events)) for each in wanted]
         ids = iter(new_ids(sum(map(len, several)), self.clock()))
         conditions = [
@@ -211,12 +219,6 @@ class EventLog:
         ]
         orders: list[Order] = []
         for (stream, _, expected, _, _), events, condition in zip(wanted, several, conditions, strict=True):
-            if check_text("append", "stream", stream).endswith("*"):  # reads take that for a prefix
-                raise EventError("append", "stream", "a name that does not end in '*'", stream)
-            if expected is not None:
-                check_count(
-                    f"append to {stream!r}", "expected_version", expected, 0, "an integer of at least 0, or None"
-                )
             order = await self._drafter.order(stream, expected, events, common, ids)
             orders.append(order if condition is None else order._replace(condition=condition))
         while True:
@@ -282,15 +284,16 @@ class EventLog:
         Raises:
             OptionError: An option is not what it has to be.
         """
-        check_count("EventLog.read", "batch", batch, 1)
+        checks.check_number("EventLog.read", "batch", batch, 1)
+        check_choice("EventLog.read", "backwards", backwards, (False, True))
         if limit is not None:
-            check_count("EventLog.read", "limit", limit, 0, "an integer of at least 0, or None")
+            checks.check_number("EventLog.read", "limit", limit, 0, ", or None")
         for name, value in (("start", start), ("until", until)):
-            check_at("EventLog.read", name, value)
+            checks.check_at("EventLog.read", name, value)
         query = Query(
             streams=tuple(stream_names(streams)),
             types=tuple(self.types.names_of(types)),
-            correlation_id=None if correlation_id is None else str(correlation_id),
+            correlation_id=correlation(correlation_id),
             backwards=backwards,
             fields=field_values(fields),
         )
@@ -325,7 +328,7 @@ class EventLog:
             found = [row for rows in await self.store.transact(both) for row in rows]
             position = int(found[0][0]) if found else 0
         else:
-            check_count("EventLog.event", "which", which, 0, "a position or an id")
+            checks.check_number("EventLog.event", "which", which, 0, ", or a UUID")
             position = which
         rows = await self.rows(Query(start=position, until=position), None, 1)
         if not rows:
@@ -338,26 +341,15 @@ class EventLog:
 
     async def version(self, stream: str) -> int:
         """Return the version of the last event of a stream; 0: there is no such stream."""
+        checks.check_stream("EventLog.version", "stream", stream)
         rows = await self.rows(Query(streams=(stream,), backwards=True), None, 1)
         return int(rows[0][2]) if rows else 0
 
     async def position_at(self, moment: datetime) -> int:
-        """Return the position of the last event that was recorded up to a time; 0: none was.
-
-        Found by halves, as times never go back with positions.
-        """
-        check_at("EventLog.position_at", "moment", moment)
-        micros = to_micros(moment)
-        low, high = 0, (await self.store.head()).position
-        while low < high:
-            middle = (low + high + 1) // 2
-            # The first event from there on: positions may have gaps, in a fork or after a write that was taken back.
-            rows = await self.rows(Query(start=middle, until=high), None, 1)
-            if rows and rows[0][6] <= micros:
-                low = rows[0][0]
-            else:
-                high = middle - 1
-        return low
+        """Return the position of the last event that was recorded up to a time; 0: none was."""
+        if not isinstance(moment, datetime) or not checks.is_place(moment):
+            raise OptionError("EventLog.position_at", "moment", "a datetime with a time zone", moment)
+        return await position_at(self, to_micros(moment))
 
     async def streams(self, prefix: str = "", *, limit: int | None = None) -> list[StreamInfo]:
         """Return the streams whose names begin so, by name."""
@@ -385,13 +377,15 @@ class EventLog:
 
     async def bounds(self, start: At, until: At) -> tuple[int, int | None]:
         """Return the first and the last position (inclusive) of a part that is given by positions or times."""
+        checks.check_at("EventLog", "start", start)
+        checks.check_at("EventLog", "until", until)
         first = 1
         if isinstance(start, datetime):
-            first = await self.position_at(start - timedelta(microseconds=1)) + 1
+            first = await position_at(self, to_micros(start) - 1) + 1
         elif start is not None:
             first = max(start, 1)
         if isinstance(until, datetime):
-            return first, await self.position_at(until)
+            return first, await position_at(self, to_micros(until))
         return first, until
 
     # -- as stages ----------------------------------------------------------------------------------------------------
@@ -433,8 +427,8 @@ class EventLog:
                 expected = "a position, a datetime with a time zone, 'end', or None"
                 raise OptionError("EventLog.producer", "start", expected, start)
         else:
-            check_at("EventLog.producer", "start", start)
-        check_at("EventLog.producer", "until", until)
+            checks.check_at("EventLog.producer", "start", start)
+        checks.check_at("EventLog.producer", "until", until)
         check_count("EventLog.producer", "batch", batch, 1)
         options.setdefault("id", options.get("name") or "log")
         query = Query(streams=tuple(stream_names(streams)), types=tuple(self.types.names_of(types)))
@@ -460,6 +454,12 @@ class EventLog:
             reason: Why.
             **options: The options of `Child`.
         """
+        if stream is not None and not callable(stream):
+            checks.check_option_name("EventLog.consumer", "stream", stream, ", or a function of an event, or None")
+        if event_id is not None and not callable(event_id):
+            raise OptionError("EventLog.consumer", "event_id", "a function of an event, or None", event_id)
+        defaults(actor, reason, None, None)
+        checks.check_text_or_none("EventLog.consumer", "reason", reason)
         options.setdefault("id", options.get("name") or "append")
         return Child(LogConsumer, self, stream, event_id, {"actor": actor, "reason": reason}, **options)
 
@@ -488,6 +488,7 @@ class EventLog:
 
     async def checkpoint(self, name: str) -> int:
         """Return the position of a checkpoint; 0: there is none."""
+        checks.check_option_name("EventLog.checkpoint", "name", name)
         return (await checkpoints.load(self.store, name)).position
 
     async def save_checkpoint(self, name: str, position: int) -> None:
@@ -497,6 +498,8 @@ class EventLog:
             FencedError: Somebody else has moved it at the same time.
             OptionError: It is a name of ours: those of groups and projections begin with what they are.
         """
+        checks.check_option_name("EventLog.save_checkpoint", "name", name)
+        checks.check_number("EventLog.save_checkpoint", "position", position)
         checkpoints.check_own("EventLog.save_checkpoint", name)
         old = await checkpoints.load(self.store, name)
         now = int(self.clock() * 1e6)
@@ -513,6 +516,8 @@ class EventLog:
             projection: What to keep.
             batch: How many events are folded in one transaction.
         """
+        checks.check_kind("EventLog.projector", "projection", projection, Projection, "a Projection")
+        checks.check_number("EventLog.projector", "batch", batch, 1)
         return Projector(self, projection, batch=batch)
 
     async def fold(
@@ -527,7 +532,11 @@ class EventLog:
             snapshots: Keep a snapshot when more events than these were needed, so that the next time is quick. None:
                 none are used or kept.
         """
-        check_at("EventLog.fold", "until", until)
+        checks.check_kind("EventLog.fold", "projection", projection, Projection, "a Projection")
+        checks.check_option_name("EventLog.fold", "entity", entity)
+        checks.check_at("EventLog.fold", "until", until)
+        if snapshots is not None:
+            checks.check_number("EventLog.fold", "snapshots", snapshots, 0, ", or None")
         return await fold(self, projection, entity, until=until, snapshots=snapshots)
 
     # -- personal data ------------------------------------------------------------------------------------------------
@@ -545,6 +554,7 @@ class EventLog:
         Raises:
             OptionError: The log was opened without ``master_key``.
         """
+        checks.check_option_name("EventLog.shred", "subject", subject)
         if self._vault is None:
             raise OptionError("EventLog", "master_key", "given, to find the keys of subjects", None)
         return await self._vault.destroy(subject)

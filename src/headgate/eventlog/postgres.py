@@ -67,10 +67,6 @@ class PostgresStore:
         clock: Callable[[], float] = time.time,
     ) -> None:
         """Keep the options."""
-        if durability not in ("normal", "power"):
-            raise OptionError("EventLog", "durability", "'normal' or 'power'", durability)
-        if not schema.isidentifier() or not schema.isascii() or schema != schema.lower():
-            raise OptionError("EventLog", "schema", "a plain name in small letters", schema)
         self.name = without_password(url)
         self._url = url
         self._durability = durability
@@ -403,7 +399,7 @@ class PostgresStore:
     # -- helpers ------------------------------------------------------------------------------------------------------
 
     def _here(self, sql: str) -> str:
-        return sql.replace("~", f"{self._schema}.")
+        return sql.replace("~", f'"{self._schema}".')  # it may be a word of SQL
 
     def _check_open(self) -> None:
         if self._pool is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 EVENTS = """
-CREATE SCHEMA IF NOT EXISTS {s};
+CREATE SCHEMA IF NOT EXISTS "{s}";
 CREATE TABLE {s}.meta (name text PRIMARY KEY, value text NOT NULL);
 CREATE SEQUENCE {s}.positions;
 CREATE TABLE {s}.events (
@@ -151,4 +151,6 @@ END $$;
 
 def migrations(schema: str) -> list[str]:
     """Return the scripts; the one at index N brings a schema from version N to N + 1."""
-    return [each.replace("{s}", schema) for each in (EVENTS + BESIDE, ARCHIVED, ARCHIVED_IN)]
+    # Quoted, as it may be a word of SQL; but not within texts.
+    scripts = (EVENTS + BESIDE, ARCHIVED, ARCHIVED_IN)
+    return [each.replace("{s}.", f'"{schema}".').replace("{s}", schema) for each in scripts]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime
@@ -9,7 +10,7 @@ from types import NoneType
 from typing import TYPE_CHECKING, Any
 
 from headgate.errors import OptionError
-from headgate.eventlog.events import check_text
+from headgate.eventlog.checks import LAST, check_kind, check_option_name, check_text_or_none, listed
 from headgate.eventlog.planning import Condition
 from headgate.eventlog.record import Page, Recorded, Row
 from headgate.eventlog.store import FieldValue, Query
@@ -35,7 +36,7 @@ class Reading:
 
     def condition(self, after: int) -> Condition:
         """Return what an append rests on: none of these events is behind a position."""
-        return Condition(replace(self._query, start=after + 1, until=None, backwards=False), after)
+        return Condition(replace(self._query, start=min(after + 1, LAST), until=None, backwards=False), after)
 
     async def pages(self) -> AsyncIterator[Page]:
         """Give the events in pages: sequences of `Recorded`. It is the fast way."""
@@ -79,28 +80,50 @@ class Reading:
         return None
 
 
-def check_at(where: str, name: str, value: Any) -> None:
-    """Refuse what is no place in a log."""
-    if value is None or (type(value) is int and value >= 0):
-        return
-    if not isinstance(value, datetime) or value.tzinfo is None:
-        raise OptionError(where, name, "a position, a datetime with a time zone, or None", value)
+async def position_at(log: EventLog, micros: int) -> int:
+    """Return the position of the last event that was recorded up to a time; 0: none was.
+
+    Found by halves, as times never go back with positions.
+    """
+    low, high = 0, await log.head()
+    while low < high:
+        middle = (low + high + 1) // 2
+        # The first event from there on: positions may have gaps, in a fork or after a write that was taken back.
+        rows = await log.rows(Query(start=middle, until=high), None, 1)
+        if rows and rows[0][6] <= micros:
+            low = rows[0][0]
+        else:
+            high = middle - 1
+    return low
 
 
 def stream_names(streams: str | Iterable[str] | None) -> list[str]:
     """Return names of streams, or prefixes that end in ``*``, as a list."""
     if streams is None:
         return []
-    return [check_text("read", "streams", each) for each in ([streams] if isinstance(streams, str) else streams)]
+    several = listed("read", "streams", streams, "the name of a stream, or several, or None for all")
+    return [check_option_name("read", "streams", each) for each in several]
+
+
+def correlation(value: str | uuid.UUID | None) -> str | None:
+    """Return what a correlation is stored as, checked."""
+    if value is None or isinstance(value, uuid.UUID):
+        return None if value is None else str(value)
+    return check_option_name("EventLog.read", "correlation_id", value, ", or a UUID, or None")
 
 
 def field_values(fields: Mapping[str, FieldValue] | None) -> tuple[tuple[str, FieldValue], ...]:
     """Return what fields have to have, checked."""
-    for name, value in (fields or {}).items():
+    if fields is None:
+        return ()
+    check_kind("EventLog.read", "fields", fields, Mapping, "a mapping of names and values, or None")
+    for name, value in fields.items():
         check_field("EventLog.read", "fields", name)
         if not isinstance(value, (str, int, NoneType)):
             raise OptionError("EventLog.read", f"fields[{name!r}]", "text, an integer, a boolean or None", value)
-    return tuple((fields or {}).items())
+        if isinstance(value, str):
+            check_text_or_none("EventLog.read", f"fields[{name!r}]", value)
+    return tuple(fields.items())
 
 
 def check_field(where: str, option: str, name: Any) -> None:

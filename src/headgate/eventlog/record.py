@@ -79,6 +79,16 @@ def to_micros(moment: datetime) -> int:
     return (moment - EPOCH) // _MICROSECOND
 
 
+_FIRST_OF_ALL: Final = to_micros(datetime.min.replace(tzinfo=EPOCH.tzinfo))
+_LAST_OF_ALL: Final = to_micros(datetime.max.replace(tzinfo=EPOCH.tzinfo))
+
+
+def is_moment(value: Any) -> bool:
+    """Whether it is an aware time that UTC has too, so that `from_micros` gives it back."""
+    aware = isinstance(value, datetime) and value.utcoffset() is not None
+    return aware and _FIRST_OF_ALL <= to_micros(value) <= _LAST_OF_ALL
+
+
 def from_micros(micros: int) -> datetime:
     """Return the time, in UTC, of microseconds since 1970."""
     return EPOCH + timedelta(microseconds=micros)

@@ -9,8 +9,9 @@ from typing import Any, Final, TypeVar, overload
 
 from headgate.errors import DamagedLogError, EventError, HeadgateError, OptionError
 from headgate.eventlog import sealing
+from headgate.eventlog.checks import listed
 from headgate.eventlog.codecs import Codec, codec_for, dumps, loads
-from headgate.eventlog.events import check_text
+from headgate.eventlog.events import check_text, is_name
 from headgate.eventlog.masking import ERASED, SEALED
 from headgate.eventlog.record import DATA, EVENT_ID, POSITION, SCHEMA, SUBJECT, TYPE, Row
 
@@ -158,8 +159,8 @@ class Types:
             EventError: The class is not registered.
         """
         if isinstance(of, str):
-            return self._kind(of)
-        found = self._by_class.get(of)
+            return self._kind(check_text("Types", "name", of))
+        found = self._by_class.get(of) if isinstance(of, type) else None
         if found is None:
             known = ", ".join(sorted(self._by_name)) or "none"
             raise EventError(getattr(of, "__name__", repr(of)), "its type", f"registered (there are: {known})", of)
@@ -177,7 +178,10 @@ class Types:
         """Return the names of types that are given as classes or names; None: an empty list."""
         if types is None:
             return []
-        several = [types] if isinstance(types, (str, type)) else list(types)
+        several = listed("read", "types", types, "a class or a name, or several, or None for all")
+        for each in several:
+            if not isinstance(each, type) and not is_name(each):
+                raise OptionError("read", "types", "a class, or a name that can be one", each)
         return [each if isinstance(each, str) else self.kind(each).name for each in several]
 
     def find(self, name: str) -> Kind | None:

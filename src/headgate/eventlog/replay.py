@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from headgate.errors import EventError, OptionError
+from headgate.eventlog.checks import check_at
 from headgate.eventlog.codecs import loads, plain
 from headgate.eventlog.projection import Projection
-from headgate.eventlog.reading import At, check_at
+from headgate.eventlog.reading import At
 from headgate.eventlog.record import Recorded
 from headgate.eventlog.store import matches
 

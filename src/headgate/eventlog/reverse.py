@@ -9,10 +9,11 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from headgate.errors import EventError, OptionError, ReversalError
+from headgate.eventlog.checks import check_stream, is_place
 from headgate.eventlog.events import Event
 from headgate.eventlog.log_types import Append
 from headgate.eventlog.planning import Appended
-from headgate.eventlog.reading import Reading, check_at
+from headgate.eventlog.reading import Reading
 from headgate.eventlog.record import Recorded
 from headgate.eventlog.store import Statement
 
@@ -59,6 +60,8 @@ async def reverse_correlation(
         AppendConditionError: The command has gone on at the same time; none is undone.
         AppendConflictError: Somebody has appended to one of the streams at the same time; none is undone.
     """
+    if correlation_id is None:  # of a caller without types; it would stand for everything
+        raise OptionError("reverse_correlation", "correlation_id", "that of an event in the log", correlation_id)
     head = await log.head()
     command = log.read(correlation_id=correlation_id, until=head)
     events = await command.all()
@@ -86,9 +89,9 @@ async def reverse_stream(
         ReversalError: For one of them nothing is known that undoes it: none is undone.
         AppendConflictError: Somebody has appended to the stream at the same time; none is undone.
     """
-    if back_to is None:  # it would be the beginning
-        raise OptionError("reverse_stream", "back_to", "a position, or a datetime with a time zone", back_to)
-    check_at("reverse_stream", "back_to", back_to)
+    check_stream("reverse_stream", "stream", stream)
+    if not is_place(back_to):  # None would stand for the beginning
+        raise OptionError("reverse_stream", "back_to", "a position or a datetime with a time zone", back_to)
     _, last = await log.bounds(None, back_to)
     events = await log.read(stream, start=(last or 0) + 1).all()
     # The last version that was read, be it of an event that needs no undoing: what comes after it would stay.

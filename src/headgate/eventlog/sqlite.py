@@ -69,8 +69,6 @@ class SqliteStore:
         clock: Callable[[], float] = time.time,
     ) -> None:
         """Keep the options."""
-        if durability not in ("normal", "power"):
-            raise OptionError("EventLog", "durability", "'normal' or 'power'", durability)
         self.name = path
         self._memory = path == MEMORY
         self._durability = durability
@@ -489,6 +487,10 @@ class SqliteStore:
             if user:
                 raise
             raise DamagedLogError(self.name, f"SQLite gives text that is none: {error}") from error
+        except (UnicodeEncodeError, OverflowError) as error:
+            if user:
+                raise
+            raise EventLogError(self.name, f"SQLite cannot hold what it is given: {error}") from error
         except sqlite3.DatabaseError as error:
             code = getattr(error, "sqlite_errorcode", 0) & 0xFF
             if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) or "decode to UTF-8" in str(error):
