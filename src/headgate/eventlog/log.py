@@ -494,7 +494,8 @@ class EventLog:
             False when there is no such key (any more).
 
         Raises:
-            OptionError: The log was opened without ``master_key``.
+            OptionError: The log was opened without ``master_key``, or with another one.
+            EventLogError: The key is destroyed, but others who read keep it in the ``-wal`` file: do it again.
         """
         if self._vault is None:
             raise OptionError("EventLog", "master_key", "given, to find the keys of subjects", None)
