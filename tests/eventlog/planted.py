@@ -147,7 +147,7 @@ def archived_and_reversed_twice():
 
 @mutant(TESTS + "test_fork.py")
 def masks_differ_from_event_to_event():
-    edit(Policy, "mask", ("hmac.new(self._key,", "hmac.new(os.urandom(16),"))
+    edit(Policy, "_digest", ("hmac.new(self._key,", "hmac.new(os.urandom(16),"))
 
 
 @mutant(TESTS + "test_append.py")

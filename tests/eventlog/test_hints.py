@@ -18,6 +18,7 @@ import pydantic
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from typing_extensions import TypeAliasType
 
 from headgate import EventError, OptionError
 from headgate.eventlog import Event, EventLog, Types
@@ -26,6 +27,7 @@ from tests.eventlog.conftest import run
 
 T = TypeVar("T")
 When = NewType("When", datetime)
+Price = TypeAliasType("Price", Decimal)
 
 
 class Colour(enum.Enum):
@@ -119,6 +121,7 @@ LEAVES: list[tuple[Any, Any, str]] = [  # a type, its values, and the form that 
     (Literal[Level.LOW, "a", True], st.sampled_from([Level.LOW, "a", True]), "anything"),
     (When, times, "text"),
     (Annotated[Decimal, "price"], decimals, "text"),
+    (Price, decimals, "text"),
     (Point, st.builds(Point, st.integers(), decimals), "list"),
     (Plain, st.builds(Plain, st.integers(), texts), "list"),
     (Typed, st.fixed_dictionaries({"when": st.dates(), "n": st.integers()}), "object"),
@@ -215,6 +218,10 @@ class Generics(Generic[T]):
     value: T
 
 
+Json: Any = type("TypeAliasType", (), {})()  # as ``type Json = list[Json]`` of Python 3.12
+Json.__value__ = list[Json]
+
+
 @dataclass
 class Two:
     n: int
@@ -241,6 +248,7 @@ REFUSED = {
     "complex": complex,
     "a class of somebody": Box[int],
     "a generic dataclass": Generics[Decimal],
+    "a type of itself": Json,
 }
 
 

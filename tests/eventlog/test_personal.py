@@ -50,6 +50,11 @@ class TwoAliases(pydantic.BaseModel):
         return self.full_name[:3]
 
 
+class Choices(pydantic.BaseModel):
+    name: str = pydantic.Field(validation_alias=pydantic.AliasChoices("called", pydantic.AliasPath("names", 0)))
+    other: str = ""
+
+
 class Renamed(msgspec.Struct, rename="camel"):
     full_name: str
     other: str = ""
@@ -111,13 +116,15 @@ def test_a_subject_that_is_no_field_is_refused(cls):
         (Sparse("Ada"), ["full_name"]),
         (Event("Alias", {"full_name": "Ada"}), ["full_name", "other"]),
         (Event("TwoAliases", {"in": "Ada"}), ["full_name"]),
+        (Event("Choices", {"called": "Ada", "other": "x"}), ["name", "other"]),
+        (Event("Choices", {"names": "Ada", "other": "x"}), ["name", "other"]),
         (Event("Renamed", {"full_name": "Ada", "other": "x"}), ["full_name", "other"]),
     ],
 )
 def test_a_field_is_sealed_under_each_name_that_it_is_written_by(place, data, personal):
     cls = next(
         each
-        for each in (Joined, Alias, Camel, TwoAliases, Renamed, Sparse)
+        for each in (Joined, Alias, Camel, TwoAliases, Choices, Renamed, Sparse)
         if each.__name__ in (type(data).__name__, getattr(data, "type", None))
     )
     types = Types()

@@ -155,15 +155,19 @@ class DataclassCodec:
         try:
             return self._look()
         except NameError as error:
-            expected = f"such that its types can be looked up ({error})"
-            raise OptionError(f"dataclass {self._cls.__name__}", "fields", expected, self._names) from error
+            raise self._unknown(error) from error
+
+    def _unknown(self, error: Exception) -> OptionError:
+        expected = f"such that their types can be looked up ({error})"
+        return OptionError(f"dataclass {self._cls.__name__}", "fields", expected, self._names)
 
     def _look(self) -> Builder:
         try:
             self._builder = Readers(lambda value: loads(dumps(value))).builder(self._cls)
         except UnreadableError as error:
-            where = f"dataclass {self._cls.__name__}"
-            raise OptionError(where, error.path, error.why, error.hint) from None
+            raise OptionError(f"dataclass {self._cls.__name__}", error.path, error.why, error.hint) from None
+        except (TypeError, AttributeError, SyntaxError) as error:
+            raise self._unknown(error) from error
         return self._builder
 
 
@@ -273,11 +277,19 @@ class ModelCodec:
             raise ValueError("some of its types are not defined yet, and aliases are not known before they are")
         found = {}
         for name, each in cls.model_fields.items():
-            aliases = (each.serialization_alias or name, name, each.alias, each.validation_alias)
+            aliases = (each.serialization_alias or name, name, each.alias, *_first_names(each.validation_alias))
             found[name] = tuple(dict.fromkeys(alias for alias in aliases if isinstance(alias, str)))
         for name, each in cls.model_computed_fields.items():
             found[name] = (each.alias or name, name)
         return found
+
+
+def _first_names(alias: Any) -> list[Any]:
+    """Return the names at the top of an object that a validation alias stands for."""
+    if alias is None or isinstance(alias, str):
+        return [alias]
+    paths = alias.convert_to_aliases()  # of AliasPath: one, of AliasChoices: several
+    return [each[0] if isinstance(each, list) else paths[0] for each in paths]
 
 
 def codec_for(cls: type[Any]) -> Codec | None:

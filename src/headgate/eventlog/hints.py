@@ -149,6 +149,7 @@ class Readers:
         """Know no dataclass yet."""
         self._written = written
         self._builders: dict[type[Any], Builder] = {}
+        self._aliases: list[Any] = []  # that are being looked at
 
     def builder(self, cls: type[Any]) -> Builder:
         """Return what makes instances of a dataclass.
@@ -175,7 +176,7 @@ class Readers:
         if isinstance(hint, typing.NewType):
             return self.reader(hint.__supertype__)
         if type(hint).__name__ == "TypeAliasType":  # of Python 3.12
-            return self.reader(hint.__value__)
+            return self._alias(hint)
         if isinstance(hint, typing.TypeVar):
             return _ANYTHING if hint.__bound__ is None else self.reader(hint.__bound__)
         if hint is Any or hint is object:
@@ -193,6 +194,14 @@ class Readers:
             found = _scalar(kind) or self._object(kind, hint, arguments) or self._several(kind, arguments)
         if found is None:
             raise UnreadableError("of a type that JSON can hold, and that can be made of it again", hint)
+        return found
+
+    def _alias(self, hint: Any) -> Reader:
+        if hint in self._aliases:
+            raise UnreadableError("of a type that is not defined by itself", hint)
+        self._aliases.append(hint)
+        found = self.reader(hint.__value__)
+        self._aliases.pop()
         return found
 
     def _union(self, hint: Any, arguments: tuple[Any, ...]) -> Reader:

@@ -552,7 +552,8 @@ class EventLog:
             False when there is no such key (any more).
 
         Raises:
-            OptionError: The log was opened without ``master_key``.
+            OptionError: The log was opened without ``master_key``, or with another one.
+            EventLogError: The key is destroyed, but others who read keep it in the ``-wal`` file: do it again.
         """
         checks.check_option_name("EventLog.shred", "subject", subject)
         if self._vault is None:

@@ -217,16 +217,16 @@ async def fold(
 async def _snapshot(log: EventLog, projection: Projection, entity: str, last: int) -> tuple[Any, int, int, str]:
     """Return the state, position and version of the last snapshot, and which key was destroyed last before it."""
     sql = (
-        "SELECT position, data FROM ~snapshots WHERE name = ? AND logic = ? AND entity = ? AND position <= ? "
-        "ORDER BY position DESC LIMIT 1"
+        f"SELECT ({LAST_SHRED}), position, data FROM (SELECT 1) AS one LEFT JOIN "  # noqa: S608 (a constant)
+        "(SELECT position, data FROM ~snapshots WHERE name = ? AND logic = ? AND entity = ? AND position <= ? "
+        "ORDER BY position DESC LIMIT 1) AS last ON 1 = 1"
     )
-    found = Statement(sql, (projection.name, projection.logic, entity, last))
-    marks, rows = await log.store.transact([LAST_SHRED, found])
-    shredded = marks[0][0] if marks else ""
-    if not rows:
-        return None, 0, 0, shredded
-    kept = loads(rows[0][1])
-    return projection.load(kept["state"]), rows[0][0], kept["version"], shredded
+    (rows,) = await log.store.transact([Statement(sql, (projection.name, projection.logic, entity, last))])
+    shredded, position, data = rows[0]
+    if data is None:
+        return None, 0, 0, shredded or ""
+    kept = loads(data)
+    return projection.load(kept["state"]), position, kept["version"], shredded or ""
 
 
 class _ShreddedError(Exception):

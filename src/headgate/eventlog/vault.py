@@ -16,8 +16,8 @@ _NAME: Final = "master_key"
 _PROVEN: Final = b"headgate: the master key of this log"
 _PROOF: Final = Statement(f"SELECT value FROM ~meta WHERE name = '{_NAME}'")  # noqa: S608 (a constant)
 """What is sealed with the master key, and nothing else: it tells another one before that does harm."""
-LAST_SHRED: Final = Statement("SELECT value FROM ~meta WHERE name = 'shredded'")
-"""A mark that is another one each time that a key was destroyed; no row: none was."""
+LAST_SHRED: Final = "SELECT value FROM ~meta WHERE name = 'shredded'"
+"""A mark that is another one each time that a key was destroyed; nothing: none was."""
 _MARK: Final = "INSERT INTO ~meta AS old (name, value) VALUES ('shredded', ?) ON CONFLICT (name) DO UPDATE "
 
 
@@ -61,8 +61,9 @@ class Vault:
             some = tuple(wanted[at : at + _CHUNK])
             marks = ", ".join("?" * len(some))
             sql = f"SELECT subject, sealed FROM ~data_keys WHERE subject IN ({marks})"  # noqa: S608 (marks only)
-            rows, proofs = await self._store.transact([Statement(sql, some), _PROOF])
-            self._check(proofs)
+            rows, *proofs = await self._store.transact([Statement(sql, some), *([] if self._proved else [_PROOF])])
+            for each in proofs:
+                self._check(each)
             for subject, sealed in rows:
                 found[subject] = None if sealed is None else self._opened(subject, bytes(sealed))
         return found
@@ -133,7 +134,6 @@ class Vault:
             sql = f"INSERT INTO ~meta (name, value) VALUES ('{_NAME}', ?) ON CONFLICT (name) DO NOTHING"  # noqa: S608
             _, proofs = await self._store.transact([Statement(sql, (proof,)), _PROOF])  # the first one counts
         self._check(proofs)
-        self._proved = True
 
     def _check(self, proofs: Sequence[tuple[str]]) -> None:
         for (proof,) in proofs:
@@ -141,3 +141,4 @@ class Vault:
                 sealing.decrypt(self._master, base64.b64decode(proof), _PROVEN)
             except ValueError:
                 raise sealing.another_master() from None
+            self._proved = True
