@@ -14,6 +14,7 @@ from headgate.eventlog.groups import Group, Held
 from headgate.eventlog.leases import Leases
 from headgate.eventlog.masking import Policy
 from headgate.eventlog.planning import Plan
+from headgate.eventlog.projection import Projection
 from headgate.eventlog.projector import Projector, _Beside
 from headgate.eventlog.source import LogSource
 from headgate.eventlog.sqlite import SqliteStore
@@ -22,7 +23,9 @@ from headgate.eventlog.vault import Vault
 from tests.mutants.planted import CannotPlantError, edit
 
 # The package has functions of these names.
-archive, reverse, verify = (sys.modules[f"headgate.eventlog.{name}"] for name in ("archive", "reverse", "verify"))
+archive, reverse, verify, replay = (
+    sys.modules[f"headgate.eventlog.{name}"] for name in ("archive", "reverse", "verify", "replay")
+)
 MUTANTS: dict[str, tuple[Callable[[], None], tuple[str, ...]]] = {}
 TESTS = "tests/eventlog/"
 
@@ -386,3 +389,78 @@ def a_destroyed_key_stays_in_the_wal():
 def what_is_no_number_is_written_as_nothing():
     edit_function(codecs, "_model_text", ('if "null" in text or', "if"))
     edit(codecs.StructCodec, "encode", ('if "null" in text', "if False"))
+
+
+@mutant(TESTS + "test_projector.py", TESTS + "test_schedules.py")
+def several_use_a_projector_at_once():
+    for name in ("take_up", "handle", "catch_up"):
+        edit(Projector, name, ("async with self._turn:", "if True:"))
+
+
+@mutant(TESTS + "test_projector.py", TESTS + "test_schedules.py")
+def states_that_were_not_written_are_gone_on_with():
+    edit(Projector, "_fold", ("self._checkpoint = None", "pass"))
+
+
+@mutant(TESTS + "test_projector.py", TESTS + "test_schedules.py")
+def states_that_were_swapped_away_are_taken_up():
+    edit(Projector, "_take_up", ("if now_live == generation:", "if True:"))
+
+
+@mutant(TESTS + "test_projector.py", TESTS + "test_schedules.py")
+def a_batch_is_taken_for_all_that_there_was():
+    edit(Projector, "_handle", ("if before > at", "if False"))
+
+
+@mutant(TESTS + "test_projector.py", TESTS + "test_schedules.py")
+def a_first_rebuild_is_taken_up_half_built():
+    known = "SELECT coalesce(max(generation), 0), '' FROM ~projections WHERE name = ?"
+    look = f'(await self.log.store.transact([Statement("{known}", (self.projection.name,))]))[0][0]'
+    edit(Projector, "rebuild", ("await self._entered()", look))
+
+
+@mutant(TESTS + "test_projection.py")
+def entities_need_not_be_text():
+    edit(Projection, "entities", ("if not all(", "if False and not all("))
+
+
+@mutant(TESTS + "test_projection.py")
+def an_event_counts_twice_for_an_entity_that_it_names_twice():
+    edit(Projection, "entities", ("list(dict.fromkeys(several))", "several"))
+
+
+@mutant(TESTS + "test_projection.py")
+def a_fold_sees_what_the_projector_does_not():
+    edit_function(projection, "fold", ("and matches(query, event.row)", ""))
+
+
+@mutant(TESTS + "test_reverse.py")
+def a_stream_goes_back_past_what_came_meanwhile():
+    edit_function(reverse, "reverse_stream", ("inverse, options, read)", "inverse, options, {})"))
+
+
+@mutant(TESTS + "test_reverse.py")
+def a_command_is_undone_by_half():
+    edit_function(reverse, "reverse_correlation", (", command, head)", ")"))
+
+
+@mutant(TESTS + "test_projection.py")
+def stored_states_are_compared_at_another_position():
+    edit_function(
+        replay,
+        "_against_stored",
+        (
+            "position, before = await log.projector(new).stored(functools.partial(_load, new))",
+            "position, before = await log.projector(new).position(), await log.projector(new).all()",
+        ),
+    )
+
+
+@mutant(TESTS + "test_projection.py")
+def a_part_that_was_asked_for_is_left_out_of_account():
+    edit_function(replay, "compare", ("if old is None and given is not None:", "if False:"))
+
+
+@mutant(TESTS + "test_verify.py", TESTS + "test_schedules.py")
+def checkpoints_that_follow_a_look_are_taken_for_ahead():
+    edit_function(verify, "verify", ("_ahead(furthest, last)", "_ahead(await _furthest(log), last)"))

@@ -143,6 +143,21 @@ def test_what_is_handled_is_what_it_is_about_whatever_it_is_given(place):
             assert await projector.position() == 7
 
 
+def test_one_who_has_seen_all_learns_that_what_is_read_by_now_is_behind(place):
+    @run
+    async def _():
+        async with place.log() as log:
+            await fill(log, 10)
+            projector = log.projector(counts())
+            await projector.catch_up()
+            assert await projector.catch_up() == 0
+            await log.projector(counts()).rebuild(until=5)
+            with pytest.raises(FencedError):
+                await projector.catch_up()
+            assert await projector.catch_up() == 5
+            assert await projector.stored() == (10, {"a": {"n": 10}})
+
+
 def test_what_is_missing_before_a_batch_is_read(place):
     """As when somebody has swapped states that are behind those that were kept."""
 

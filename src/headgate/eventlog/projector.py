@@ -231,9 +231,23 @@ class Projector:
         at = await self._at()
         head = await self.log.head()
         last = head if until is None else min(until, head)
+        if at >= last:
+            await self._confirm()
+            return 0
         count = await self._read(at + 1, last)
         await self._fold([], last)  # what is not of its types is behind it too
         return count
+
+    async def _confirm(self) -> None:
+        """Notice that somebody else keeps it, where there is nothing to write: what is read then may be behind."""
+        checkpoint = self._checkpoint
+        assert checkpoint is not None  # noqa: S101 (it was taken up)
+        sql = "SELECT 1 FROM ~checkpoints WHERE name = ? AND partition = 0 AND position = ? AND epoch = ?"
+        values = (checkpoint.name, checkpoint.position, checkpoint.epoch)
+        (rows,) = await self.log.store.transact([Statement(sql, values)])
+        if not rows:
+            self._checkpoint = None
+            raise checkpoints.fenced(self.log.store, checkpoint)
 
     def stages(self, name: str | None = None, **options: Any) -> list[Child]:
         """Return recipes of two stages that keep the projection up to date: a producer, and a consumer of it.
