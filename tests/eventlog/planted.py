@@ -57,7 +57,7 @@ def edit_function(module, name, *changes):
 def positions_are_given_before_the_commit():
     """Writers no longer wait for each other: a later position can be committed first."""
     lock = "PERFORM pg_advisory_xact_lock(7235, hashtext('{s}'));"
-    for name in ("EVENTS", "ARCHIVED"):
+    for name in ("EVENTS", "ARCHIVED_IN"):
         script = getattr(postgres_schema, name)
         if script.count(lock) != 1:
             raise CannotPlantError(f"postgres_schema.{name}")
