@@ -165,8 +165,9 @@ class Group:
         if self._keeper is None:
             return
         self._keeper.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._keeper
+        await asyncio.wait([self._keeper])  # not itself: a cancellation of ours would be taken for its own
+        if not self._keeper.cancelled():
+            self._keeper.result()
         self._keeper = None
         held, self._held = self._held, {}
         await self._leases.leave((each.checkpoint, each.reached) for each in held.values())
@@ -309,8 +310,9 @@ class Group:
                 news.result()
         finally:
             news.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await news
+            await asyncio.wait([news])  # as in `leave`
+            if not news.cancelled():
+                news.result()
 
     async def done(self, events: Iterable[Recorded]) -> None:
         """Mark events as handled, and move the checkpoints.
