@@ -8,6 +8,7 @@ from headgate.eventlog import Event, EventLog
 from headgate.eventlog.source import LogSource
 from headgate.testing import check_source
 from tests.eventlog.conftest import run
+from tests.eventlog.test_faults_groups import events, streams_of, take_away
 
 
 def test_it_keeps_what_a_source_promises(tmp_path):
@@ -151,3 +152,21 @@ def test_an_event_that_is_never_handled_stops_its_partition_and_not_the_others(t
                 taken += len(events)
                 await group.done(events)
             await group.leave()
+
+
+def test_what_came_back_of_a_partition_that_was_lost_is_not_handed_out_again(place):
+    @run
+    async def _():
+        async with place.log() as log:
+            group = log.group("g", partitions=2)
+            one, two = streams_of(group)
+            await log.append_all([(one, events(1)), (two, events(2))])
+            source = group.source()
+            await source.open()
+            messages = await source.fetch(10)
+            await source.nack(messages)
+            await take_away(log, 0)
+            await group._balance()
+            (message,) = await source.fetch(10)
+            assert message.data.data["n"] == 2
+            await source.close()

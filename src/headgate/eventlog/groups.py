@@ -432,6 +432,11 @@ class Group:
             self._moved(held, position)
         return result
 
+    def holds(self, event: Recorded) -> bool:
+        """Whether an event that was handed out is still this member's to handle."""
+        held = self._held.get(self.partition_of(event.stream))
+        return held is not None and held.has(event.position)
+
     def mine(self, events: Iterable[Recorded]) -> list[Recorded]:
         """Return those events that were handed out and are not handled yet, and whose partitions are still held."""
         found: list[Recorded] = []

@@ -79,10 +79,14 @@ class LogSource(Source):
         return []
 
     def _due(self, now: float, count: int) -> list[Message]:
-        due = sorted((each for each in self._back if each[0] <= now), key=lambda each: each[1])[:count]
-        for each in due:
+        due: list[Message] = []
+        for each in sorted((each for each in self._back if each[0] <= now), key=lambda each: each[1]):
+            if len(due) == count:
+                break
             self._back.remove(each)
-        return [message for _, _, message in due]
+            if self._group.holds(each[2].receipt):  # else who has its partition by now hands it out
+                due.append(each[2])
+        return due
 
     def _put_back(self, message: Message, due: float) -> None:
         self._nacks += 1

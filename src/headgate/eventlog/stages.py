@@ -143,6 +143,7 @@ class LogProducer(Taking):
             self._last = head if self._last is None else min(self._last, head)
         await self._look()
         self._begun = True
+        self._note()
 
     async def terminate(self, reason: Any) -> None:
         """Stop reading, and note where to go on."""

@@ -68,6 +68,17 @@ def test_what_was_not_acknowledged_comes_back_in_order():
     assert record.unacked() == []
 
 
+def test_what_is_in_flight_can_be_looked_at():
+    record = sent([1, 2, 3], [4, 5], [6])
+    record.ack(1)
+    record.settle([(3, 4)])
+    assert record.flying() == [[2, 3], [5], [6]]
+    assert record.in_flight == 4
+    record.ack(4)
+    assert record.flying() == [[5], [6]]
+    assert flat(record.unacked()) == [5, 6]
+
+
 def test_what_was_handled_and_not_acknowledged_stays():
     """A middle stage that leaves still answers for what it has handled."""
     record = sent([1, 2], [3, 4], [5])
