@@ -164,7 +164,8 @@ class Member:
     async def taken(self):
         seconds = self.chance.choice([0.001, 0.01, 0.1, 1]) if self.world.storming else 5
         try:
-            return await asyncio.wait_for(self.group.take(self.count), seconds)
+            async with asyncio.timeout(seconds):  # not wait_for, which loses a cancellation that comes with a failure
+                return await self.group.take(self.count)
         except TimeoutError:
             return []
         except EventLogError as error:
@@ -181,7 +182,8 @@ class Member:
             work = self.in_one(events) if self.world.exact else self.in_two(events)
             try:
                 if storming and chance.random() < 0.1:
-                    await asyncio.wait_for(work, chance.uniform(0, 2 * self.world.latency))
+                    async with asyncio.timeout(chance.uniform(0, 2 * self.world.latency)):
+                        await work
                 else:
                     await work
                 return
