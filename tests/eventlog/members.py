@@ -164,7 +164,7 @@ class Member:
     async def taken(self):
         seconds = self.chance.choice([0.001, 0.01, 0.1, 1]) if self.world.storming else 5
         try:
-            async with asyncio.timeout(seconds):  # wait_for may swallow one's own cancellation
+            async with asyncio.timeout(seconds):  # not wait_for, which loses a cancellation that comes with a failure
                 return await self.group.take(self.count)
         except TimeoutError:
             return []
