@@ -29,7 +29,7 @@ from typing import Any
 from benchmarks.environment import environment
 from headgate.eventlog import Event, EventLog, Projection, Recorded, Types
 from headgate.eventlog.record import COLUMNS
-from headgate.eventlog.sqlite import INSERT
+from headgate.eventlog.sqlite_statements import INSERT
 
 BATCH = 1000
 STREAMS = 1000

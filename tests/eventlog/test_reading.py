@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from headgate import EventError, OptionError
 from headgate.eventlog import Event, EventLog, Page, archive
 from headgate.eventlog.postgres import _field_is, _one_sided, numbered
-from headgate.eventlog.sqlite import _field_is as _is
+from headgate.eventlog.sqlite_statements import field_is as _is
 from headgate.eventlog.store import Query, select
 from tests.eventlog.conftest import run
 from tests.eventlog.server import server

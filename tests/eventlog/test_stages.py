@@ -1,8 +1,9 @@
 """The log as a stage: catching up and going on, consumers that append, groups with fenced checkpoints."""
 
 import asyncio
+import itertools
 import sqlite3
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -340,3 +341,35 @@ def test_a_handler_in_the_transaction_of_the_checkpoint_counts_exactly_once(tmp_
         db = sqlite3.connect(path)
         assert db.execute("SELECT sum(n) FROM total").fetchone() == (5050,)
         db.close()
+
+
+def test_a_new_group_begins_where_it_is_said_and_goes_on_where_it_is(place):
+    @run
+    async def _():
+        now = itertools.count(1000)
+        async with place.log(clock=lambda: next(now)) as log:
+            for number in range(6):
+                await log.append(f"s{number % 3}", [Event("e", {"n": number})])
+            fourth = (await log.event(4)).recorded_at
+            future = fourth + timedelta(days=1)
+            starts = {"all": None, "fourth": 4, "time": fourth, "end": "end", "future": future, "beyond": 99}
+            expected = {"all": [0, 1, 2, 3, 4, 5, 6], "fourth": [3, 4, 5, 6], "time": [3, 4, 5, 6]}
+            groups = {name: log.group(name, partitions=2, start=start) for name, start in starts.items()}
+            for group in groups.values():
+                await group.join()
+            await log.append("s1", [Event("e", {"n": 6})])
+            for name, group in groups.items():
+                found: list[int] = []
+                while len(found) < len(expected.get(name, [6])):
+                    events = await group.take(10)
+                    found += [each.data["n"] for each in events]
+                    await group.done(events)
+                assert sorted(found) == expected.get(name, [6]), name
+                await group.leave()
+            again = log.group("end", partitions=2, start=1)
+            await again.join()
+            await log.append("s2", [Event("e", {"n": 7})])
+            assert [each.data["n"] for each in await again.take(10)] == [7]
+            await again.leave()
+            with pytest.raises(OptionError, match="start"):
+                log.group("g", start="beginning")

@@ -23,6 +23,7 @@ from headgate.eventlog.checkpoints import Checkpoint
 from headgate.eventlog.group_stages import GroupConsumer, GroupProducer, is_async
 from headgate.eventlog.leases import Leases
 from headgate.eventlog.parking import Parked, ParkedSource, Parking
+from headgate.eventlog.reading import At
 from headgate.eventlog.record import Page, Recorded, Row
 from headgate.eventlog.source import LogSource
 from headgate.eventlog.store import Query, passing
@@ -89,6 +90,7 @@ class Group:
         partitions: Into how many parts the streams are divided: the same for all members, and for good.
         types: Only events of these types.
         streams: Only events of these streams.
+        start: Where a new group begins: a position, a time, or ``"end"``. One that is there goes on.
         lease: Seconds after which a member that is not heard of is replaced.
         batch: How many events are read at once.
     """
@@ -101,6 +103,7 @@ class Group:
         partitions: int = 16,
         types: tuple[str, ...] = (),
         streams: tuple[str, ...] = (),
+        start: At | str = None,
         lease: float = 30.0,
         batch: int = 1000,
     ) -> None:
@@ -116,6 +119,7 @@ class Group:
         self._log = log
         self._types = types
         self._streams = streams
+        self._start = start
         self._batch = batch
         self._most_open = 10 * batch  # one event that is never handled stops its partition here, not the others
         self._held: dict[int, Held] = {}
@@ -196,7 +200,7 @@ class Group:
         async with self._turn:
             if self._keeper is not None:
                 return
-            await self._leases.begin()
+            await self._leases.begin(self._first)
             try:
                 await self._balance()
             except BaseException:
@@ -204,6 +208,13 @@ class Group:
                 raise
             self._failed = None
             self._keeper = asyncio.create_task(self._keep(), name=f"headgate: group {self.name}")
+
+    async def _first(self) -> int:
+        """Return the position behind which a new group begins."""
+        if isinstance(self._start, str):  # it is END
+            return await self._log.head()
+        first, _ = await self._log.bounds(self._start, None)
+        return min(first - 1, await self._log.head())
 
     async def leave(self) -> None:
         """Give all partitions back, where they are, at once.

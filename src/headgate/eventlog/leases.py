@@ -6,7 +6,7 @@ it was taken up. Whoever takes it up raises the epoch, and so fences off all tha
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Final, NamedTuple
 
 from headgate.errors import EventLogError, OptionError
@@ -51,15 +51,18 @@ class Leases:
         self._partitions = partitions
         self._lease = int(lease * 1e6)
 
-    async def begin(self) -> None:
+    async def begin(self, first: Callable[[], Awaitable[int]]) -> None:
         """Make the partitions, if nobody has before.
+
+        Args:
+            first: Says up to which position everything is done with, then.
 
         Raises:
             OptionError: The group has another number of them.
         """
         found = await self._count()
         if not found:
-            await self._make()
+            await self._make(await first())
             found = await self._count()
         if found != self._partitions:
             expected = f"{found}, as for those who came before"
@@ -70,19 +73,19 @@ class Leases:
         (((found,),),) = await self._store.transact([Statement(sql, (self._name,))])
         return int(found)
 
-    async def _make(self) -> None:
+    async def _make(self, position: int) -> None:
         """Make all of them, or none: whoever makes the first, makes the others too."""
         now = await self._store.now()
         add = (
-            "INSERT INTO ~checkpoints (name, partition, position, epoch, updated_at) VALUES (?, ?, 0, 0, ?) "
+            "INSERT INTO ~checkpoints (name, partition, position, epoch, updated_at) VALUES (?, ?, ?, 0, ?) "
             "ON CONFLICT (name, partition) DO NOTHING"
         )
         late = EventLogError(self._store.name, f"group {self._group!r}: somebody else has made its partitions")
-        others = [(self._name, each, now) for each in range(1, self._partitions)]
+        others = [(self._name, each, position, now) for each in range(1, self._partitions)]
         try:
             await self._store.transact(
                 [
-                    Statement(add, (self._name, 0, now), changes=1, otherwise=late),
+                    Statement(add, (self._name, 0, position, now), changes=1, otherwise=late),
                     Statement(add, many=others),
                 ]
             )

@@ -26,7 +26,7 @@ from headgate.eventlog.projector import Projector
 from headgate.eventlog.reading import At, Reading, check_field, correlation, field_values, position_at, stream_names
 from headgate.eventlog.record import Page, Recorded, Row, to_micros
 from headgate.eventlog.registry import Types
-from headgate.eventlog.stages import END, LogConsumer, LogProducer, TakenUp
+from headgate.eventlog.stages import LogConsumer, LogProducer, TakenUp, check_start
 from headgate.eventlog.store import FieldValue, Query, Statement, is_literal
 from headgate.eventlog.vault import Vault
 from headgate.runtime.options import Child, check_choice, check_count
@@ -422,12 +422,7 @@ class EventLog:
         Raises:
             OptionError: An option is not what it has to be.
         """
-        if isinstance(start, str):
-            if start != END:
-                expected = "a position, a datetime with a time zone, 'end', or None"
-                raise OptionError("EventLog.producer", "start", expected, start)
-        else:
-            checks.check_at("EventLog.producer", "start", start)
+        check_start("EventLog.producer", start)
         checks.check_at("EventLog.producer", "until", until)
         check_count("EventLog.producer", "batch", batch, 1)
         options.setdefault("id", options.get("name") or "log")
@@ -470,6 +465,7 @@ class EventLog:
         partitions: int = 16,
         types: str | type[Any] | Iterable[str | type[Any]] | None = None,
         streams: str | Iterable[str] | None = None,
+        start: At | str = None,
         lease: float = 30.0,
         batch: int = 1000,
     ) -> Group:
@@ -480,11 +476,16 @@ class EventLog:
             partitions: Into how many parts the streams are divided: the same for all members, and for good.
             types: Only events of these types.
             streams: Only events of these streams.
+            start: Where a new group begins: a position, a time, or ``"end"``: only what is still to come. Default: the
+                beginning. A group that is there goes on where it is.
             lease: Seconds after which a member that is not heard of is replaced.
             batch: How many events are read at once.
         """
+        check_start("EventLog.group", start)
         kinds, names = tuple(self.types.names_of(types)), tuple(stream_names(streams))
-        return Group(self, name, partitions=partitions, types=kinds, streams=names, lease=lease, batch=batch)
+        return Group(
+            self, name, partitions=partitions, types=kinds, streams=names, start=start, lease=lease, batch=batch
+        )
 
     async def checkpoint(self, name: str) -> int:
         """Return the position of a checkpoint; 0: there is none."""

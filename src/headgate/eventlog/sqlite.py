@@ -13,12 +13,10 @@ import contextlib
 import functools
 import hashlib
 import inspect
-import itertools
-import json
 import random
 import sqlite3
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -28,18 +26,26 @@ from headgate.eventlog import schema
 from headgate.eventlog.bell import Bell
 from headgate.eventlog.committing import Committer, Result
 from headgate.eventlog.planning import Appended, Condition, Found, Needs, Order, Plan, needs
-from headgate.eventlog.record import COLUMNS, Head, Row
-from headgate.eventlog.store import SCHEMA_VERSION, FieldValue, Query, Statement, is_literal, select
+from headgate.eventlog.record import Head, Row
+from headgate.eventlog.sqlite_statements import (
+    among,
+    execute,
+    field_is,
+    field_sql,
+    head_of,
+    here,
+    insert,
+    plain_rows,
+    statements,
+    version_of,
+)
+from headgate.eventlog.store import SCHEMA_VERSION, Query, Statement, select
 
 T = TypeVar("T")
 
 MEMORY: Final = ":memory:"
-INSERT: Final = f"INSERT INTO headgate_events VALUES ({', '.join('?' * len(COLUMNS))})"  # noqa: S608 (a constant)
-_TOGETHER: Final = 20  # rows in one statement; 32,766 values are allowed
-_INSERT_SEVERAL: Final = INSERT + f", ({', '.join('?' * len(COLUMNS))})" * (_TOGETHER - 1)
 _CACHED: Final = 100_000  # streams whose versions are remembered
 _LOOKS: Final = (0.002, 0.05)  # seconds between looks for what others wrote: just after something came, and later on
-_CHUNK: Final = 500  # values in one IN (...)
 _CHANGE: Final = (  # something: only a commit that changes a page forces what is written to the disk, all of it
     "INSERT INTO headgate_meta VALUES ('changed', '0') ON CONFLICT (name) DO UPDATE SET value = 1 - headgate_meta.value"
 )
@@ -147,7 +153,7 @@ class SqliteStore:
                 why = f"its tables are of version {version}, and this Headgate knows up to {SCHEMA_VERSION}"
                 raise EventLogError(self.name, why)  # noqa: TRY301 (within the transaction)
             for script in schema.MIGRATIONS[version:]:
-                for statement in _statements(script):
+                for statement in statements(script):
                     self._db.execute(statement)
             self._db.execute(
                 "INSERT INTO headgate_meta VALUES ('schema', ?) "
@@ -222,7 +228,7 @@ class SqliteStore:
                         results.append(plan.place(orders))
                     except HeadgateError as error:
                         results.append(error)
-                _insert(self._db, plan.rows)
+                insert(self._db, plan.rows)
                 if self._durability == "power" and not plan.rows and any(type(each) is list for each in results):
                     self._db.execute(_CHANGE)  # what is there already may be of one who does not force it to the disk
                 self._db.execute("COMMIT")
@@ -241,29 +247,29 @@ class SqliteStore:
             (now,) = db.execute("PRAGMA data_version").fetchone()
             if now != self._seen:  # somebody else has written
                 self._versions.clear()
-                self._head = _head(db)
+                self._head = head_of(db)
                 self._seen = now
             head, cached = self._head, self._versions
         else:
-            head, cached = _head(db), {}
-        versions = {stream: cached[stream] if stream in cached else _version(db, stream) for stream in need.streams}
+            head, cached = head_of(db), {}
+        versions = {stream: cached[stream] if stream in cached else version_of(db, stream) for stream in need.streams}
         known = {
             row[0]: Found(*row[1:])
             for table in ("events", "archived_ids")
-            for row in _among(db, table, "event_id, position, stream, version", "event_id", need.ids)
+            for row in among(db, table, "event_id, position, stream, version", "event_id", need.ids)
         }
         reversed_by = dict(
             row
             for table in ("events", "archived_ids")
-            for row in _among(db, table, "reverses, position", "reverses", need.reversals)
+            for row in among(db, table, "reverses, position", "reverses", need.reversals)
         )
         archived = 0
         if need.conditions:
             (archived,) = db.execute("SELECT coalesce(max(last), 0) FROM headgate_archives").fetchone()
         unmet: dict[Condition, int] = {}
         for condition in need.conditions:
-            sql, values = select(condition.query, None, 1, _field_is)
-            row = db.execute(_here(sql), values).fetchone()
+            sql, values = select(condition.query, None, 1, field_is)
+            row = db.execute(here(sql), values).fetchone()
             if row is not None:
                 unmet[condition] = row[0]
         return Plan(self.name, head, int(self._clock() * 1e6), versions, known, reversed_by, unmet, archived)
@@ -273,13 +279,13 @@ class SqliteStore:
         if not isinstance(connection, sqlite3.Connection) or not connection.in_transaction:
             expected = "a sqlite3.Connection to the same file on which a transaction was begun"
             raise OptionError("EventLog.append", "connection", expected, connection)
-        with self._translated(), _plain_rows(connection):
+        with self._translated(), plain_rows(connection):
             connection.execute("UPDATE headgate_meta SET value = value WHERE 0")  # takes the write lock before it reads
             connection.execute("SAVEPOINT headgate_append")
             try:
                 plan = self._plan(connection, needs(orders))
                 results = plan.place(orders)
-                _insert(connection, plan.rows)
+                insert(connection, plan.rows)
             except BaseException:
                 if connection.in_transaction:
                     connection.execute("ROLLBACK TO headgate_append")
@@ -296,13 +302,13 @@ class SqliteStore:
 
     def _adopt(self, rows: Sequence[Row]) -> None:
         with self._translated():
-            self._transact(lambda db: _insert(db, rows), ())
+            self._transact(lambda db: insert(db, rows), ())
 
     async def index(self, field: str) -> None:
         """Make an index of a field of the data, if there is none."""
         self._check_open()
         name = hashlib.sha256(field.encode()).hexdigest()[:16]
-        text, _ = _field(field)
+        text, _ = field_sql(field)
         sql = (
             f"CREATE INDEX IF NOT EXISTS headgate_events_field_{name} ON headgate_events "
             f"(CAST({text.format('->>')} AS TEXT), type)"
@@ -348,7 +354,7 @@ class SqliteStore:
         with self._translated():
             self._reader.execute("BEGIN")
             try:
-                return [_execute(self._reader, each) for each in statements]
+                return [execute(self._reader, each) for each in statements]
             finally:
                 self._reader.execute("COMMIT")
 
@@ -364,7 +370,7 @@ class SqliteStore:
             self._begin()
             try:
                 result = None if work is None else self._work(work)
-                rows = [_execute(self._db, each) for each in statements]
+                rows = [execute(self._db, each) for each in statements]
                 self._db.execute("COMMIT")
             except BaseException:
                 self._rollback()
@@ -391,8 +397,8 @@ class SqliteStore:
     async def read(self, query: Query, cursor: Row | None, limit: int) -> list[Row]:
         """Read some rows."""
         self._check_open()
-        sql, values = select(query, cursor, limit, _field_is)
-        return await self._read_there(functools.partial(self._fetch, _here(sql), values))
+        sql, values = select(query, cursor, limit, field_is)
+        return await self._read_there(functools.partial(self._fetch, here(sql), values))
 
     def _fetch(self, sql: str, values: tuple[Any, ...]) -> list[Row]:
         with self._translated():
@@ -405,7 +411,7 @@ class SqliteStore:
 
     def _read_head(self) -> Head:
         with self._translated():
-            return _head(self._reader)
+            return head_of(self._reader)
 
     async def check(self) -> list[str]:
         """Let SQLite look at its own structures; an empty list: it found nothing wrong."""
@@ -498,95 +504,3 @@ class SqliteStore:
             if user and code not in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_BUSY):
                 raise
             raise EventLogError(self.name, f"SQLite says: {error}") from error
-
-
-@contextlib.contextmanager
-def _plain_rows(db: sqlite3.Connection) -> Generator[None]:
-    """Let a connection of somebody else give rows as tuples, and text as text."""
-    before = db.row_factory, db.text_factory
-    db.row_factory, db.text_factory = None, str
-    try:
-        yield
-    finally:
-        db.row_factory, db.text_factory = before
-
-
-def _insert(db: sqlite3.Connection, rows: Sequence[Row]) -> None:
-    """Insert rows; several with one statement, which takes an eighth less time."""
-    whole = len(rows) - len(rows) % _TOGETHER
-    if whole:
-        join = itertools.chain.from_iterable
-        together = [tuple(join(rows[at : at + _TOGETHER])) for at in range(0, whole, _TOGETHER)]
-        db.executemany(_INSERT_SEVERAL, together)
-    if whole < len(rows):
-        db.executemany(INSERT, rows[whole:])
-
-
-def _head(db: sqlite3.Connection) -> Head:
-    row = db.execute(
-        "SELECT position, recorded_at, digest FROM headgate_events ORDER BY position DESC LIMIT 1"
-    ).fetchone()
-    return Head() if row is None else Head(row[0], row[1], row[2] or b"")
-
-
-def _version(db: sqlite3.Connection, stream: str) -> int:
-    (version,) = db.execute("SELECT max(version) FROM headgate_events WHERE stream = ?", (stream,)).fetchone()
-    if version is None:
-        row = db.execute("SELECT version FROM headgate_archived_streams WHERE stream = ?", (stream,)).fetchone()
-        return 0 if row is None else int(row[0])
-    return int(version)
-
-
-def _among(db: sqlite3.Connection, table: str, columns: str, column: str, values: set[bytes]) -> Iterator[Any]:
-    wanted = list(values)
-    for at in range(0, len(wanted), _CHUNK):
-        some = wanted[at : at + _CHUNK]
-        marks = ", ".join("?" * len(some))
-        yield from db.execute(f"SELECT {columns} FROM headgate_{table} WHERE {column} IN ({marks})", some)  # noqa: S608
-
-
-def _field_is(name: str, value: FieldValue) -> tuple[str, tuple[str, ...]]:
-    """Compare what is indexed, text; then the kind, where it is no text."""
-    field, given = _field(name)
-    if isinstance(value, str):
-        return f"CAST({field.format('->>')} AS TEXT) = ?", (*given, value)
-    alike = f"{field.format('->')} = ?"
-    if value is None:
-        return alike, (*given, "null")
-    text = str(int(value))  # true is 1
-    return f"CAST({field.format('->>')} AS TEXT) = ? AND {alike}", (*given, text, *given, json.dumps(value))
-
-
-def _field(name: str) -> tuple[str, tuple[str, ...]]:
-    """Return the SQL of a field of the data, with its operator left out, and what is to be put in for ``?``."""
-    path = f'$."{name}"'  # a name alone would be taken for a path, too
-    if is_literal(name):
-        return f"data {{}} '{path}'", ()
-    return "data {} ?", (path,)
-
-
-@functools.lru_cache(maxsize=256)
-def _here(sql: str) -> str:
-    return sql.replace("~", "headgate_")
-
-
-def _execute(db: sqlite3.Connection, statement: Statement) -> list[tuple[Any, ...]]:
-    sql = _here(statement.sql)
-    if statement.many is not None:
-        db.executemany(sql, statement.many)
-        return []
-    cursor = db.execute(sql, statement.values)
-    rows: list[tuple[Any, ...]] = cursor.fetchall()
-    if statement.changes is not None and (len(rows) if rows else cursor.rowcount) != statement.changes:
-        raise statement.otherwise or EventLogError("", f"expected {statement.changes} rows to change: {sql}")
-    return rows
-
-
-def _statements(script: str) -> Iterator[str]:
-    """Cut a script into statements; unlike ``executescript``, running them does not commit what was begun."""
-    text = ""
-    for line in script.splitlines(keepends=True):
-        text += line
-        if text.strip() and sqlite3.complete_statement(text):
-            yield text
-            text = ""

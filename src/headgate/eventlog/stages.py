@@ -12,8 +12,9 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
-from headgate.errors import EventError, EventLogError
+from headgate.errors import EventError, EventLogError, OptionError
 from headgate.eventlog import checkpoints
+from headgate.eventlog.checks import check_at
 from headgate.eventlog.events import Event
 from headgate.eventlog.reading import At
 from headgate.eventlog.record import Page, Recorded, Row, to_micros
@@ -215,6 +216,15 @@ class LogProducer(Taking):
                 self._next = max(self._next, await log.position_at(self._begins - timedelta(microseconds=1)) + 1)
                 self._begins = None
         self._head = head.position
+
+
+def check_start(where: str, start: Any) -> None:
+    """Refuse what is no place to begin at."""
+    if isinstance(start, str):
+        if start != END:
+            raise OptionError(where, "start", "a position, a datetime with a time zone, 'end', or None", start)
+    else:
+        check_at(where, "start", start)
 
 
 def _first(batch: Any) -> int:
