@@ -184,8 +184,8 @@ def versions_of_what_was_taken_back_stay_known():
         SqliteStore,
         "_write",
         (
-            "_insert(self._db, plan.rows)",
-            "self._head = plan.head; self._versions.update(plan.versions); _insert(self._db, plan.rows)",
+            "insert(self._db, plan.rows)",
+            "self._head = plan.head; self._versions.update(plan.versions); insert(self._db, plan.rows)",
         ),
     )
     edit(SqliteStore, "_rollback", ("self._seen = -1", "pass"))

@@ -17,6 +17,10 @@ async def owners(log, name="group g"):
     return [row[0] for row in (await log.store.transact([Statement(sql, (name,))]))[0]]
 
 
+async def from_the_beginning():
+    return 0
+
+
 def leases(log, owner, partitions=2):
     return Leases(log.store, "g", owner, partitions, 30.0)
 
@@ -104,7 +108,7 @@ def test_a_checkpoint_does_not_go_back_when_its_partition_is_let_go(shared):
     async def _():
         async with shared.log() as log:
             mine = leases(log, "a" * 32)
-            await mine.begin()
+            await mine.begin(from_the_beginning)
             await mine.renew([])
             first, second = [await mine.claim(partition) for partition in (0, 1)]
             sql = "UPDATE ~checkpoints SET position = 7 WHERE name = 'group g'"
