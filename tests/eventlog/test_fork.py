@@ -187,7 +187,13 @@ def test_sealed_fields_stay_sealed_in_a_fork_without_a_policy():
         ):
             await with_canaries(log)
             await fork(log, copy)
-            assert (await copy.event(1)).plain["name"] == "[sealed]"
+            before = await copy.event(1)
+            assert before.plain["name"] == "[sealed]"
+            again = await copy.append(
+                before.stream, (await log.event(1)).data
+            )  # the same subject gets a key of its own
+            assert (await copy.event(again.last)).data == (await log.event(1)).data
+            assert (await copy.event(1)).plain == before.plain
 
 
 def test_a_policy_that_allows_only_what_it_names():

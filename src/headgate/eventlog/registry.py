@@ -13,7 +13,7 @@ from headgate.eventlog.checks import listed
 from headgate.eventlog.codecs import Codec, codec_for, dumps, loads
 from headgate.eventlog.events import check_text, is_name
 from headgate.eventlog.masking import ERASED, SEALED
-from headgate.eventlog.record import DATA, EVENT_ID, POSITION, SCHEMA, SUBJECT, TYPE, Row
+from headgate.eventlog.record import DATA, EVENT_ID, POSITION, RECORDED_AT, SCHEMA, SUBJECT, TYPE, Row
 
 C = TypeVar("C", bound=type[Any])
 N = TypeVar("N", bound=type[Any] | str)
@@ -255,9 +255,17 @@ class Types:
             if key == sealing.DAMAGED:
                 raise sealing.damaged_key(row[SUBJECT], row[POSITION])
             if key is not None:
-                fields.update(_unsealed(key, box, row))
-                return fields
-            mark = ERASED
+                try:
+                    fields.update(_unsealed(key, box, row))
+                except DamagedLogError:
+                    # In a fork without keys, its own key of a subject is younger than what was copied.
+                    if getattr(key, "created_at", 0) <= row[RECORDED_AT]:
+                        raise
+                    mark = SEALED
+                else:
+                    return fields
+            else:
+                mark = ERASED
         else:
             mark = SEALED
         fields.update(dict.fromkeys(box["fields"], mark))

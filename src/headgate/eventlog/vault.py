@@ -60,12 +60,12 @@ class Vault:
         for at in range(0, len(wanted), _CHUNK):
             some = tuple(wanted[at : at + _CHUNK])
             marks = ", ".join("?" * len(some))
-            sql = f"SELECT subject, sealed FROM ~data_keys WHERE subject IN ({marks})"  # noqa: S608 (marks only)
+            sql = f"SELECT subject, sealed, created_at FROM ~data_keys WHERE subject IN ({marks})"  # noqa: S608 (marks only)
             rows, *proofs = await self._store.transact([Statement(sql, some), *([] if self._proved else [_PROOF])])
             for each in proofs:
                 self._check(each)
-            for subject, sealed in rows:
-                found[subject] = None if sealed is None else self._opened(subject, bytes(sealed))
+            for subject, sealed, created_at in rows:
+                found[subject] = None if sealed is None else self._opened(subject, bytes(sealed), created_at)
         return found
 
     async def ensure(self, subjects: Iterable[str]) -> dict[str, bytes]:
@@ -114,11 +114,13 @@ class Vault:
         await self._store.scrub()
         return bool(destroyed)
 
-    def _opened(self, subject: str, sealed: bytes) -> bytes:
+    def _opened(self, subject: str, sealed: bytes, created_at: int = 0) -> bytes:
         try:
-            return sealing.decrypt(self._master, sealed, subject.encode())
+            key = sealing.Key(sealing.decrypt(self._master, sealed, subject.encode()))
         except ValueError:
             return sealing.DAMAGED
+        key.created_at = created_at
+        return key
 
     async def _prove(self) -> None:
         """See that the log has this master key before anything is written; at first, keep what proves it."""
