@@ -79,8 +79,8 @@ class Drafter:
                     special = True
             else:
                 kind, draft = of_data(event, event_id, common, meta)
-            text = draft[10]
-            if draft[11] is not None or len(text) > largest or not text.isascii():
+            text, about = draft[10], draft[11]  # data, meta
+            if len(text) > largest or not text.isascii() or (about is not None and (len(about) > largest or not about.isascii())):
                 self._check(draft)
             if kind is not None and kind.personal:
                 personal.append((len(drafts), kind))
