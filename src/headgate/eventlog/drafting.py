@@ -79,9 +79,9 @@ class Drafter:
                     special = True
             else:
                 kind, draft = of_data(event, event_id, common, meta)
-            text, about = draft[10], draft[11]  # data, meta
-            if len(text) > largest or not text.isascii() or (about is not None and (len(about) > largest or not about.isascii())):
-                self._check(draft)
+            for text in draft[10:]:  # data, meta
+                if text is not None and (len(text) > largest or not text.isascii()):
+                    self._check(draft)
             if kind is not None and kind.personal:
                 personal.append((len(drafts), kind))
                 if type(event) is Event:  # while keys are looked up, it may be appended by somebody else too
