@@ -57,7 +57,7 @@ TEXTS = (5, b"a", "\ud800")
 NUMBERS = (-1, 1.5, "1", True, math.nan, HUGE, 10**400)
 COUNTS = (0, *NUMBERS)
 PLACES = (-1, 1.5, "1", "yesterday", True, HUGE, NAIVE, (1,))
-SEVERAL: tuple[Any, ...] = (5, [5], [""], ["\ud800"], {"a": None}.values, b"a")
+SEVERAL: tuple[Any, ...] = (5, [5], [""], ["\ud800"], {"a": None}.values, b"a", [], (), iter(()))
 STREAMS = (None, *NAMES, "*", "a*")
 PROJECTIONS = (5, "sums", None, kept)
 FLAGS = (1, "yes", None)
@@ -182,11 +182,27 @@ TABLE: dict[str, Any] = {
     "EventLog.index": (EventLog.index, {"field": (5, None, "", 'a"b', "a?b", "a'b", "\ud800")}),
     "EventLog.shred": (EventLog.shred, {"subject": (None, *NAMES)}),
     "Event": (stored, EVENT),
+    "Projection": (
+        lambda log, **o: Projection(**{"name": "p", "apply": kept, **o}),
+        {
+            "name": (None, *NAMES, "a#b"),
+            "apply": (*FUNCTIONS, None),
+            "initial": (*FUNCTIONS, None),
+            "entity": FUNCTIONS,
+            "streams_of": FUNCTIONS,
+            **WHERE,
+            "state": (5, "x", int),
+            "logic": (None, *NAMES),
+        },
+    ),
     "Types.names_of": (lambda log, **o: Types(Opened).names_of(**o), {"types": SEVERAL}),
     "Types.kind": (lambda log, **o: Types(Opened).kind(**o), {"of": (5, None, int, "", "a\nb", ["a"])}),
     "accesses": (accesses, {"limit": (*NUMBERS, None)}),
-    "archive": (lambda log, **o: archive(log, "nowhere", **o), {"until": PLACES}),
-    "discard": (discard, {"until": PLACES}),
+    "archive": (
+        lambda log, **o: archive(log, **{"folder": "nowhere", "until": 0, **o}),
+        {"folder": (5, None, b"a", "a\0b", "\ud800"), "until": (*PLACES, None)},
+    ),
+    "discard": (discard, {"until": (*PLACES, None)}),
     "compare": (lambda log, **o: compare(log, SUMS, SUMS, **o), PART),
     "compare_handlers": (lambda log, **o: compare_handlers(log, same, same, **o), {**PART, "types": SEVERAL}),
     "explain": (
@@ -195,6 +211,7 @@ TABLE: dict[str, Any] = {
     ),
     "export_lines": (exported, {"reading": (5, None, "s", []), "policy": (5, "mask", {}, Policy)}),
     "fork": (forked, {**PART, **WHERE}),
+    "fork of a sample": (lambda log, **o: forked(log, sample=1, **o), {**PART, **WHERE}),
     "note_access": (
         lambda log, **o: note_access(log, **{"actor": "ada", "command": "show", "details": {}, **o}),
         {

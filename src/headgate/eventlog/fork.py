@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from headgate.errors import EventLogError, OptionError
+from headgate.eventlog.checks import stream_names
 from headgate.eventlog.codecs import dumps
 from headgate.eventlog.events import check_text
 from headgate.eventlog.masking import ERASED, MASK, SEALED, Policy
@@ -78,6 +79,8 @@ async def fork(  # noqa: PLR0913 (each is a choice of its own)
         OptionError: The policy gives two streams one name; what was copied before that stays.
         EventError: It makes something of a column that cannot be one.
     """
+    streams = stream_names(streams, "fork") or None
+    types = source.types.names_of(types) or None
     if (await target.store.head()).position:
         raise EventLogError(target.store.name, "a fork needs a log without events")
     if sample is not None:
@@ -136,15 +139,14 @@ class _Sample:
         self._known: set[str] = set()
         self._edges: list[tuple[int, str, set[str]]] = []  # events that refer to something: position, stream, what
 
-    async def drawn(self, count: int, depth: int | None, seed: int, streams: Any) -> Chosen:
+    async def drawn(self, count: int, depth: int | None, seed: int, streams: list[str] | None) -> Chosen:
         """Draw so many streams, and choose what belongs to them."""
         names = {info.name for info in await self._log.streams()}
         self._known = names
         candidates: set[str] = set()
-        wanted = None if streams is None else [streams] if isinstance(streams, str) else list(streams)
         async for page in self._log.read(start=self._first, until=self._last, types=self._types).pages():
             for event in page:
-                if wanted is None or any(_fits(event.stream, each) for each in wanted):
+                if streams is None or any(_fits(event.stream, each) for each in streams):
                     candidates.add(event.stream)
                 found = self._refers(event)
                 if found:

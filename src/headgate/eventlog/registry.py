@@ -9,9 +9,9 @@ from typing import Any, Final, TypeVar, overload
 
 from headgate.errors import DamagedLogError, EventError, HeadgateError, OptionError
 from headgate.eventlog import sealing
-from headgate.eventlog.checks import listed
+from headgate.eventlog.checks import listed_types
 from headgate.eventlog.codecs import Codec, codec_for, dumps, loads
-from headgate.eventlog.events import check_text, is_name
+from headgate.eventlog.events import check_text
 from headgate.eventlog.masking import ERASED, SEALED
 from headgate.eventlog.record import DATA, EVENT_ID, POSITION, RECORDED_AT, SCHEMA, SUBJECT, TYPE, Row
 
@@ -176,13 +176,7 @@ class Types:
 
     def names_of(self, types: Any) -> list[str]:
         """Return the names of types that are given as classes or names; None: an empty list."""
-        if types is None:
-            return []
-        several = listed("read", "types", types, "a class or a name, or several, or None for all")
-        for each in several:
-            if not isinstance(each, type) and not is_name(each):
-                raise OptionError("read", "types", "a class, or a name that can be one", each)
-        return [each if isinstance(each, str) else self.kind(each).name for each in several]
+        return [each if isinstance(each, str) else self.kind(each).name for each in listed_types(types)]
 
     def find(self, name: str) -> Kind | None:
         """Return what is known about a name, or None."""

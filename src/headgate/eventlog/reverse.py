@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from headgate.errors import EventError, OptionError, ReversalError
-from headgate.eventlog.checks import check_stream, is_place
+from headgate.eventlog.checks import check_place, check_stream
 from headgate.eventlog.events import Event
 from headgate.eventlog.log_types import Append
 from headgate.eventlog.planning import Appended
@@ -90,8 +90,7 @@ async def reverse_stream(
         AppendConflictError: Somebody has appended to the stream at the same time; none is undone.
     """
     check_stream("reverse_stream", "stream", stream)
-    if not is_place(back_to):  # None would stand for the beginning
-        raise OptionError("reverse_stream", "back_to", "a position or a datetime with a time zone", back_to)
+    check_place("reverse_stream", "back_to", back_to)
     _, last = await log.bounds(None, back_to)
     events = await log.read(stream, start=(last or 0) + 1).all()
     # The last version that was read, be it of an event that needs no undoing: what comes after it would stay.
