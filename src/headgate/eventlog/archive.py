@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from headgate.errors import DamagedLogError, EventLogError, OptionError
-from headgate.eventlog.checks import check_place, check_text
+from headgate.eventlog.checks import check_log, check_place, check_text
 from headgate.eventlog.record import DIGEST, EVENT_ID, ORIGIN, REVERSES, Row
 from headgate.eventlog.store import Query, Statement, in_streams, matches
 
@@ -67,6 +67,7 @@ async def archive(log: EventLog, folder: str | Path, until: Any) -> list[Archive
     Raises:
         EventLogError: A file cannot be written, or another log's is there; then nothing is removed.
     """
+    check_log("archive", log)
     if not isinstance(folder, (str, Path)):
         raise OptionError("archive", "folder", "a path", folder)
     check_text("archive", "folder", str(folder))
@@ -114,6 +115,7 @@ async def discard(log: EventLog, until: Any) -> list[Archived]:
     Raises:
         EventLogError: A file cannot be deleted.
     """
+    check_log("discard", log)
     check_place("discard", "until", until)
     _, last = await log.bounds(None, until)
     mark = "UPDATE ~archives SET discarded_at = ? WHERE last <= ? AND discarded_at IS NULL RETURNING first, last, file"

@@ -49,6 +49,13 @@ def check_kind(where: str, option: str, value: Any, kind: type[Any], expected: s
         raise OptionError(where, option, expected, value)
 
 
+def check_log(where: str, log: Any, option: str = "log") -> None:
+    """Refuse what is no log."""
+    from headgate.eventlog.log import EventLog  # noqa: PLC0415 (it imports this module)
+
+    check_kind(where, option, log, EventLog, "an EventLog")
+
+
 def check_function(where: str, option: str, value: Any, expected: str) -> None:
     """Refuse what cannot be called."""
     if not callable(value):

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from headgate.errors import EventLogError, OptionError
-from headgate.eventlog.checks import stream_names
+from headgate.eventlog import checks
 from headgate.eventlog.codecs import dumps
 from headgate.eventlog.events import check_text
 from headgate.eventlog.masking import ERASED, MASK, SEALED, Policy
@@ -19,7 +19,6 @@ from headgate.eventlog.record import Recorded, Row, digest_of
 from headgate.eventlog.registry import BOX
 from headgate.eventlog.store import Statement
 from headgate.protocol.dispatch.partition import stable_hash
-from headgate.runtime.options import check_count
 
 if TYPE_CHECKING:
     from headgate.eventlog.log import EventLog
@@ -79,14 +78,13 @@ async def fork(  # noqa: PLR0913 (each is a choice of its own)
         OptionError: The policy gives two streams one name; what was copied before that stays.
         EventError: It makes something of a column that cannot be one.
     """
-    streams = stream_names(streams, "fork") or None
+    checks.check_log("fork", source, "source")
+    checks.check_log("fork", target, "target")
+    streams = checks.stream_names(streams, "fork") or None
     types = source.types.names_of(types) or None
+    _check(sample, depth, seed, references, policy)
     if (await target.store.head()).position:
         raise EventLogError(target.store.name, "a fork needs a log without events")
-    if sample is not None:
-        check_count("fork", "sample", sample, 1)
-    if depth is not None:
-        check_count("fork", "depth", depth, 0, "an integer of at least 0, or None")
     first, last = await source.bounds(start, until)
     last = await source.head() if last is None else last
     chosen = None
@@ -114,6 +112,18 @@ async def fork(  # noqa: PLR0913 (each is a choice of its own)
     sql = "INSERT INTO ~meta (name, value) VALUES ('forked_from', ?) ON CONFLICT (name) DO NOTHING"
     await target.store.transact([Statement(sql, (json.dumps(origin),))])
     return Forked(copied, len(names), of)
+
+
+def _check(sample: Any, depth: Any, seed: Any, references: Any, policy: Any) -> None:
+    if sample is not None:
+        checks.check_number("fork", "sample", sample, 1, ", or None")
+    if depth is not None:
+        checks.check_number("fork", "depth", depth, 0, ", or None")
+    checks.check_number("fork", "seed", seed, -checks.LAST)
+    if references is not None:
+        checks.check_function("fork", "references", references, "a function of an event, or None")
+    if policy is not None:
+        checks.check_kind("fork", "policy", policy, Policy, "a Policy, or None")
 
 
 class Chosen(NamedTuple):

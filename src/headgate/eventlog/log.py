@@ -29,7 +29,7 @@ from headgate.eventlog.registry import Types
 from headgate.eventlog.stages import LogConsumer, LogProducer, TakenUp, check_start
 from headgate.eventlog.store import FieldValue, Query, Statement, is_literal
 from headgate.eventlog.vault import Vault
-from headgate.runtime.options import Child, check_choice, check_count
+from headgate.runtime.options import Child, check_choice
 
 
 class EventLog:
@@ -425,7 +425,10 @@ class EventLog:
         """
         check_start("EventLog.producer", start)
         checks.check_at("EventLog.producer", "until", until)
-        check_count("EventLog.producer", "batch", batch, 1)
+        if checkpoint is not None and not callable(getattr(checkpoint, "take_up", None)):
+            checks.check_option_name("EventLog.producer", "checkpoint", checkpoint, ", or a Projector, or None")
+        check_choice("EventLog.producer", "live", live, (False, True))
+        checks.check_number("EventLog.producer", "batch", batch, 1)
         options.setdefault("id", options.get("name") or "log")
         query = Query(streams=tuple(checks.stream_names(streams)), types=tuple(self.types.names_of(types)))
         places: WeakKeyDictionary[Any, dict[str, int]] = WeakKeyDictionary()
