@@ -170,7 +170,7 @@ TABLE: dict[str, Any] = {
         EventLog.consumer,
         {"stream": NAMES, "event_id": FUNCTIONS, "actor": NAMES, "reason": TEXTS},
     ),
-    "EventLog.group": (lambda log, **o: log.group("g", **o), WHERE),
+    "EventLog.group": (lambda log, **o: log.group("g", **o), {**WHERE, "start": PLACES}),
     "EventLog.checkpoint": (EventLog.checkpoint, {"name": (None, *NAMES)}),
     "EventLog.save_checkpoint": (
         lambda log, **o: log.save_checkpoint(**{"name": "c", "position": 1, **o}),
