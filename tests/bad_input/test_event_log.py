@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from headgate import EventError, OptionError
+from headgate import EventError, OptionError, eventlog
 from headgate.errors import short
 from headgate.eventlog import (
     Event,
@@ -30,6 +30,7 @@ from headgate.eventlog import (
     reverse,
     reverse_correlation,
     reverse_stream,
+    verify,
 )
 
 HUGE = 2**63
@@ -54,10 +55,11 @@ SUMS = Projection("sums", kept)
 # What is wrong for options of one kind.
 NAMES = (5, True, b"a", ["a"], "", "a\nb", "a\0b", "\ud800", "x" * 1001, "\N{EURO SIGN}" * 334)
 TEXTS = (5, b"a", "\ud800")
+UNHELD = (*TEXTS, True, ["a"], "a\0b")
 NUMBERS = (-1, 1.5, "1", True, math.nan, HUGE, 10**400)
 COUNTS = (0, *NUMBERS)
 PLACES = (-1, 1.5, "1", "yesterday", True, HUGE, NAIVE, (1,))
-SEVERAL: tuple[Any, ...] = (5, [5], [""], ["\ud800"], {"a": None}.values, b"a")
+SEVERAL: tuple[Any, ...] = (5, [5], [""], ["\ud800"], {"a": None}.values, b"a", [], (), iter(()))
 STREAMS = (None, *NAMES, "*", "a*")
 PROJECTIONS = (5, "sums", None, kept)
 FLAGS = (1, "yes", None)
@@ -160,12 +162,15 @@ TABLE: dict[str, Any] = {
     "EventLog.position_at": (EventLog.position_at, {"moment": (5, None, "now", NAIVE)}),
     "EventLog.streams": (EventLog.streams, {"prefix": (5, None, "\ud800", "a\0b", "x" * 1001), "limit": NUMBERS}),
     "EventLog.bounds": (lambda log, **o: log.bounds(**{"start": None, "until": None, **o}), PART),
-    "EventLog.producer": (EventLog.producer, {**PART, **WHERE}),
+    "EventLog.producer": (
+        EventLog.producer,
+        {**PART, **WHERE, "checkpoint": NAMES, "live": FLAGS, "batch": COUNTS},
+    ),
     "EventLog.consumer": (
         EventLog.consumer,
         {"stream": NAMES, "event_id": FUNCTIONS, "actor": NAMES, "reason": TEXTS},
     ),
-    "EventLog.group": (lambda log, **o: log.group("g", **o), WHERE),
+    "EventLog.group": (lambda log, **o: log.group("g", **o), {**WHERE, "start": PLACES}),
     "EventLog.checkpoint": (EventLog.checkpoint, {"name": (None, *NAMES)}),
     "EventLog.save_checkpoint": (
         lambda log, **o: log.save_checkpoint(**{"name": "c", "position": 1, **o}),
@@ -182,19 +187,85 @@ TABLE: dict[str, Any] = {
     "EventLog.index": (EventLog.index, {"field": (5, None, "", 'a"b', "a?b", "a'b", "\ud800")}),
     "EventLog.shred": (EventLog.shred, {"subject": (None, *NAMES)}),
     "Event": (stored, EVENT),
+    "Projection": (
+        lambda log, **o: Projection(**{"name": "p", "apply": kept, **o}),
+        {
+            "name": (None, *NAMES, "a#b"),
+            "apply": (*FUNCTIONS, None),
+            "initial": (*FUNCTIONS, None),
+            "entity": FUNCTIONS,
+            "streams_of": FUNCTIONS,
+            **WHERE,
+            "state": (5, "x", int),
+            "logic": (None, *NAMES),
+        },
+    ),
+    "Projector.handle": (
+        lambda log, **o: log.projector(SUMS).handle(**{"events": [], **o}),
+        {"events": (5, None, "ab", [5], iter(())), "upto": NUMBERS},
+    ),
+    "Projector.catch_up": (lambda log, **o: log.projector(SUMS).catch_up(**o), {"until": NUMBERS}),
+    "Projector.rebuild": (lambda log, **o: log.projector(SUMS).rebuild(**o), {"until": NUMBERS}),
+    "Projector.get": (lambda log, **o: log.projector(SUMS).get(**o), {"entity": (None, *UNHELD)}),
+    "Projector.all": (lambda log, **o: log.projector(SUMS).all(**o), {"prefix": (None, *UNHELD)}),
+    "Policy": (
+        lambda log, **o: Policy(**o),
+        {
+            "rules": (5, "mask", ["a"], {5: "mask"}, {"": "mask"}),
+            "default": (5, None, "hide", ""),
+            "key": (5, "x" * 16, b"", b"short"),
+        },
+    ),
+    "Types": (lambda log, classes: Types(classes), {"classes": (5, None, "", int)}),
+    "Types.add": (
+        lambda log, **o: Types().add(**{"cls": Opened, **o}),
+        {
+            "cls": (5, "", "a\nb", int),
+            "name": NAMES,
+            "version": (*COUNTS, None, 2**31),
+            "personal": (5, None, "owner", [5], ["nothing"]),
+            "subject": (5, "", "nothing", ["owner"]),
+        },
+    ),
+    "Types.add of a name": (lambda log, **o: Types().add("opened", **o), {"subject": (5, "", ["owner"])}),
+    "Types.upcast": (
+        lambda log, **o: Types(Opened).upcast(**{"of": Opened, "version": 1, **o}),
+        {"of": (5, None, int, "", "a\nb"), "version": (*COUNTS, None, 2**31)},
+    ),
     "Types.names_of": (lambda log, **o: Types(Opened).names_of(**o), {"types": SEVERAL}),
     "Types.kind": (lambda log, **o: Types(Opened).kind(**o), {"of": (5, None, int, "", "a\nb", ["a"])}),
     "accesses": (accesses, {"limit": (*NUMBERS, None)}),
-    "archive": (lambda log, **o: archive(log, "nowhere", **o), {"until": PLACES}),
-    "discard": (discard, {"until": PLACES}),
-    "compare": (lambda log, **o: compare(log, SUMS, SUMS, **o), PART),
-    "compare_handlers": (lambda log, **o: compare_handlers(log, same, same, **o), {**PART, "types": SEVERAL}),
+    "archive": (
+        lambda log, **o: archive(log, **{"folder": "nowhere", "until": 0, **o}),
+        {"folder": (5, None, b"a", "a\0b", "\ud800"), "until": (*PLACES, None)},
+    ),
+    "discard": (discard, {"until": (*PLACES, None)}),
+    "compare": (
+        lambda log, **o: compare(log, **{"new": SUMS, "old": SUMS, **o}),
+        {"new": PROJECTIONS, "old": (5, "sums", kept), **PART},
+    ),
+    "compare_handlers": (
+        lambda log, **o: compare_handlers(log, **{"new": same, "old": same, **o}),
+        {"new": (*FUNCTIONS, None), "old": (*FUNCTIONS, None), **PART, "types": SEVERAL},
+    ),
     "explain": (
         lambda log, **o: explain(log, **{"projection": SUMS, "entity": "s", **o}),
         {"projection": PROJECTIONS, "entity": (None, *NAMES), "until": PLACES},
     ),
     "export_lines": (exported, {"reading": (5, None, "s", []), "policy": (5, "mask", {}, Policy)}),
-    "fork": (forked, {**PART, **WHERE}),
+    "fork": (
+        forked,
+        {
+            **PART,
+            **WHERE,
+            "sample": COUNTS,
+            "depth": NUMBERS,
+            "seed": (None, "1", 1.5, True, HUGE, 10**5000),
+            "references": FUNCTIONS,
+            "policy": (5, "mask", {}, Policy),
+        },
+    ),
+    "fork of a sample": (lambda log, **o: forked(log, sample=1, **o), {**PART, **WHERE}),
     "note_access": (
         lambda log, **o: note_access(log, **{"actor": "ada", "command": "show", "details": {}, **o}),
         {
@@ -209,7 +280,32 @@ TABLE: dict[str, Any] = {
         lambda log, **o: reverse_correlation(log, inverse=Event("u", {}), **o),
         {"correlation_id": (None, *NAMES)},
     ),
+    "verify": (
+        verify,
+        {
+            "anchor": (
+                *(5, "1:00", (), (1,), (1, "00"), (1, b"1"), [1, b"1" * 16]),
+                *((each, b"1" * 16) for each in NUMBERS),
+            ),
+        },
+    ),
     "reverse_stream": (reversed_stream, {"stream": STREAMS, "back_to": (*PLACES, None)}),
+}
+OF_A_LOG: dict[str, Any] = {
+    "accesses": accesses,
+    "archive": lambda log: archive(log, "nowhere", 0),
+    "compare": lambda log: compare(log, SUMS, SUMS),
+    "compare_handlers": lambda log: compare_handlers(log, same, same),
+    "discard": lambda log: discard(log, 0),
+    "explain": lambda log: explain(log, SUMS, "s"),
+    "export_lines": lambda log: anext(export_lines(log, None)),
+    "fork": lambda log: fork(log, EventLog(":memory:")),
+    "fork into": lambda log: fork(EventLog(":memory:"), log),
+    "note_access": lambda log: note_access(log, "ada", "show", {}),
+    "reverse": lambda log: reverse(log, 1),
+    "reverse_correlation": lambda log: reverse_correlation(log, "c"),
+    "reverse_stream": lambda log: reverse_stream(log, "s", 0),
+    "verify": verify,
 }
 CASES = [
     pytest.param(call, option, values, id=f"{name}-{option}")
@@ -237,6 +333,30 @@ def test_what_is_wrong_is_named_and_nothing_is_written(call, option, values):
     asyncio.run(every())
 
 
+@pytest.mark.parametrize("name", OF_A_LOG)
+@pytest.mark.parametrize("log", [5, None, "log.db", EventLog])
+def test_what_is_no_log_is_named(name, log):
+    option = {"fork": "source", "fork into": "target"}.get(name, "log")
+
+    async def call():
+        await OF_A_LOG[name](log)
+
+    with pytest.raises(OptionError) as caught:
+        asyncio.run(call())
+    assert (caught.value.option, caught.value.expected, caught.value.got) == (option, "an EventLog", log)
+
+
+def test_no_function_is_forgotten():
+    """What takes a log, of all that is public."""
+    takes = {
+        name
+        for name in eventlog.__all__
+        if inspect.isfunction(each := getattr(eventlog, name))
+        and {"log", "source"} & {*inspect.signature(each).parameters}
+    }
+    assert takes | {"fork into"} == set(OF_A_LOG)
+
+
 def dump(log):
     """All that is in a log in memory."""
     return list(log.store._db.iterdump())
@@ -244,9 +364,8 @@ def dump(log):
 
 @pytest.mark.parametrize("name", sorted(name for name in TABLE if name.startswith("EventLog.")))
 def test_no_option_is_forgotten(name):
-    """What is not in the table above is checked where it ends up: `Child`, `Group`, `LogProducer`."""
+    """What is not in the table above is checked where it ends up: by the `Group`."""
     elsewhere = {
-        "EventLog.producer": {"checkpoint", "live", "batch"},
         "EventLog.group": {"name", "partitions", "lease", "batch"},
     }
     given = set(inspect.signature(getattr(EventLog, name.removeprefix("EventLog."))).parameters)

@@ -1,12 +1,15 @@
 """`headgate log` with what it cannot take: one line on standard error, status 2, and never a traceback."""
 
+import errno
 import os
 import subprocess
 import sys
+from unittest.mock import Mock
 
 import pytest
 from click.testing import CliRunner
 
+from headgate.cli import main
 from headgate.cli.commands import headgate
 from headgate.eventlog import Event, EventLog
 from tests.eventlog.conftest import run
@@ -81,6 +84,20 @@ def test_an_output_that_takes_nothing_is_named(path, command, where):
     (line,) = found.stderr.splitlines()
     assert line.startswith("headgate: ")
     assert "space left" in line or "standard output" in line
+
+
+@pytest.mark.parametrize("arguments", ["--help", "--version", "run --help", "log --help", "log show --help"])
+def test_help_that_cannot_be_written_is_one_line_and_status_two(arguments):
+    found = shell(f"$headgate {arguments} > /dev/full")
+    assert (found.returncode, found.stderr.count("\n")) == (2, 1)
+    assert found.stderr.startswith("headgate: ")
+    assert "space left" in found.stderr
+
+
+def test_an_error_of_what_a_command_runs_is_not_taken_for_that(monkeypatch):
+    monkeypatch.setattr("headgate.cli.commands.headgate", Mock(side_effect=OSError(errno.ENOSPC, "full")))
+    with pytest.raises(OSError, match="full"):
+        main()
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -184,7 +184,7 @@ def test_where_it_is_to_catch_up_to_is_checked(until):
     async def _():
         async with EventLog(":memory:") as log:
             for make in (log.projector(counts()).catch_up, log.projector(counts()).rebuild):
-                with pytest.raises(OptionError, match="'until' to be a position, or None"):
+                with pytest.raises(OptionError, match="'until' to be an integer from 0 to "):
                     await make(until=until)
 
 

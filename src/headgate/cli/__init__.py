@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import sys
+import traceback
 
 
 def main() -> None:
@@ -17,4 +19,20 @@ def main() -> None:
         raise SystemExit(2)
     from headgate.cli.commands import headgate  # noqa: PLC0415 (it needs click)
 
-    headgate(prog_name="headgate")
+    try:
+        headgate(prog_name="headgate")
+    except OSError as error:
+        if not _is_of_output(error):
+            raise
+        with contextlib.suppress(OSError):  # else the interpreter tries once more, at its end
+            sys.stdout.close()
+        sys.stderr.write(f"headgate: {error}\n")
+        raise SystemExit(2) from None
+
+
+def _is_of_output(error: OSError) -> bool:
+    """Whether it comes from writing what a command says, and not from what a command runs."""
+    import click  # noqa: PLC0415 (it need not be there)
+
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    return frame.f_code is click.echo.__code__

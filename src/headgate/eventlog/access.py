@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from headgate.errors import OptionError
-from headgate.eventlog.checks import check_kind, check_number, check_option_name, check_text_or_none
+from headgate.eventlog.checks import check_kind, check_log, check_number, check_option_name, check_text_or_none
 from headgate.eventlog.record import from_micros
 from headgate.eventlog.store import Statement
 
@@ -48,6 +48,7 @@ async def note_access(
     Raises:
         OptionError: It cannot be written down so.
     """
+    check_log("note_access", log)
     for option, value in (("actor", actor), ("command", command)):
         check_option_name("note_access", option, value)
     check_kind("note_access", "details", details, dict, "a dict")
@@ -63,6 +64,7 @@ async def note_access(
 
 async def accesses(log: EventLog, limit: int = 100) -> list[Access]:
     """Return the last looks, the newest first; at most so many."""
+    check_log("accesses", log)
     check_number("accesses", "limit", limit)
     sql = f"SELECT at, actor, reason, command, details FROM ~accesses ORDER BY id DESC LIMIT {limit}"  # noqa: S608
     (rows,) = await log.store.transact([Statement(sql)])

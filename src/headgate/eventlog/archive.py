@@ -17,7 +17,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from headgate.errors import DamagedLogError, EventLogError
+from headgate.errors import DamagedLogError, EventLogError, OptionError
+from headgate.eventlog.checks import check_log, check_place, check_text
 from headgate.eventlog.record import DIGEST, EVENT_ID, ORIGIN, REVERSES, Row
 from headgate.eventlog.store import Query, Statement, in_streams, matches
 
@@ -66,6 +67,11 @@ async def archive(log: EventLog, folder: str | Path, until: Any) -> list[Archive
     Raises:
         EventLogError: A file cannot be written, or another log's is there; then nothing is removed.
     """
+    check_log("archive", log)
+    if not isinstance(folder, (str, Path)):
+        raise OptionError("archive", "folder", "a path", folder)
+    check_text("archive", "folder", str(folder))
+    check_place("archive", "until", until)
     _, last = await log.bounds(None, until)
     head = await log.head()
     last = min(head - 1, head if last is None else last)
@@ -109,6 +115,8 @@ async def discard(log: EventLog, until: Any) -> list[Archived]:
     Raises:
         EventLogError: A file cannot be deleted.
     """
+    check_log("discard", log)
+    check_place("discard", "until", until)
     _, last = await log.bounds(None, until)
     mark = "UPDATE ~archives SET discarded_at = ? WHERE last <= ? AND discarded_at IS NULL RETURNING first, last, file"
     every = "SELECT file FROM ~archives WHERE discarded_at IS NOT NULL"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from headgate.eventlog.checks import check_kind, check_option_name
+from headgate.eventlog.checks import check_kind, check_log, check_option_name
 from headgate.eventlog.projection import Projection
 from headgate.eventlog.record import Recorded
 from headgate.eventlog.replay import MISSING, FieldChange, differences
@@ -44,6 +44,7 @@ async def explain(log: EventLog, projection: Projection, entity: str, *, until: 
         entity: Whose.
         until: Up to this position or time. Default: now.
     """
+    check_log("explain", log)
     check_kind("explain", "projection", projection, Projection, "a Projection")
     check_option_name("explain", "entity", entity)
     query = projection.query(log)

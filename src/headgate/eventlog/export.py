@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from headgate.eventlog.checks import check_kind
+from headgate.eventlog.checks import check_kind, check_log
 from headgate.eventlog.masking import Policy
 from headgate.eventlog.reading import Reading
 from headgate.eventlog.record import Recorded
@@ -55,6 +55,7 @@ async def export_lines(log: EventLog, reading: Reading, policy: Policy | None = 
         reading: Which events: `EventLog.read`.
         policy: What of them may be seen. Default: everything; `EventLog.policy` is the log's own.
     """
+    check_log("export_lines", log)
     check_kind("export_lines", "reading", reading, Reading, "EventLog.read(...)")
     if policy is not None:
         check_kind("export_lines", "policy", policy, Policy, "a Policy, or None")

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from headgate.errors import EventLogError, OptionError
+from headgate.eventlog import checks
 from headgate.eventlog.codecs import dumps
 from headgate.eventlog.events import check_text
 from headgate.eventlog.masking import ERASED, MASK, SEALED, Policy
@@ -18,7 +19,6 @@ from headgate.eventlog.record import Recorded, Row, digest_of
 from headgate.eventlog.registry import BOX
 from headgate.eventlog.store import Statement
 from headgate.protocol.dispatch.partition import stable_hash
-from headgate.runtime.options import check_count
 
 if TYPE_CHECKING:
     from headgate.eventlog.log import EventLog
@@ -78,12 +78,13 @@ async def fork(  # noqa: PLR0913 (each is a choice of its own)
         OptionError: The policy gives two streams one name; what was copied before that stays.
         EventError: It makes something of a column that cannot be one.
     """
+    checks.check_log("fork", source, "source")
+    checks.check_log("fork", target, "target")
+    streams = checks.stream_names(streams, "fork") or None
+    types = source.types.names_of(types) or None
+    _check(sample, depth, seed, references, policy)
     if (await target.store.head()).position:
         raise EventLogError(target.store.name, "a fork needs a log without events")
-    if sample is not None:
-        check_count("fork", "sample", sample, 1)
-    if depth is not None:
-        check_count("fork", "depth", depth, 0, "an integer of at least 0, or None")
     first, last = await source.bounds(start, until)
     last = await source.head() if last is None else last
     chosen = None
@@ -113,6 +114,18 @@ async def fork(  # noqa: PLR0913 (each is a choice of its own)
     return Forked(copied, len(names), of)
 
 
+def _check(sample: Any, depth: Any, seed: Any, references: Any, policy: Any) -> None:
+    if sample is not None:
+        checks.check_number("fork", "sample", sample, 1, ", or None")
+    if depth is not None:
+        checks.check_number("fork", "depth", depth, 0, ", or None")
+    checks.check_number("fork", "seed", seed, -checks.LAST)
+    if references is not None:
+        checks.check_function("fork", "references", references, "a function of an event, or None")
+    if policy is not None:
+        checks.check_kind("fork", "policy", policy, Policy, "a Policy, or None")
+
+
 class Chosen(NamedTuple):
     """What a sample has chosen: whole streams, and single events that refer to them."""
 
@@ -136,15 +149,14 @@ class _Sample:
         self._known: set[str] = set()
         self._edges: list[tuple[int, str, set[str]]] = []  # events that refer to something: position, stream, what
 
-    async def drawn(self, count: int, depth: int | None, seed: int, streams: Any) -> Chosen:
+    async def drawn(self, count: int, depth: int | None, seed: int, streams: list[str] | None) -> Chosen:
         """Draw so many streams, and choose what belongs to them."""
         names = {info.name for info in await self._log.streams()}
         self._known = names
         candidates: set[str] = set()
-        wanted = None if streams is None else [streams] if isinstance(streams, str) else list(streams)
         async for page in self._log.read(start=self._first, until=self._last, types=self._types).pages():
             for event in page:
-                if wanted is None or any(_fits(event.stream, each) for each in wanted):
+                if streams is None or any(_fits(event.stream, each) for each in streams):
                     candidates.add(event.stream)
                 found = self._refers(event)
                 if found:

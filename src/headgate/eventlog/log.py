@@ -23,13 +23,13 @@ from headgate.eventlog.opening import checked_clock, make_store, members
 from headgate.eventlog.planning import Appended, ArchivedMeanwhileError, Condition, Order
 from headgate.eventlog.projection import Folded, Projection, fold
 from headgate.eventlog.projector import Projector
-from headgate.eventlog.reading import At, Reading, check_field, correlation, field_values, position_at, stream_names
+from headgate.eventlog.reading import At, Reading, check_field, correlation, field_values, position_at
 from headgate.eventlog.record import Page, Recorded, Row, to_micros
 from headgate.eventlog.registry import Types
 from headgate.eventlog.stages import LogConsumer, LogProducer, TakenUp, check_start
 from headgate.eventlog.store import FieldValue, Query, Statement, is_literal
 from headgate.eventlog.vault import Vault
-from headgate.runtime.options import Child, check_choice, check_count
+from headgate.runtime.options import Child, check_choice
 
 
 class EventLog:
@@ -267,10 +267,11 @@ class EventLog:
         """Read events, in the order of their positions.
 
         Args:
-            streams: One stream or several; ``"account-*"`` for all whose names begin so. Default: all.
+            streams: One stream or several; ``"account-*"`` for all whose names begin so. Default: all. An empty list is
+                refused: it is not all.
             start: First position, or time from which on. Default: the beginning.
             until: Last position, or time up to which (both inclusive). Default: the end.
-            types: Only events of these types: classes or names.
+            types: Only events of these types: classes or names; as for ``streams``.
             correlation_id: Only events of this command or request.
             fields: Only events whose data has these values (text, integers, booleans, None) in these fields; sealed
                 ones are not seen. It looks at every event that fits otherwise, unless there is an `index` of one.
@@ -291,7 +292,7 @@ class EventLog:
         for name, value in (("start", start), ("until", until)):
             checks.check_at("EventLog.read", name, value)
         query = Query(
-            streams=tuple(stream_names(streams)),
+            streams=tuple(checks.stream_names(streams)),
             types=tuple(self.types.names_of(types)),
             correlation_id=correlation(correlation_id),
             backwards=backwards,
@@ -424,9 +425,12 @@ class EventLog:
         """
         check_start("EventLog.producer", start)
         checks.check_at("EventLog.producer", "until", until)
-        check_count("EventLog.producer", "batch", batch, 1)
+        if checkpoint is not None and not callable(getattr(checkpoint, "take_up", None)):
+            checks.check_option_name("EventLog.producer", "checkpoint", checkpoint, ", or a Projector, or None")
+        check_choice("EventLog.producer", "live", live, (False, True))
+        checks.check_number("EventLog.producer", "batch", batch, 1)
         options.setdefault("id", options.get("name") or "log")
-        query = Query(streams=tuple(stream_names(streams)), types=tuple(self.types.names_of(types)))
+        query = Query(streams=tuple(checks.stream_names(streams)), types=tuple(self.types.names_of(types)))
         places: WeakKeyDictionary[Any, dict[str, int]] = WeakKeyDictionary()
         return Child(LogProducer, self, places, start, until, query, checkpoint, live, batch, **options)
 
@@ -482,7 +486,7 @@ class EventLog:
             batch: How many events are read at once.
         """
         check_start("EventLog.group", start)
-        kinds, names = tuple(self.types.names_of(types)), tuple(stream_names(streams))
+        kinds, names = tuple(self.types.names_of(types)), tuple(checks.stream_names(streams))
         return Group(
             self, name, partitions=partitions, types=kinds, streams=names, start=start, lease=lease, batch=batch
         )

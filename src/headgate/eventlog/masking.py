@@ -53,9 +53,13 @@ class Policy:
         self, rules: Mapping[str, Action] | None = None, *, default: str = KEEP, key: bytes | None = None
     ) -> None:
         """Check the rules."""
+        if rules is not None and not isinstance(rules, Mapping):
+            raise OptionError("Policy", "rules", "a dict of fields and what becomes of them, or None", rules)
         self._by_name: dict[str, Action] = {}
         self._by_path: dict[tuple[str, ...], Action] = {}
         for field, action in (rules or {}).items():
+            if not isinstance(field, str) or not field:
+                raise OptionError("Policy", "rules", "a dict whose keys are names or paths of fields", rules)
             if action not in (KEEP, DROP, REDACT, MASK) and not callable(action):
                 expected = "'keep', 'drop', 'redact', 'mask' or a function"
                 raise OptionError("Policy", field, expected, action)

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from headgate.errors import EventError, OptionError
+from headgate.eventlog import checks
 from headgate.eventlog.codecs import codec_for, loads
 from headgate.eventlog.record import Page, Recorded
 from headgate.eventlog.store import Query, Statement, matches
@@ -39,18 +40,18 @@ class Projection:
     """How events become state: a function of a state and an event that returns the next state.
 
     Args:
-        name: Its name in the log.
+        name: Its name in the log; without ``#``.
         apply: ``apply(state, event)``, or ``apply(state, event, entity)`` if it needs a third argument; a state of
             None is removed. It may change the state that it is given, and has to return it. It is run as often as
             needed, and does nothing else.
         initial: Returns the state before the first event. Default: an empty dict.
         entity: Which entity an event is about: its name, several, or None. Default: the event's stream.
-        streams_of: Which streams an entity's events are in (all of them), to look at one entity quickly. Default: the
-            stream of its name, when ``entity`` is left out; else all.
+        streams_of: Which streams an entity's events are in (all of them, and at least one), to look at one entity
+            quickly. Default: the stream of its name, when ``entity`` is left out; else all.
         types: Only events of these types: a class or a name, or several.
         streams: Only events of these streams: a name, a prefix that ends in ``*``, or several.
         state: The class of the states: a dataclass, msgspec struct or pydantic model. Default: what JSON holds.
-        logic: The version of ``apply``: another one does not go on with the states of this one.
+        logic: The version of ``apply``, a name: another one does not go on with the states of this one.
 
     Raises:
         OptionError: An option is not what it has to be.
@@ -71,17 +72,21 @@ class Projection:
     ) -> None:
         """Check the options."""
         where = f"Projection({name!r})"
-        if not isinstance(name, str) or not name.isprintable() or not name or "#" in name:
-            raise OptionError(where, "name", "text without '#' that can be printed", name)
-        if not callable(apply):
-            raise OptionError(where, "apply", "a function of a state and an event", apply)
-        if not isinstance(logic, str):
-            raise OptionError(where, "logic", "text", logic)
+        checks.check_option_name(where, "name", name, ", without '#'")
+        if "#" in name:
+            raise OptionError(where, "name", "without '#'", name)
+        checks.check_function(where, "apply", apply, "a function of a state and an event")
+        checks.check_function(where, "initial", initial, "a function that returns a state")
+        if entity is not None:
+            checks.check_function(where, "entity", entity, "a function of an event, or None")
+        if streams_of is not None:
+            checks.check_function(where, "streams_of", streams_of, "a function of an entity's name, or None")
+        checks.check_option_name(where, "logic", logic)
         self.name = name
         self.logic = logic
         self.initial = initial
-        self.types = _several(where, "types", types, (str, type))
-        self.streams = _several(where, "streams", streams, (str,))
+        self.types: list[Any] | None = checks.listed_types(types, where) or None
+        self.streams = checks.stream_names(streams, where) or None
         self.streams_of = streams_of
         self._entity = entity
         self._apply = apply
@@ -89,7 +94,7 @@ class Projection:
         self._class = state
         self._codec = None
         if state is not None:
-            self._codec = codec_for(state)
+            self._codec = codec_for(state) if isinstance(state, type) else None
             if self._codec is None:
                 raise OptionError(where, "state", "a dataclass, a msgspec struct or a pydantic model", state)
 
@@ -177,7 +182,8 @@ class Projection:
     def reads(self, entity: str) -> list[str] | None:
         """Return the streams that hold all events of an entity, and maybe others; None: any may."""
         if self.streams_of is not None:
-            return _several(f"Projection({self.name!r})", "streams_of", self.streams_of(entity), (str,))
+            where = f"Projection({self.name!r})"
+            return checks.stream_names(self.streams_of(entity), where, "streams_of") or None
         return [entity] if self._entity is None else self.streams
 
 
@@ -266,13 +272,3 @@ def _takes_entity(apply: Callable[..., Any]) -> bool:
         return False
     places = [each for each in parameters if each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD)]
     return sum(each.default is each.empty or each.name == "entity" for each in places) > 2  # noqa: PLR2004 (state, event)
-
-
-def _several(where: str, name: str, given: Any, kinds: tuple[type, ...]) -> list[Any] | None:
-    """Return what may be given alone or with others as a list."""
-    if given is None:
-        return None
-    several = [given] if isinstance(given, kinds) or not isinstance(given, Iterable) else list(given)
-    if not all(isinstance(each, kinds) for each in several):
-        raise OptionError(where, name, f"{'text' if kinds == (str,) else 'a class, a name'}, several, or None", given)
-    return several

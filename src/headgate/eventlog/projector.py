@@ -13,11 +13,11 @@ import uuid
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from headgate.errors import EventLogError, FencedError, RebuildingError
-from headgate.eventlog import checkpoints
+from headgate.errors import EventLogError, FencedError, OptionError, RebuildingError
+from headgate.eventlog import checkpoints, checks
 from headgate.eventlog.checkpoints import Checkpoint
 from headgate.eventlog.projection import Projection
-from headgate.eventlog.record import Recorded
+from headgate.eventlog.record import Page, Recorded
 from headgate.eventlog.stages import Looked
 from headgate.eventlog.store import Statement, after_prefix, matches
 from headgate.runtime.options import Child, To, check_count
@@ -131,6 +131,11 @@ class Projector:
         Raises:
             FencedError: Somebody else keeps this projection by now.
         """
+        expected = "a list of recorded events"
+        checks.check_kind("Projector.handle", "events", events, Sequence, expected)
+        if not isinstance(events, Page) and not all(isinstance(each, Recorded) for each in events):
+            raise OptionError("Projector.handle", "events", expected, events)
+        _check_place("Projector.handle", "upto", upto)
         async with self._turn:
             return await self._handle(events, upto)
 
@@ -223,7 +228,7 @@ class Projector:
         Returns:
             How many events were folded.
         """
-        _check_until("Projector.catch_up", until)
+        _check_place("Projector.catch_up", "until", until)
         async with self._turn:
             return await self._catch_up(until)
 
@@ -279,11 +284,13 @@ class Projector:
 
     async def get(self, entity: str) -> Any:
         """Return the state of an entity as it was written last; None: there is none."""
+        checks.check_text("Projector.get", "entity", entity)
         rows = await self._rows("entity = ?", (entity,), live=True)
         return self.projection.load(rows[0][2]) if rows else None
 
     async def all(self, prefix: str = "") -> dict[str, Any]:
         """Return all states, or those of entities whose names begin so."""
+        checks.check_text("Projector.all", "prefix", prefix)
         rows = await self._rows("entity >= ? AND entity < ?", (prefix, after_prefix(prefix)), live=True)
         return {entity: self.projection.load(data) for entity, _, data in rows}
 
@@ -351,7 +358,7 @@ class Projector:
             RebuildingError: Somebody else is at it.
             FencedError: It was taken for dead.
         """
-        _check_until("Projector.rebuild", until)
+        _check_place("Projector.rebuild", "until", until)
         live, _ = await self._entered()  # so that what is built is never what others take up
         new = _Beside(self.log, self.projection, live, batch=self.batch)
         try:
@@ -465,9 +472,10 @@ class _ProjectorStage(Consumer):
         await self._projector.handle(folded, upto=batch[-1].position)  # what is not of its types is behind it too
 
 
-def _check_until(where: str, until: int | None) -> None:
-    if until is not None:
-        check_count(where, "until", until, 0, "a position, or None")
+def _check_place(where: str, option: str, position: int | None) -> None:
+    """Refuse what is neither a position nor None."""
+    if position is not None:
+        checks.check_number(where, option, position, 0, ", or None")
 
 
 def checkpoint_name(projection: Projection, generation: int) -> str:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import replace
 from datetime import datetime
 from types import NoneType
 from typing import TYPE_CHECKING, Any
 
 from headgate.errors import OptionError
-from headgate.eventlog.checks import LAST, check_kind, check_option_name, check_text_or_none, listed
+from headgate.eventlog.checks import LAST, check_kind, check_option_name, check_text_or_none
 from headgate.eventlog.planning import Condition
 from headgate.eventlog.record import Page, Recorded, Row
 from headgate.eventlog.store import FieldValue, Query
@@ -95,14 +95,6 @@ async def position_at(log: EventLog, micros: int) -> int:
         else:
             high = middle - 1
     return low
-
-
-def stream_names(streams: str | Iterable[str] | None) -> list[str]:
-    """Return names of streams, or prefixes that end in ``*``, as a list."""
-    if streams is None:
-        return []
-    several = listed("read", "streams", streams, "the name of a stream, or several, or None for all")
-    return [check_option_name("read", "streams", each) for each in several]
 
 
 def correlation(value: str | uuid.UUID | None) -> str | None:

@@ -9,9 +9,9 @@ from typing import Any, Final, TypeVar, overload
 
 from headgate.errors import DamagedLogError, EventError, HeadgateError, OptionError
 from headgate.eventlog import sealing
-from headgate.eventlog.checks import listed
+from headgate.eventlog.checks import listed_types
 from headgate.eventlog.codecs import Codec, codec_for, dumps, loads
-from headgate.eventlog.events import check_text, is_name
+from headgate.eventlog.events import check_text
 from headgate.eventlog.masking import ERASED, SEALED
 from headgate.eventlog.record import DATA, EVENT_ID, POSITION, RECORDED_AT, SCHEMA, SUBJECT, TYPE, Row
 
@@ -21,6 +21,10 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 BOX: Final = "$sealed"
 """The field that holds the sealed ones."""
+
+
+_NEWEST: Final = 2**31 - 1
+"""The last version of a schema that there can be: PostgreSQL counts them in 32 bits."""
 
 
 class Kind:
@@ -53,6 +57,8 @@ class Types:
         self._by_class: dict[type[Any], Kind] = {}
         self._keys: Mapping[str, bytes | None] = {}
         for each in classes:
+            if each is None:  # `add` would wait for a class to decorate
+                raise OptionError("Types", "classes", "classes, or names of types", each)
             self.add(each)
 
     @overload
@@ -112,9 +118,10 @@ class Types:
                 raise OptionError(where, "cls", "a dataclass, a msgspec struct, a pydantic model or a name", cls)
             if codec.array_like:
                 raise OptionError(where, "cls", "encoded as an object with names (without array_like)", cls)
-            label = check_text(where, "name", name or cls.__name__)
-        if type(version) is not int or version < 1:
-            raise OptionError(where, "version", "an integer of at least 1", version)
+            label = check_text(where, "name", cls.__name__ if name is None else name)
+        _check_version(where, version)
+        if subject is not None and not callable(subject) and (not isinstance(subject, str) or not subject):
+            raise OptionError(where, "subject", "a field, a function of the data, or None", subject)
         kind = self._kind(label)
         if kind.cls is not None and kind.cls is not cls:
             raise OptionError(where, "name", f"a free one: {label!r} is {kind.cls.__qualname__}", label)
@@ -135,6 +142,7 @@ class Types:
             version: The version that the function takes; it gives the next.
         """
         kind = self.kind(of)
+        _check_version(f"Types.upcast({kind.name})", version)
 
         def register(function: F) -> F:
             kind.upcasters[version] = function
@@ -176,13 +184,7 @@ class Types:
 
     def names_of(self, types: Any) -> list[str]:
         """Return the names of types that are given as classes or names; None: an empty list."""
-        if types is None:
-            return []
-        several = listed("read", "types", types, "a class or a name, or several, or None for all")
-        for each in several:
-            if not isinstance(each, type) and not is_name(each):
-                raise OptionError("read", "types", "a class, or a name that can be one", each)
-        return [each if isinstance(each, str) else self.kind(each).name for each in several]
+        return [each if isinstance(each, str) else self.kind(each).name for each in listed_types(types)]
 
     def find(self, name: str) -> Kind | None:
         """Return what is known about a name, or None."""
@@ -359,6 +361,11 @@ def _unsealed(key: bytes, box: Any, row: Row) -> dict[str, Any]:
     except (ValueError, TypeError, KeyError) as error:
         why = f"its sealed fields cannot be opened: {error}"
         raise DamagedLogError(f"event {row[EVENT_ID].hex()}", why, row[POSITION]) from error
+
+
+def _check_version(where: str, version: Any) -> None:
+    if type(version) is not int or not 1 <= version <= _NEWEST:
+        raise OptionError(where, "version", "an integer from 1 to 2**31 - 1", version)
 
 
 def _texts(where: str, names: Any) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from headgate.errors import EventError, OptionError
-from headgate.eventlog.checks import check_at
+from headgate.eventlog.checks import check_at, check_function, check_kind, check_log
 from headgate.eventlog.codecs import loads, plain
 from headgate.eventlog.projection import Projection
 from headgate.eventlog.reading import At
@@ -102,6 +102,10 @@ async def compare(
     Raises:
         OptionError: An option is not what it has to be.
     """
+    check_log("compare", log)
+    check_kind("compare", "new", new, Projection, "a Projection")
+    if old is not None:
+        check_kind("compare", "old", old, Projection, "a Projection, or None for the states that are stored")
     for name, given in (("start", start), ("until", until)):
         check_at("compare", name, given)
         if old is None and given is not None:
@@ -186,6 +190,9 @@ async def compare_handlers(
         until: Last position or time.
         types: Only events of these types.
     """
+    check_log("compare_handlers", log)
+    for name, given in (("new", new), ("old", old)):
+        check_function("compare_handlers", name, given, "a function of a recorded event")
     found: list[OutputChange] = []
     async for event in log.read(start=start, until=until, types=types):
         before, after = old(event), new(event)

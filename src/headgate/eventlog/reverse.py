@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from headgate.errors import EventError, OptionError, ReversalError
-from headgate.eventlog.checks import check_stream, is_place
+from headgate.eventlog.checks import check_log, check_place, check_stream
 from headgate.eventlog.events import Event
 from headgate.eventlog.log_types import Append
 from headgate.eventlog.planning import Appended
@@ -37,6 +37,7 @@ async def reverse(log: EventLog, which: int | uuid.UUID | Recorded, *, inverse: 
         ReversalError: It was reversed already, or is archived, or nothing is known that undoes it.
         AppendConflictError: Somebody has appended to the stream at the same time.
     """
+    check_log("reverse", log)
     event = which if isinstance(which, Recorded) else await log.event(which)
     (done,) = await _undo(log, [event], inverse, options, {})
     return done
@@ -60,6 +61,7 @@ async def reverse_correlation(
         AppendConditionError: The command has gone on at the same time; none is undone.
         AppendConflictError: Somebody has appended to one of the streams at the same time; none is undone.
     """
+    check_log("reverse_correlation", log)
     if correlation_id is None:  # of a caller without types; it would stand for everything
         raise OptionError("reverse_correlation", "correlation_id", "that of an event in the log", correlation_id)
     head = await log.head()
@@ -89,9 +91,9 @@ async def reverse_stream(
         ReversalError: For one of them nothing is known that undoes it: none is undone.
         AppendConflictError: Somebody has appended to the stream at the same time; none is undone.
     """
+    check_log("reverse_stream", log)
     check_stream("reverse_stream", "stream", stream)
-    if not is_place(back_to):  # None would stand for the beginning
-        raise OptionError("reverse_stream", "back_to", "a position or a datetime with a time zone", back_to)
+    check_place("reverse_stream", "back_to", back_to)
     _, last = await log.bounds(None, back_to)
     events = await log.read(stream, start=(last or 0) + 1).all()
     # The last version that was read, be it of an event that needs no undoing: what comes after it would stay.

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from headgate.errors import DamagedLogError, EventLogError
+from headgate.errors import DamagedLogError, EventLogError, OptionError
 from headgate.eventlog.archive import Archived, discarded
+from headgate.eventlog.checks import LAST, check_log
 from headgate.eventlog.record import ORIGIN, Row, digest_of
 from headgate.eventlog.store import Query, Statement
 
@@ -64,6 +65,10 @@ async def verify(log: EventLog, *, anchor: tuple[int, bytes] | None = None) -> V
         log: The log.
         anchor: The position and digest that an earlier `verify` has returned, kept where nobody could change both.
     """
+    check_log("verify", log)
+    if anchor is not None and not _is_anchor(anchor):
+        expected = f"a position and a digest of {len(ORIGIN)} bytes, or None"
+        raise OptionError("verify", "anchor", expected, anchor)
     log.archives.forget()  # what is in memory may be sound when the file is not
     furthest = await _furthest(log)  # before the events: those go on meanwhile, and checkpoints with them
     damages: list[Damage] = []
@@ -101,6 +106,14 @@ async def verify(log: EventLog, *, anchor: tuple[int, bytes] | None = None) -> V
         return await verify(log, anchor=anchor)
     damages += [Damage(None, f"the database says: {each}") for each in await log.store.check()]
     return Verified(events, last, before, damages)
+
+
+def _is_anchor(given: Any) -> bool:
+    if not isinstance(given, tuple) or len(given) != 2:  # noqa: PLR2004 (position and digest)
+        return False
+    position, digest = given
+    of_log = type(position) is int and 0 <= position <= LAST
+    return of_log and isinstance(digest, bytes) and len(digest) == len(ORIGIN)
 
 
 def _checked(before: bytes, row: Row, *, follows: bool) -> tuple[str | None, bytes]:
