@@ -28,7 +28,7 @@ from headgate.cli.log_look import (
 )
 from headgate.cli.log_target import TargetError, find_policy, find_projection, parse_anchor, parse_at
 from headgate.errors import EventError, EventLogError
-from headgate.eventlog import EventLog, Projection, Recorded, compare, fork, verify
+from headgate.eventlog import EventLog, Projection, Recorded, compare, fork, readers, verify
 from headgate.eventlog.access import accesses
 from headgate.eventlog.explain import explain
 from headgate.eventlog.export import as_dict, export_lines, one_line
@@ -446,6 +446,18 @@ async def fork_(  # noqa: PLR0913, PLR0917 (click gives them)
         click.echo(f"{done.events} of {done.of} events, of {done.streams} streams, in {new}")
     if not done.events:
         look.note(await nothing_there(look.log, streams, types))
+
+
+@log_group.command("readers")
+@common
+async def readers_(look: Look) -> None:
+    """Show who reads this log, and how far they have come: groups, projections, checkpoints."""
+    found = await readers(look.log)
+    if look.as_json:
+        for each in found:
+            look.document(plain(each))
+    else:
+        view.show_readers(found)
 
 
 @log_group.command("access")

@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 from rich.console import Console
 from rich.text import Text
 
-from headgate.eventlog import Difference, Recorded, StreamInfo, Verified
+from headgate.eventlog import Difference, Reader, Recorded, StreamInfo, Verified
 from headgate.eventlog.access import Access
 from headgate.eventlog.explain import Step
 from headgate.eventlog.export import as_dict, one_line
@@ -108,6 +108,23 @@ def show_streams(streams: Sequence[StreamInfo]) -> None:
     for each, name in zip(streams, names, strict=True):
         rest = f"  {each.version:>7}  {each.events:>6}  {each.last:>6}  {instant(each.changed_at)[:-1]}"
         put(_padded(name, width), (rest, ""))
+
+
+def show_readers(readers: Sequence[Reader]) -> None:
+    """Show a table of those who read a log."""
+    names = [named(each.name) for each in readers]
+    width = _width(names, len("READER"))
+    put((f"{'READER':{width}}  KIND        POSITION  BEHIND  MEMBERS  PARKED  CAME ON (UTC)", "bold"))
+    for each, name in zip(readers, names, strict=True):
+        members, parked = ("" if count is None else str(count) for count in (each.members, each.parked))
+        put(
+            _padded(name, width),
+            (f"  {each.kind:<10}  {each.position:>8}  ", ""),
+            (f"{each.behind:>6}", "yellow" if each.behind else ""),
+            (f"  {members:>7}  ", ""),
+            (f"{parked:>6}", "red" if each.parked else ""),
+            (f"  {instant(each.updated_at)[:-1]}", ""),
+        )
 
 
 class EventLines:

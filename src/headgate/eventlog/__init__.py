@@ -14,6 +14,7 @@ from headgate.eventlog.parking import Parked
 from headgate.eventlog.planning import Appended
 from headgate.eventlog.projection import Folded, Projection
 from headgate.eventlog.projector import Lag, Projector
+from headgate.eventlog.readers import Reader, readers
 from headgate.eventlog.reading import Reading
 from headgate.eventlog.record import Page, Recorded
 from headgate.eventlog.registry import Types
@@ -44,6 +45,7 @@ __all__ = [
     "Policy",
     "Projection",
     "Projector",
+    "Reader",
     "Reading",
     "Recorded",
     "Step",
@@ -59,6 +61,7 @@ __all__ = [
     "export_lines",
     "fork",
     "note_access",
+    "readers",
     "reverse",
     "reverse_correlation",
     "reverse_stream",

@@ -13,7 +13,8 @@ from headgate.eventlog.store import Statement, Store
 
 _GROUP: Final = "group "
 _MEMBERS: Final = "members of "
-_OURS: Final = (_GROUP, _MEMBERS, "projection ")  # how the names of checkpoints begin that are not a user's own
+_PROJECTION: Final = "projection "
+_OURS: Final = (_GROUP, _MEMBERS, _PROJECTION)  # how the names of checkpoints begin that are not a user's own
 
 
 def group_name(group: str) -> str:
@@ -24,6 +25,19 @@ def group_name(group: str) -> str:
 def members_name(group: str) -> str:
     """Return the name of the rows that say who is in a group."""
     return _MEMBERS + group
+
+
+def projection_name(projection: str, generation: int) -> str:
+    """Return the name of the checkpoint of a generation of states."""
+    return f"{_PROJECTION}{projection}#{generation}"
+
+
+def kind_of(name: str) -> tuple[str, str]:
+    """Return whose a checkpoint is: ``"group"``, ``"members"``, ``"projection"`` or ``"checkpoint"``, and his name."""
+    for kind, prefix in (("group", _GROUP), ("members", _MEMBERS), ("projection", _PROJECTION)):
+        if name.startswith(prefix):
+            return kind, name.removeprefix(prefix)
+    return "checkpoint", name
 
 
 def check_own(where: str, name: str) -> str:

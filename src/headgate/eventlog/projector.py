@@ -480,4 +480,4 @@ def _check_place(where: str, option: str, position: int | None) -> None:
 
 def checkpoint_name(projection: Projection, generation: int) -> str:
     """Return the name of the checkpoint of a generation."""
-    return f"projection {projection.name}#{generation}"
+    return checkpoints.projection_name(projection.name, generation)
