@@ -106,9 +106,9 @@ def test_a_checkpoint_without_its_states_is_found(sqlite, monkeypatch):
 def test_an_append_by_half_is_found(sqlite, monkeypatch):
     monkeypatch.setattr(SqliteStore, "_write", SqliteStore._write)
     half = (
-        "_insert(self._db, plan.rows[:1]); self._db.execute('COMMIT'); self._begin(); _insert(self._db, plan.rows[1:])"
+        "insert(self._db, plan.rows[:1]); self._db.execute('COMMIT'); self._begin(); insert(self._db, plan.rows[1:])"
     )
-    edit(SqliteStore, "_write", ("_insert(self._db, plan.rows)", half))
+    edit(SqliteStore, "_write", ("insert(self._db, plan.rows)", half))
     assert any("an append is there by half" in each for each in faults("power", cuts=60))
 
 

@@ -345,6 +345,7 @@ async def export(
 
     if out is None:
         count = await write(sys.stdout)
+        sys.stdout.flush()  # what cannot be written is told here, and not when Python ends
     else:
         try:
             count = await _write_whole(out, write)
