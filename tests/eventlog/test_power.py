@@ -105,9 +105,7 @@ def test_a_checkpoint_without_its_states_is_found(sqlite, monkeypatch):
 @pytest.mark.slow
 def test_an_append_by_half_is_found(sqlite, monkeypatch):
     monkeypatch.setattr(SqliteStore, "_write", SqliteStore._write)
-    half = (
-        "insert(self._db, plan.rows[:1]); self._db.execute('COMMIT'); self._begin(); insert(self._db, plan.rows[1:])"
-    )
+    half = "insert(self._db, plan.rows[:1]); self._db.execute('COMMIT'); self._begin(); insert(self._db, plan.rows[1:])"
     edit(SqliteStore, "_write", ("insert(self._db, plan.rows)", half))
     assert any("an append is there by half" in each for each in faults("power", cuts=60))
 
