@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from headgate.eventlog.checkpoints import kind_of
+from headgate.eventlog.checks import check_log
 from headgate.eventlog.record import from_micros
 from headgate.eventlog.store import Statement
 
@@ -41,6 +42,7 @@ async def readers(log: EventLog) -> list[Reader]:
     Args:
         log: The log.
     """
+    check_log("readers", log)
     checkpoints = "SELECT name, position, lease_until, updated_at FROM ~checkpoints ORDER BY name"
     live = "SELECT name, generation FROM ~projections"
     parked = "SELECT name, count(*) FROM ~parked GROUP BY name"
