@@ -120,3 +120,18 @@ def test_the_server_may_be_down_when_a_log_is_closed(url):
         await log.close()
         with pytest.raises(EventLogError, match="not open"):
             await log.head()
+
+
+def test_no_plan_is_kept_from_when_the_log_was_small(url):
+    """After some reads of an empty log, its plan was to sort everything; a reader then never caught up with writers."""
+
+    @run
+    async def _():
+        async with EventLog(url) as log:
+            for _ in range(20):
+                assert await log.read(start=1).all() == []
+            async with log.store._pool.acquire() as db:
+                plans = await db.fetch("SELECT statement, generic_plans, custom_plans FROM pg_prepared_statements")
+            reads = [each for each in plans if "ORDER BY position LIMIT" in each["statement"]]
+            assert sum(each["custom_plans"] for each in reads) >= 20
+            assert sum(each["generic_plans"] for each in reads) == 0

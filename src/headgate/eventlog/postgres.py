@@ -110,7 +110,8 @@ class PostgresStore:
                 try:
                     await self._migrate()
                     self._users = await self._make_pool(_USERS)
-                    self._pool = await self._make_pool(_OURS)
+                    # A plan that was made when the log was small would be kept, and sort it as a whole for each page.
+                    self._pool = await self._make_pool(_OURS, plan_cache_mode="force_custom_plan")
                 except BaseException:
                     await self._writer.close()
                     raise
@@ -134,8 +135,10 @@ class PostgresStore:
     async def _connect(self) -> Any:
         return await self._asyncpg.connect(self._url, **self._settings)
 
-    async def _make_pool(self, size: int) -> Any:
-        return await self._asyncpg.create_pool(self._url, min_size=0, max_size=size, **self._settings)
+    async def _make_pool(self, size: int, **more: str) -> Any:
+        settings = self._settings
+        settings["server_settings"].update(more)
+        return await self._asyncpg.create_pool(self._url, min_size=0, max_size=size, **settings)
 
     async def _migrate(self) -> None:
         db = self._writer
