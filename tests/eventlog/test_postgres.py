@@ -1,6 +1,7 @@
 """What only a server can do: drop connections, make others wait, run out of connections."""
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -130,7 +131,8 @@ def test_no_plan_is_kept_from_when_the_log_was_small(url):
         async with EventLog(url) as log:
             for _ in range(20):
                 assert await log.read(start=1).all() == []
-            async with log.store._pool.acquire() as db:
+            store: Any = log.store
+            async with store._pool.acquire() as db:
                 plans = await db.fetch("SELECT statement, generic_plans, custom_plans FROM pg_prepared_statements")
             reads = [each for each in plans if "ORDER BY position LIMIT" in each["statement"]]
             assert sum(each["custom_plans"] for each in reads) >= 20

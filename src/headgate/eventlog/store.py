@@ -178,7 +178,7 @@ def select(query: Query, cursor: Row | None, limit: int, field_is: FieldIs) -> t
             until = cursor[0] - 1
         else:
             start = cursor[0] + 1
-    if start > 1:
+    if start > 1 or not (query.single or query.backwards):  # a value, so that each read is planned by PostgreSQL anew
         condition("position >= ?", start)
     if until is not None:
         condition("position <= ?", until)
