@@ -44,18 +44,19 @@ def test_a_condition_is_held_against_what_is_archived_at_that_very_moment(place,
     async def _():
         async with place.log() as log:
             await enrolled_and_left(log)
+            await archive(log, tmp_path, 1)
             held, looks = log._held_against_archives, []
 
-            async def archived_just_after(condition):
-                looks.append(await held(condition))
+            async def archived_just_after(order):
+                looks.append(await held(order))
                 if len(looks) == 1:
                     await archive(log, tmp_path, 2)
                 return looks[-1]
 
             monkeypatch.setattr(log, "_held_against_archives", archived_just_after)
             with pytest.raises(AppendConditionError):
-                await log.append("y", [Event("z", {})], unless=log.read(types="enrolled"), after=0)
-            assert [each.archived for each in looks] == [0, 2]
+                await log.append("y", [Event("z", {})], unless=log.read(types="left"), after=0)
+            assert [each.condition.archived for each in looks] == [1, 2]
 
 
 def test_what_was_undone_before_it_was_archived_stays_undone(place, tmp_path):

@@ -63,7 +63,9 @@ async def explain(log: EventLog, projection: Projection, entity: str, *, until: 
         undoes = None if event.row[10] is None else positions.get(event.row[10])
         steps.append(Step(event, changes, after, None, undoes))
     undone = await reversals(log, positions)
-    undone.update((step.event.row[10], step.event.position) for step in steps if step.event.row[10])  # archived ones
+    undone.update(
+        (step.event.row[10], step.event.position) for step in steps if step.event.row[10]
+    )  # archives of old tables
     return [step._replace(undone_by=undone.get(step.event.row[5])) for step in steps]
 
 

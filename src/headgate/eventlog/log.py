@@ -20,7 +20,7 @@ from headgate.eventlog.groups import Group
 from headgate.eventlog.log_types import Append, StreamInfo, as_append, list_streams
 from headgate.eventlog.masking import Policy
 from headgate.eventlog.opening import checked_clock, make_store, members
-from headgate.eventlog.planning import Appended, ArchivedMeanwhileError, Condition, Order
+from headgate.eventlog.planning import Appended, ArchivedMeanwhileError, Order
 from headgate.eventlog.projection import Folded, Projection, fold
 from headgate.eventlog.projector import Projector
 from headgate.eventlog.reading import At, Reading, check_field, correlation, field_values, position_at
@@ -213,34 +213,33 @@ class EventLog:
         wanted = list(map(as_append, appends))
         several = [list(self._several(each.events)) for each in wanted]
         ids = iter(new_ids(sum(map(len, several)), self.clock()))
-        conditions = [
-            None if each.unless is None else await self._held_against_archives(each.unless.condition(each.after))
-            for each in wanted
-        ]
         orders: list[Order] = []
-        for (stream, _, expected, _, _), events, condition in zip(wanted, several, conditions, strict=True):
+        for (stream, _, expected, unless, after), events in zip(wanted, several, strict=True):
             order = await self._drafter.order(stream, expected, events, common, ids)
-            orders.append(order if condition is None else order._replace(condition=condition))
+            orders.append(order if unless is None else order._replace(condition=unless.condition(after)))
         while True:
             try:
                 if connection is not None:
                     return await self.store.append_in(connection, orders)
                 return await self.store.append(orders)
             except ArchivedMeanwhileError:
-                orders = [
-                    order
-                    if order.condition is None
-                    else order._replace(condition=await self._held_against_archives(order.condition))
-                    for order in orders
-                ]
+                orders = [await self._held_against_archives(each) for each in orders]
 
-    async def _held_against_archives(self, condition: Condition) -> Condition:
-        """Look for what must not be there in the archives; in the database that is done while nobody else appends."""
+    async def _held_against_archives(self, order: Order) -> Order:
+        """Look for what must not be there in the archives; in the database that is done while nobody else appends.
+
+        Meanwhile its events may be appended by somebody else too.
+        """
+        if order.drafts:
+            order = order._replace(special=True, drafts=[each._replace(known=True) for each in order.drafts])
+        condition = order.condition
+        if condition is None:
+            return order
         ((last,),) = (await self.store.transact([Statement("SELECT coalesce(max(last), 0) FROM ~archives")]))[0]
         found: list[Row] = []
         if last > condition.after:
             found = await self.rows(replace(condition.query, until=last), None, 1)
-        return condition._replace(archived=last, found=found[0][0] if found else 0)
+        return order._replace(condition=condition._replace(archived=last, found=found[0][0] if found else 0))
 
     def _several(self, events: Any) -> Iterable[Any]:
         """A single event need not be in a list, even if it can be iterated over."""

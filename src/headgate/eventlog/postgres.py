@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-import hashlib
 import inspect
 import json
 import time
@@ -21,11 +20,13 @@ from urllib.parse import urlsplit, urlunsplit
 
 from headgate.errors import EventLogError, HeadgateError, OptionError
 from headgate.eventlog.bell import Bell
+from headgate.eventlog.closing import Closing
 from headgate.eventlog.committing import Committer, Result
 from headgate.eventlog.planning import Appended, Condition, Found, Needs, Order, Plan, needs
 from headgate.eventlog.postgres_schema import migrations
 from headgate.eventlog.record import COLUMNS, Head, Row
-from headgate.eventlog.store import SCHEMA_VERSION, FieldValue, Query, Statement, is_literal, select
+from headgate.eventlog.store import SCHEMA_VERSION, FieldValue, Query, Statement, index_name, is_literal, select
+from headgate.sources import cancelled
 
 _HEAD: Final = "SELECT position, recorded_at, digest FROM ~events ORDER BY position DESC LIMIT 1"
 KINDS: Final = (
@@ -81,7 +82,7 @@ class PostgresStore:
         self._closing = False
         self._pool: Any = None  # for statements of ours
         self._users: Any = None  # for transactions in which a user's function runs
-        self._ending: asyncio.Task[None] | None = None
+        self._end_once = Closing(self._end)
         self._known: tuple[type[Exception], ...] = ()  # what asyncpg raises
         self._failures: tuple[type[Exception], ...] = ()  # and what comes from the system beneath it
         self._writer: Any = None
@@ -162,11 +163,7 @@ class PostgresStore:
 
     async def close(self) -> None:
         """Write what waits, and give everything back."""
-        if self._ending is None:
-            if self._pool is None:
-                return
-            self._ending = asyncio.create_task(self._end(), name="headgate: log closing")
-        await asyncio.shield(self._ending)  # it is not left half closed by one who is cancelled
+        await self._end_once.wait(opened=self._pool is not None)
 
     async def _end(self) -> None:
         try:
@@ -176,14 +173,13 @@ class PostgresStore:
             self._listening.set()
             await self._committer.drained()
             assert self._listener is not None  # noqa: S101 (it is there when the pool is)
-            self._listener.cancel()
-            await asyncio.wait([self._listener])
+            await cancelled(self._listener)
             with contextlib.suppress(*self._failures):  # what is broken is gone
                 await self._writer.close()
             for each in (self._users, pool):
                 await each.close()
         finally:
-            self._taken, self._ending = False, None
+            self._taken = False
 
     # -- appending ----------------------------------------------------------------------------------------------------
 
@@ -341,8 +337,7 @@ class PostgresStore:
         """Make an index of a field of the data, if there is none."""
         self._check_open()
         text, _ = _field(field)
-        name = hashlib.sha256(field.encode()).hexdigest()[:16]
-        sql = f"CREATE INDEX IF NOT EXISTS events_field_{name} ON ~events ({text.format('->>')}, type, position)"
+        sql = f"CREATE INDEX IF NOT EXISTS {index_name(field)} ON ~events ({text.format('->>')}, type, position)"
         async with self._translated(), self._ours() as db:
             await db.execute(self._here(sql))
 
@@ -368,7 +363,7 @@ class PostgresStore:
         if self._clock is not time.time:
             return int(self._clock() * 1e6)
         self._check_open()
-        async with self._translated(), self._pool.acquire() as db:
+        async with self._translated(), self._ours() as db:
             return int(await db.fetchval("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint"))
 
     async def _listen(self) -> None:

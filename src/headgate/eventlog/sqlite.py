@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-import hashlib
 import inspect
 import random
 import sqlite3
@@ -24,6 +23,7 @@ from typing import Any, Final, TypeVar
 from headgate.errors import DamagedLogError, EventLogError, HeadgateError, OptionError
 from headgate.eventlog import schema
 from headgate.eventlog.bell import Bell
+from headgate.eventlog.closing import Closing
 from headgate.eventlog.committing import Committer, Result
 from headgate.eventlog.planning import Appended, Condition, Found, Needs, Order, Plan, needs
 from headgate.eventlog.record import Head, Row
@@ -39,7 +39,8 @@ from headgate.eventlog.sqlite_statements import (
     statements,
     version_of,
 )
-from headgate.eventlog.store import SCHEMA_VERSION, Query, Statement, select
+from headgate.eventlog.store import SCHEMA_VERSION, Query, Statement, index_name, select
+from headgate.sources import cancelled
 
 T = TypeVar("T")
 
@@ -86,7 +87,7 @@ class SqliteStore:
         self._committer = Committer(self._commit, self._bell.ring)
         self._taken = False  # from before it is opened until after it is closed
         self._opened = False
-        self._ending: asyncio.Task[None] | None = None
+        self._end_once = Closing(self._end)
         self._connections: list[sqlite3.Connection] = []
 
         # Of the writer's thread:
@@ -173,23 +174,15 @@ class SqliteStore:
 
     async def close(self) -> None:
         """Write what waits, and give everything back."""
-        if self._ending is None:
-            if not self._opened:
-                return
-            self._ending = asyncio.create_task(self._end(), name="headgate: log closing")
-        await asyncio.shield(self._ending)  # it is not left half closed by one who is cancelled
+        await self._end_once.wait(opened=self._opened)
 
     async def _end(self) -> None:
-        try:
-            self._opened = False
-            self._bell.ring()  # whoever waits for events learns that there will be none
-            await self._committer.drained()
-            if self._watch is not None:
-                self._watch.cancel()
-                await asyncio.wait([self._watch])
-            await self._shut()
-        finally:
-            self._ending = None
+        self._opened = False
+        self._bell.ring()  # whoever waits for events learns that there will be none
+        await self._committer.drained()
+        if self._watch is not None:
+            await cancelled(self._watch)
+        await self._shut()
 
     async def _shut(self) -> None:
         """Close the connections when whoever uses them is done, and end the threads."""
@@ -307,12 +300,8 @@ class SqliteStore:
     async def index(self, field: str) -> None:
         """Make an index of a field of the data, if there is none."""
         self._check_open()
-        name = hashlib.sha256(field.encode()).hexdigest()[:16]
         text, _ = field_sql(field)
-        sql = (
-            f"CREATE INDEX IF NOT EXISTS headgate_events_field_{name} ON headgate_events "
-            f"(CAST({text.format('->>')} AS TEXT), type)"
-        )
+        sql = f"CREATE INDEX IF NOT EXISTS ~{index_name(field)} ON ~events (CAST({text.format('->>')} AS TEXT), type)"
         await self._write_there(functools.partial(self._transact, None, [Statement(sql)]))
 
     # -- transactions -------------------------------------------------------------------------------------------------

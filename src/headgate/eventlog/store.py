@@ -7,6 +7,7 @@ A store appends, reads and waits. Everything else that is kept with a log (check
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -212,6 +213,11 @@ def in_streams(streams: Sequence[str]) -> tuple[str, list[str]]:
             parts.append("stream = ?")
             values.append(each)
     return f"({' OR '.join(parts)})", values
+
+
+def index_name(field: str) -> str:
+    """Return what the index of a field is called: any field can be a part of it."""
+    return f"events_field_{hashlib.sha256(field.encode()).hexdigest()[:16]}"
 
 
 def is_literal(name: str) -> bool:
