@@ -134,7 +134,7 @@ def test_a_field_is_sealed_under_each_name_that_it_is_written_by(place, data, pe
     async def _():
         async with place.log(types=types, master_key=KEY) as log:
             await log.append("p", [data])
-            assert "Ada" not in (await stored(log))[0]
+            assert '"Ada"' not in (await stored(log))[0]  # with the quotes of JSON, as base64 may have those letters
             assert "Ada" in (await log.event(1)).plain.values()
             await log.shred("p")
             event = await log.event(1)
