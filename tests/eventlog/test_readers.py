@@ -7,6 +7,7 @@ from click.testing import CliRunner
 
 from headgate.cli.commands import headgate
 from headgate.eventlog import Event, Projection, readers
+from headgate.eventlog.projector import _Beside
 from headgate.types import Message
 from tests.eventlog.conftest import run
 
@@ -53,21 +54,23 @@ def test_groups_projections_and_checkpoints_are_listed(place):
             assert (await readers(log))[1].members == 0
 
 
-def test_a_rebuild_is_listed_while_it_goes_on(place):
+def test_a_rebuild_is_listed_while_it_goes_on(place, monkeypatch):
     @run
     async def _():
         async with place.log() as log:
             await fill(log)
-            looked = []
+            swap, built, looked = _Beside.swap, asyncio.Event(), asyncio.Event()
 
-            def slow(state, event):
-                looked.append(event.position)
-                return count(state, event)
+            async def later(self):
+                built.set()
+                await looked.wait()
+                await swap(self)
 
-            rebuilding = asyncio.create_task(log.projector(Projection("counts", slow, logic="2"), batch=1).rebuild())
-            while len(looked) < 2:
-                await asyncio.sleep(0)
+            monkeypatch.setattr(_Beside, "swap", later)
+            rebuilding = asyncio.create_task(log.projector(Projection("counts", count, logic="2")).rebuild())
+            await built.wait()
             kinds = [each.kind for each in await readers(log)]
+            looked.set()
             await rebuilding
             assert kinds == ["checkpoint", "group", "projection", "rebuild"]
             (last,) = [each for each in await readers(log) if each.name == "counts"]
